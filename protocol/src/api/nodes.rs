@@ -1,0 +1,257 @@
+//! Nodes, peers, content.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::wire::task::{Engines, Resources};
+
+/// Amounts, as Bacalhau writes them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Capacity {
+    /// Cores.
+    #[serde(rename = "CPU")]
+    pub cpu: f64,
+    /// Bytes.
+    #[serde(rename = "Memory")]
+    pub memory: u64,
+    /// Bytes.
+    #[serde(rename = "Disk")]
+    pub disk: u64,
+    /// Whole ones.
+    #[serde(rename = "GPU")]
+    pub gpu: u32,
+}
+
+impl From<Resources> for Capacity {
+    fn from(resources: Resources) -> Self {
+        Self {
+            cpu: resources.cpu_milli as f64 / 1_000.0,
+            memory: resources.memory,
+            disk: resources.disk,
+            gpu: resources.gpu,
+        }
+    }
+}
+
+/// What a node does for jobs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ComputeNodeInfo {
+    /// `wasm`, `docker`.
+    pub execution_engines: Vec<String>,
+    /// `ipfs`.
+    pub publishers: Vec<String>,
+    /// `ipfs`, `inline`, `localDirectory`.
+    pub storage_sources: Vec<String>,
+    /// What jobs may use in all.
+    pub max_capacity: Capacity,
+    /// What is free.
+    pub available_capacity: Capacity,
+    /// What one job may use.
+    pub max_job_requirements: Capacity,
+    /// Executions running.
+    pub running_executions: u32,
+    /// Executions waiting.
+    pub enqueued_executions: u32,
+}
+
+impl ComputeNodeInfo {
+    /// What a node with these engines and totals offers.
+    #[must_use]
+    pub fn new(engines: Engines, total: Resources) -> Self {
+        let list = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        Self {
+            execution_engines: engines.iter().map(|engine| engine.name().to_owned()).collect(),
+            publishers: list(&["ipfs"]),
+            storage_sources: list(&["ipfs", "inline", "localDirectory"]),
+            max_capacity: total.into(),
+            max_job_requirements: total.into(),
+            ..Self::default()
+        }
+    }
+}
+
+/// The version, as Bacalhau writes it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Version {
+    /// `0`
+    #[serde(rename = "Major")]
+    pub major: String,
+    /// `1`
+    #[serde(rename = "Minor")]
+    pub minor: String,
+    /// `v0.1.0`
+    #[serde(rename = "GitVersion")]
+    pub git_version: String,
+    /// Not known to a build from a package.
+    #[serde(rename = "GitCommit")]
+    pub git_commit: String,
+    /// Not recorded, so that equal sources give equal binaries.
+    #[serde(rename = "BuildDate")]
+    pub build_date: String,
+    /// `linux`
+    #[serde(rename = "GOOS")]
+    pub os: String,
+    /// `amd64`
+    #[serde(rename = "GOARCH")]
+    pub arch: String,
+}
+
+/// A node.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeInfo {
+    /// Its PeerId.
+    #[serde(rename = "NodeID")]
+    pub node_id: String,
+    /// `Compute` or `Requester`.
+    #[serde(rename = "NodeType")]
+    pub node_type: String,
+    /// Its operator's, and what it found out itself.
+    #[serde(rename = "Labels")]
+    pub labels: BTreeMap<String, String>,
+    /// Wire protocols.
+    #[serde(rename = "SupportedProtocols")]
+    pub supported_protocols: Vec<String>,
+    /// What it does for jobs.
+    #[serde(rename = "ComputeNodeInfo")]
+    pub compute: ComputeNodeInfo,
+    /// Its program.
+    #[serde(rename = "BacalhauVersion")]
+    pub version: Version,
+    /// The label its operator gave it; ours.
+    #[serde(rename = "Name")]
+    pub name: String,
+    /// Load in percent; ours.
+    #[serde(rename = "Load")]
+    pub load: u16,
+    /// Confirmed addresses; ours.
+    #[serde(rename = "Addresses")]
+    pub addresses: Vec<String>,
+    /// Seconds since its last advert; ours.
+    #[serde(rename = "LastSeenSeconds")]
+    pub last_seen_s: u64,
+}
+
+/// A node with what this node knows of its connection.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NodeState {
+    /// The node.
+    pub info: NodeInfo,
+    /// `APPROVED`: who holds the network's key is a member.
+    pub membership: String,
+    /// `CONNECTED` or `DISCONNECTED`.
+    pub connection: String,
+}
+
+/// `GET /orchestrator/nodes`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ListNodes {
+    /// On this page.
+    pub nodes: Vec<NodeState>,
+    /// Where the next one starts.
+    pub next_token: String,
+}
+
+/// `GET /orchestrator/nodes/:id`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct GetNode {
+    /// The node.
+    pub node: NodeState,
+}
+
+/// This node, for others to join; also what `serve --ready-file` writes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NodeIdentity {
+    /// Its PeerId.
+    pub peer_id: String,
+    /// Each with its `/p2p/…`.
+    pub addresses: Vec<String>,
+    /// The network's name.
+    pub network: String,
+    /// The API's URL, in the ready file.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub api: String,
+}
+
+/// A connected peer.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Peer {
+    /// Its PeerId.
+    pub peer_id: String,
+    /// Its operator's label.
+    pub name: String,
+    /// Where it is.
+    pub address: String,
+    /// `in` or `out`.
+    pub direction: String,
+    /// Milliseconds to it and back.
+    pub rtt_ms: Option<f64>,
+    /// Its program.
+    pub agent: String,
+}
+
+/// `GET /network/peers`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Peers {
+    /// All of them.
+    pub peers: Vec<Peer>,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// Content that was added, or is pinned.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Content {
+    /// Its identifier.
+    pub cid: String,
+    /// Bytes of files.
+    pub size: u64,
+}
+
+/// A pinned root.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Pin {
+    /// Its identifier.
+    pub cid: String,
+    /// Bytes of files.
+    pub size: u64,
+    /// Why it is kept: `user`, a job's id, an execution's id.
+    pub reasons: Vec<String>,
+}
+
+/// An entry of a folder.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// Its identifier.
+    pub cid: String,
+    /// Bytes of blocks.
+    pub size: u64,
+    /// `file` or `folder`.
+    #[serde(rename = "Type")]
+    pub kind: String,
+}
+
+/// Who has a piece of content.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Provider {
+    /// Its PeerId.
+    pub peer_id: String,
+    /// Its operator's label.
+    pub name: String,
+}

@@ -1,0 +1,181 @@
+//! Asks: bid, or decline and say why.
+
+use sha2::{Digest, Sha256};
+
+use super::state::{StandingBid, State, Timer};
+use super::Output;
+use crate::id::{BootId, NodeId};
+use crate::limits::{BID_TTL, BIDS_PER_PEER_MAX, UNRELEASED_PER_OWNER_MAX};
+use crate::outbox::Outbox;
+use crate::time::{Now, Span};
+use crate::wire::bounded::{ListMax, TextMax};
+use crate::wire::codec;
+use crate::wire::market::{Ask, Bid, Decline, Market};
+use crate::wire::task::{Resources, Source, Task};
+
+/// What of `needs` is more than `total`, a sentence each.
+#[must_use]
+pub fn lacking(needs: &Resources, total: &Resources) -> Vec<String> {
+    let pairs = [
+        ("cpu", needs.cpu_milli, total.cpu_milli),
+        ("memory", needs.memory, total.memory),
+        ("disk", needs.disk, total.disk),
+        ("gpu", u64::from(needs.gpu), u64::from(total.gpu)),
+    ];
+    let lacking = pairs.into_iter().filter(|(_, needs, has)| needs > has);
+    lacking.map(|(name, needs, has)| crate::view::shortage(name, needs, has)).collect()
+}
+
+/// What identifies the task of a bid when the award brings the whole of it.
+pub(super) fn task_digest(task: &Task) -> [u8; 32] {
+    Sha256::digest(codec::encode(&task.without_env_values())).into()
+}
+
+impl State {
+    pub(super) fn ask(&mut self, from: NodeId, ask: &Ask, now: Now, out: &mut Outbox<Output>) {
+        let never = self.never(from, ask);
+        let reasons = if never.is_empty() { self.not_now(from) } else { never.clone() };
+        if !reasons.is_empty() {
+            let reasons = ListMax::truncated(reasons.iter().map(|reason| TextMax::truncated(reason)));
+            let decline = Decline { ask: ask.ask, reasons, later: never.is_empty() };
+            out.now(Output::Send { to: from, message: Market::Decline(decline) });
+            return;
+        }
+        let room = self.config.queue_max.saturating_sub(self.queue.len() + self.promised());
+        let places = ask.want.clamp(1, u32::try_from(room.max(1)).unwrap_or(u32::MAX));
+        let bid = self.next_bid;
+        self.next_bid += 1;
+        let standing = StandingBid {
+            owner: from,
+            job: ask.job,
+            task_digest: task_digest(&ask.task),
+            places,
+            sent: now.tick,
+        };
+        self.bids.insert(bid, standing);
+        self.timers.set(Timer::Bid(bid), now.tick + BID_TTL);
+        let message = Market::Bid(Bid {
+            ask: ask.ask,
+            boot: self.boot,
+            bid,
+            places,
+            ttl_ms: u32::try_from(BID_TTL.as_millis()).unwrap_or(u32::MAX),
+            wait_ms: self.wait_ms(&ask.task.resources),
+            bytes_held: ask.task.content_inputs().filter_map(|cid| self.holdings.get(&cid)).sum(),
+        });
+        out.now(Output::Send { to: from, message });
+    }
+
+    /// Reasons that will hold at any time.
+    fn never(&self, from: NodeId, ask: &Ask) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if ask.job.0[..5] != from.tag() {
+            reasons.push("the job belongs to another node".into());
+        }
+        let engine = ask.task.engine.engine();
+        if self.config.engines.0 == 0 {
+            reasons.push("runs no jobs".into());
+        } else if !self.config.engines.has(engine) {
+            reasons.push(format!("has no {} engine", engine.name()));
+        }
+        reasons.extend(lacking(&ask.task.resources, &self.config.total));
+        let limit = self.config.timeout_max.as_millis();
+        if ask.task.timeout_ms > limit {
+            reasons.push(format!("runs may take {} s here, this one wants {} s", limit / 1000, ask.task.timeout_ms / 1000));
+        }
+        for input in &ask.task.inputs {
+            if let Source::Local { path, writable } = &input.source
+                && !self.allows_local(path, *writable)
+            {
+                reasons.push(format!("`{}` is not on this node's list of local paths", path.chars().take(80).collect::<String>()));
+            }
+        }
+        reasons
+    }
+
+    /// Whether the operator lets tasks at `path`.
+    #[must_use]
+    pub fn allows_local(&self, path: &str, writable: bool) -> bool {
+        let within = |prefix: &str| {
+            let prefix = prefix.trim_end_matches('/');
+            path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let plain = path.split('/').all(|part| part != "..");
+        plain && self.config.local_paths.iter().any(|(prefix, rw)| within(prefix) && (*rw || !writable))
+    }
+
+    /// Reasons that hold now.
+    fn not_now(&self, from: NodeId) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if let Err(reason) = &self.accepting {
+            reasons.push(reason.clone());
+        }
+        let waiting = self.queue.len() + self.promised();
+        if waiting >= self.config.queue_max {
+            reasons.push(format!("queue: {waiting} of {} places are taken", self.config.queue_max));
+        }
+        let own = self.held.values().filter(|held| held.record.owner == from);
+        let (mut open, mut unreleased) = (0, 0);
+        for held in own {
+            *if held.record.result.is_some() { &mut unreleased } else { &mut open } += 1;
+        }
+        if open >= self.config.per_owner_max {
+            reasons.push(format!("{open} of your jobs are here already, {} may be", self.config.per_owner_max));
+        }
+        if unreleased >= UNRELEASED_PER_OWNER_MAX {
+            reasons.push(format!("{unreleased} of your results wait here to be released"));
+        }
+        if self.bids.values().filter(|bid| bid.owner == from).count() >= BIDS_PER_PEER_MAX {
+            reasons.push(format!("{BIDS_PER_PEER_MAX} bids to you stand already"));
+        }
+        reasons
+    }
+
+    /// Places in bids that stand.
+    fn promised(&self) -> usize {
+        self.bids.values().map(|bid| bid.places as usize).sum()
+    }
+
+    /// Milliseconds until an award of this size would start: at once if it fits beside what runs and nothing waits.
+    fn wait_ms(&self, needs: &Resources) -> u32 {
+        let free = self.config.total.minus(&self.used);
+        if self.queue.is_empty() && needs.fits(&free) {
+            return 0;
+        }
+        let abreast = (self.config.total.cpu_milli / needs.cpu_milli.max(1)).max(1);
+        let ahead = self.queue.len() as u64 + 1;
+        u32::try_from(ahead.saturating_mul(self.run_ms) / abreast).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn bid_release(&mut self, from: NodeId, boot: BootId, bid: u64) {
+        if boot == self.boot && self.bids.get(&bid).is_some_and(|standing| standing.owner == from) {
+            self.bids.remove(&bid);
+            self.timers.cancel(&Timer::Bid(bid));
+        }
+    }
+
+    /// Takes one place of a standing bid: when it was sent, or why it does not stand.
+    pub(super) fn take_bid(&mut self, from: NodeId, award: &crate::wire::market::Award) -> Result<crate::time::Tick, &'static str> {
+        if award.boot != self.boot {
+            return Err("the node was restarted since its bid");
+        }
+        let Some(standing) = self.bids.get_mut(&award.bid).filter(|bid| bid.owner == from) else {
+            return Err("the bid does not stand any more");
+        };
+        if standing.job != award.job || standing.task_digest != task_digest(&award.task) {
+            return Err("the award is for another task than the bid");
+        }
+        standing.places -= 1;
+        let sent = standing.sent;
+        if standing.places == 0 {
+            self.bids.remove(&award.bid);
+            self.timers.cancel(&Timer::Bid(award.bid));
+        }
+        Ok(sent)
+    }
+
+    /// Notes how long a run took.
+    pub(super) fn learn_run(&mut self, span: Span) {
+        self.run_ms = (self.run_ms * 7 + span.as_millis()) / 8;
+    }
+}

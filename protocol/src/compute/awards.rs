@@ -1,0 +1,255 @@
+//! Awards: queue, run, beat, report, release.
+
+use super::state::{Held, State, Timer};
+use super::{Ended, Output, Run, inline_blocks};
+use crate::id::{ExecutionId, NodeId};
+use crate::limits::{RESEND_MIN, TEXT_BYTES_MAX};
+use crate::outbox::{Outbox, When};
+use crate::record::{HeldRecord, Record};
+use crate::time::{Now, Span};
+use crate::wire::bounded::{BytesMax, TextMax};
+use crate::wire::codec;
+use crate::wire::market::{Award, Head, Market, Outcome, Phase, ResultBody, SignedResult, Usage};
+use crate::wire::signed::Domain;
+
+impl State {
+    pub(super) fn award(&mut self, from: NodeId, award: Award, now: Now, out: &mut Outbox<Output>) {
+        let execution = award.execution;
+        if let Some(held) = self.held.get(&execution) {
+            // Said twice because our answer was lost.
+            if held.record.owner == from {
+                out.now(Output::Send { to: from, message: Market::AwardAck { execution } });
+                self.timers.set_earlier(
+                    if held.phase == Phase::Ended { Timer::Resend(execution) } else { Timer::Beat(execution) },
+                    now.tick,
+                );
+            }
+            return;
+        }
+        let named = ExecutionId::new(&award.job, award.slot, award.token, &self.signer.node());
+        let sent = if named == execution { self.take_bid(from, &award) } else { Err("the award is for another node") };
+        let sent = match sent {
+            Ok(sent) => sent,
+            Err(reason) => {
+                let message = Market::AwardRefuse { execution, reason: TextMax::truncated(reason) };
+                out.now(Output::Send { to: from, message });
+                return;
+            }
+        };
+        let record = HeldRecord {
+            execution,
+            owner: from,
+            job: award.job,
+            slot: award.slot,
+            mac: award.mac,
+            awarded: now.unix,
+            lease: award.lease,
+            result: None,
+        };
+        let held = Held {
+            record: record.clone(),
+            resources: award.task.resources,
+            exclusive: award.task.exclusive,
+            task: Some(award.task),
+            phase: Phase::Queued,
+            started: None,
+            word_from: sent,
+            beat: 0,
+            beat_sent: sent,
+            cancelled: false,
+            resend: RESEND_MIN,
+        };
+        let when = if held.exclusive { When::AfterSync } else { When::Now };
+        self.held.insert(execution, held);
+        self.queue.push_back(execution);
+        out.now(Output::Persist(Record::Held(Box::new(record))));
+        let ack = Output::Send { to: from, message: Market::AwardAck { execution } };
+        if when == When::AfterSync { out.after_sync(ack) } else { out.now(ack) }
+        self.arm_lease(execution);
+        let heartbeat = Span::millis(u64::from(award.lease.heartbeat_ms).max(500));
+        self.timers.set(Timer::Beat(execution), now.tick + heartbeat);
+        self.start_queued(now, out);
+    }
+
+    /// Starts what fits, in the order of award. An award that does not fit yet holds back those behind it, so that a
+    /// large one is not starved by small ones.
+    fn start_queued(&mut self, now: Now, out: &mut Outbox<Output>) {
+        while let Some(&execution) = self.queue.front() {
+            let free = self.config.total.minus(&self.used);
+            let Some(held) = self.held.get_mut(&execution) else {
+                self.queue.pop_front();
+                continue;
+            };
+            if !held.resources.fits(&free) {
+                return;
+            }
+            self.queue.pop_front();
+            let Some(task) = held.task.take() else { continue };
+            held.phase = Phase::Preparing;
+            held.started = Some(now.tick);
+            self.used = self.used.plus(&held.resources);
+            let HeldRecord { owner, job, slot, .. } = held.record;
+            let run = Output::Start(Box::new(Run { execution, owner, job, slot, task }));
+            if held.exclusive { out.after_sync(run) } else { out.now(run) }
+        }
+    }
+
+    pub(super) fn phase(&mut self, execution: ExecutionId, phase: Phase, now: Now, out: &mut Outbox<Output>) {
+        let Some(held) = self.held.get_mut(&execution) else { return };
+        if held.phase >= phase || held.phase == Phase::Ended {
+            return;
+        }
+        held.phase = phase;
+        let to = held.record.owner;
+        if phase == Phase::Running {
+            out.now(Output::Send { to, message: Market::Started { execution } });
+        } else {
+            self.beat(execution, now, out);
+        }
+    }
+
+    pub(super) fn beat(&mut self, execution: ExecutionId, now: Now, out: &mut Outbox<Output>) {
+        let Some(held) = self.held.get_mut(&execution) else { return };
+        if held.phase == Phase::Ended {
+            return;
+        }
+        held.beat = held.beat.wrapping_add(1);
+        held.beat_sent = now.tick;
+        let message = Market::Beat { execution, beat: held.beat, phase: held.phase };
+        out.now(Output::Send { to: held.record.owner, message });
+        let heartbeat = Span::millis(u64::from(held.record.lease.heartbeat_ms).max(500));
+        self.timers.set(Timer::Beat(execution), now.tick + heartbeat);
+    }
+
+    pub(super) fn beat_ack(&mut self, from: NodeId, execution: ExecutionId, beat: u32) {
+        let Some(held) = self.held.get_mut(&execution).filter(|held| held.record.owner == from) else { return };
+        // Only the newest beat's time is remembered; an ack of an older one tells too little to extend the lease.
+        if held.beat == beat {
+            held.word_from = held.beat_sent;
+            self.arm_lease(execution);
+        }
+    }
+
+    pub(super) fn arm_lease(&mut self, execution: ExecutionId) {
+        let Some(held) = self.held.get(&execution) else { return };
+        let lease = held.record.lease;
+        let orphan = Span::millis(u64::from(lease.orphan_ms)).min(self.config.orphan_max);
+        let exclusive = held.exclusive && held.phase != Phase::Ended;
+        let length = if exclusive { Span::millis(u64::from(lease.length_ms)) } else { orphan };
+        self.timers.set(Timer::Lease(execution), held.word_from + length);
+    }
+
+    /// The owner's word has run out: stop and forget. Nobody waits for this any more.
+    pub(super) fn lease_ended(&mut self, execution: ExecutionId, now: Now, out: &mut Outbox<Output>) {
+        if self.held.get(&execution).is_some_and(Held::running) {
+            out.now(Output::Stop(execution));
+        }
+        self.forget(execution, out);
+        self.start_queued(now, out);
+    }
+
+    pub(super) fn query(&mut self, from: NodeId, execution: ExecutionId, now: Now, out: &mut Outbox<Output>) {
+        match self.held.get(&execution).filter(|held| held.record.owner == from) {
+            None => {
+                let message = Market::Beat { execution, beat: 0, phase: Phase::Unknown };
+                out.now(Output::Send { to: from, message });
+            }
+            Some(held) if held.phase == Phase::Ended => self.timers.set(Timer::Resend(execution), now.tick),
+            Some(_) => self.beat(execution, now, out),
+        }
+    }
+
+    pub(super) fn ended(&mut self, execution: ExecutionId, ended: Ended, now: Now, out: &mut Outbox<Output>) {
+        let Some(held) = self.held.get_mut(&execution) else {
+            // Forgotten while it ran: its result is nobody's.
+            out.now(Output::Unpin(execution));
+            return;
+        };
+        if held.record.result.is_some() {
+            return;
+        }
+        if held.running() {
+            self.used = self.used.minus(&held.resources);
+        }
+        let ran = held.started.map(|started| now.tick.since(started));
+        held.phase = Phase::Ended;
+        let outcome = if held.cancelled { Outcome::Cancelled } else { ended.outcome };
+        let body = ResultBody {
+            execution,
+            job: held.record.job,
+            slot: held.record.slot,
+            maker: self.signer.node(),
+            mac: held.record.mac,
+            ended: now.unix,
+            outcome,
+            root: ended.root,
+            size: ended.size,
+            usage: ended.usage,
+            stdout: ended.stdout,
+            stderr: ended.stderr,
+        };
+        let (body, signature) = self.sign(body);
+        let result = SignedResult { execution, body, signature, blocks: inline_blocks(ended.blocks) };
+        let held = self.held.get_mut(&execution).expect("looked up above");
+        held.record.result = Some(result);
+        out.now(Output::Persist(Record::Held(Box::new(held.record.clone()))));
+        self.timers.cancel(&Timer::Beat(execution));
+        if let Some(ran) = ran {
+            self.learn_run(ran);
+        }
+        if self.held.get(&execution).is_some_and(|held| held.cancelled) {
+            self.forget(execution, out);
+        } else {
+            self.arm_lease(execution);
+            self.resend(execution, now, out);
+        }
+        self.start_queued(now, out);
+    }
+
+    fn sign(&self, mut body: ResultBody) -> (BytesMax<{ crate::wire::market::RESULT_BODY_BYTES_MAX }>, crate::wire::signed::SignatureBytes) {
+        let bytes = BytesMax::new(codec::encode(&body)).unwrap_or_else(|_| {
+            // Cannot happen while heads and texts are bounded as they are; a result without them is still a result.
+            (body.stdout, body.stderr, body.usage) = (Head::default(), Head::default(), Usage::default());
+            BytesMax::new(codec::encode(&body)).unwrap_or_default()
+        });
+        let signature = self.signer.sign(Domain::Result, &bytes);
+        (bytes, signature)
+    }
+
+    /// The owner has the result's record; it may still need the bytes.
+    pub(super) fn result_ack(&mut self, from: NodeId, execution: ExecutionId, now: Now) {
+        let Some(held) = self.held.get_mut(&execution).filter(|held| held.record.owner == from) else { return };
+        held.word_from = now.tick;
+        held.resend = held.resend.max(Span::secs(15));
+        let again = now.tick + held.resend;
+        self.timers.set(Timer::Resend(execution), again);
+        self.arm_lease(execution);
+    }
+
+    pub(super) fn cancel(&mut self, from: NodeId, execution: ExecutionId, now: Now, out: &mut Outbox<Output>) {
+        let known = self.held.get(&execution).is_none_or(|held| held.record.owner == from);
+        if !known {
+            return;
+        }
+        out.after_sync(Output::Send { to: from, message: Market::CancelAck { execution } });
+        match self.held.get_mut(&execution) {
+            Some(held) if held.running() => {
+                if !held.cancelled {
+                    held.cancelled = true;
+                    out.now(Output::Stop(execution));
+                }
+            }
+            _ => self.forget(execution, out),
+        }
+        self.start_queued(now, out);
+    }
+
+    pub(super) fn release(&mut self, from: NodeId, execution: ExecutionId, out: &mut Outbox<Output>) {
+        let done = |held: &&Held| held.record.owner == from && held.record.result.is_some();
+        if self.held.get(&execution).filter(done).is_some() {
+            self.forget(execution, out);
+        }
+    }
+}
+
+const _: () = assert!(TEXT_BYTES_MAX + 2 * 1024 + 512 < crate::wire::market::RESULT_BODY_BYTES_MAX);

@@ -1,0 +1,131 @@
+//! The compute machine: bids for what it can run, runs what it was awarded, reports, and keeps results until they are
+//! released.
+//!
+//! Roles: an *owner* asks and awards; this machine holds a *place* for each bid that stands, an award for each bid that
+//! was taken, and resources only for what runs. Nothing outlives its owner's word: a bid expires, an exclusive award ends
+//! with its lease, any other with the orphan time, a result with the same. What it promised and what it finished are
+//! records, so after a restart it tells each owner what became of its award.
+
+mod asks;
+mod awards;
+mod state;
+
+use std::collections::BTreeMap;
+
+pub use self::asks::lacking;
+pub use self::state::{Config, State};
+use crate::content::Cid;
+use crate::id::{ExecutionId, JobId, NodeId};
+use crate::record::Record;
+use crate::wire::bounded::ListMax;
+use crate::wire::market::{Head, InlineBlock, Market, Outcome, Phase, Usage};
+use crate::wire::task::Task;
+
+/// What can happen to the machine.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// A peer (or this node's own requester) says something.
+    Message {
+        /// Who.
+        from: NodeId,
+        /// What.
+        message: Market,
+    },
+    /// Time passed.
+    Tick,
+    /// A connection to a peer came up.
+    PeerUp(NodeId),
+    /// A run is in another phase.
+    Phase(ExecutionId, Phase),
+    /// A run ended.
+    Ended(ExecutionId, Box<Ended>),
+    /// Content is held here now.
+    Holding(Cid, u64),
+    /// Content is not held here any more.
+    Unheld(Cid),
+    /// Whether bids may be made: no with a full disk, or while the node leaves.
+    Accepting(Result<(), String>),
+}
+
+/// How a run ended, as its engine reports it.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    /// How.
+    pub outcome: Outcome,
+    /// The result folder, if there is one; pinned for this execution.
+    pub root: Option<Cid>,
+    /// Bytes of files in it.
+    pub size: u64,
+    /// What it used.
+    pub usage: Usage,
+    /// The start of stdout.
+    pub stdout: Head,
+    /// The start of stderr.
+    pub stderr: Head,
+    /// All blocks under the root, if they are few and small.
+    pub blocks: Vec<InlineBlock>,
+}
+
+/// What the machine wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Remember this.
+    Persist(Record),
+    /// Tell a peer.
+    Send {
+        /// Whom.
+        to: NodeId,
+        /// What.
+        message: Market,
+    },
+    /// Run this.
+    Start(Box<Run>),
+    /// Stop that run, if it still runs.
+    Stop(ExecutionId),
+    /// Its result need not be kept for its owner any more.
+    Unpin(ExecutionId),
+}
+
+/// A run to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// The attempt.
+    pub execution: ExecutionId,
+    /// Whose.
+    pub owner: NodeId,
+    /// Its job.
+    pub job: JobId,
+    /// Its slot.
+    pub slot: u32,
+    /// What to run.
+    pub task: Task,
+}
+
+/// How busy the machine is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Load {
+    /// Executions running.
+    pub running: u32,
+    /// Executions waiting.
+    pub queued: u32,
+    /// Of the total, in percent; over 100 when jobs queue.
+    pub percent: u16,
+    /// What is free.
+    pub available: crate::wire::task::Resources,
+}
+
+/// Blocks that fit into a result message, or none at all.
+#[must_use]
+pub fn inline_blocks(blocks: Vec<InlineBlock>) -> ListMax<InlineBlock, { crate::limits::INLINE_BLOCKS_MAX }> {
+    let total: usize = blocks.iter().map(|block| block.bytes.len()).sum();
+    if total > crate::limits::INLINE_RESULT_BYTES_MAX {
+        return ListMax::default();
+    }
+    ListMax::new(blocks).unwrap_or_default()
+}
+
+/// Content held here, by root.
+type Holdings = BTreeMap<Cid, u64>;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,304 @@
+//! What the machine knows, and where its inputs go.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{Holdings, Input, Load, Output};
+use crate::id::{BootId, ExecutionId, NodeId};
+use crate::job::format_bytes;
+use crate::limits::{HOLDINGS_MAX, RESEND_MAX, RESEND_MIN};
+use crate::outbox::Outbox;
+use crate::record::{HeldRecord, Record};
+use crate::time::{Now, Span, Tick};
+use crate::timers::Timers;
+use crate::wire::bounded::TextMax;
+use crate::wire::market::{Head, Market, Outcome, Phase, Usage};
+use crate::wire::signed::Signer;
+use crate::wire::task::{Engines, Resources, Task};
+
+/// What the operator lets this node do.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Engines that work here.
+    pub engines: Engines,
+    /// What jobs may use in all.
+    pub total: Resources,
+    /// Awards that may wait.
+    pub queue_max: usize,
+    /// Awards that one owner may have waiting or running.
+    pub per_owner_max: usize,
+    /// Local paths that tasks may read or write: (prefix, writable).
+    pub local_paths: Vec<(String, bool)>,
+    /// The longest that an unheard award or result is kept.
+    pub orphan_max: Span,
+    /// The longest that a task may run.
+    pub timeout_max: Span,
+}
+
+/// A bid that stands.
+#[derive(Debug, Clone)]
+pub(super) struct StandingBid {
+    pub(super) owner: NodeId,
+    pub(super) job: crate::id::JobId,
+    pub(super) task_digest: [u8; 32],
+    pub(super) places: u32,
+    pub(super) sent: Tick,
+}
+
+/// An award, from acceptance to release.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    pub(super) record: HeldRecord,
+    /// The task, until it is started.
+    pub(super) task: Option<Task>,
+    pub(super) resources: Resources,
+    pub(super) exclusive: bool,
+    pub(super) phase: Phase,
+    pub(super) started: Option<Tick>,
+    /// From when the owner's word counts: the sending of the bid or beat that it last answered.
+    pub(super) word_from: Tick,
+    pub(super) beat: u32,
+    pub(super) beat_sent: Tick,
+    pub(super) cancelled: bool,
+    pub(super) resend: Span,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    Bid(u64),
+    Beat(ExecutionId),
+    Lease(ExecutionId),
+    Resend(ExecutionId),
+}
+
+/// The compute machine of one node.
+#[derive(Debug)]
+pub struct State {
+    pub(super) signer: Signer,
+    pub(super) boot: BootId,
+    pub(super) config: Config,
+    pub(super) accepting: Result<(), String>,
+    pub(super) next_bid: u64,
+    pub(super) bids: BTreeMap<u64, StandingBid>,
+    pub(super) held: BTreeMap<ExecutionId, Held>,
+    pub(super) queue: VecDeque<ExecutionId>,
+    pub(super) used: Resources,
+    pub(super) holdings: Holdings,
+    /// How long runs take, in milliseconds, as a moving average.
+    pub(super) run_ms: u64,
+    pub(super) timers: Timers<Timer>,
+}
+
+impl State {
+    /// The machine of the node that signs with `signer`, in its life `boot`, from what it remembers. Awards that were
+    /// running when the node went down have failed by its doing; finished ones wait for their owners.
+    #[must_use]
+    pub fn restore(
+        signer: Signer,
+        boot: BootId,
+        config: Config,
+        held: Vec<HeldRecord>,
+        now: Now,
+        out: &mut Outbox<Output>,
+    ) -> Self {
+        let mut state = Self {
+            signer,
+            boot,
+            config,
+            accepting: Ok(()),
+            next_bid: 1,
+            bids: BTreeMap::new(),
+            held: BTreeMap::new(),
+            queue: VecDeque::new(),
+            used: Resources::default(),
+            holdings: Holdings::new(),
+            run_ms: 100,
+            timers: Timers::default(),
+        };
+        for record in held {
+            state.readopt(record, now, out);
+        }
+        state
+    }
+
+    fn readopt(&mut self, record: HeldRecord, now: Now, out: &mut Outbox<Output>) {
+        let (execution, finished) = (record.execution, record.result.is_some());
+        let held = Held {
+            record,
+            task: None,
+            resources: Resources::default(),
+            exclusive: false,
+            phase: Phase::Ended,
+            started: None,
+            word_from: now.tick,
+            beat: 0,
+            beat_sent: now.tick,
+            cancelled: false,
+            resend: RESEND_MIN,
+        };
+        self.held.insert(execution, held);
+        self.arm_lease(execution);
+        if finished {
+            self.timers.set(Timer::Resend(execution), now.tick + RESEND_MIN);
+        } else {
+            let ended = super::Ended {
+                outcome: Outcome::NodeFailed { cause: TextMax::truncated("the node went down while it ran this") },
+                root: None,
+                size: 0,
+                usage: Usage::default(),
+                stdout: Head::default(),
+                stderr: Head::default(),
+                blocks: Vec::new(),
+            };
+            self.ended(execution, ended, now, out);
+        }
+    }
+
+    /// When the machine wants to be handed the time next.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Tick> {
+        self.timers.next()
+    }
+
+    /// Takes one input.
+    pub fn handle(&mut self, input: Input, now: Now, out: &mut Outbox<Output>) {
+        match input {
+            Input::Message { from, message } => self.message(from, message, now, out),
+            Input::Tick => self.tick(now, out),
+            Input::PeerUp(peer) => self.peer_up(peer, now),
+            Input::Phase(execution, phase) => self.phase(execution, phase, now, out),
+            Input::Ended(execution, ended) => self.ended(execution, *ended, now, out),
+            Input::Holding(cid, size) => {
+                self.holdings.insert(cid, size);
+                while self.holdings.len() > HOLDINGS_MAX {
+                    self.holdings.pop_first();
+                }
+            }
+            Input::Unheld(cid) => _ = self.holdings.remove(&cid),
+            Input::Accepting(accepting) => self.accepting = accepting,
+        }
+    }
+
+    fn message(&mut self, from: NodeId, message: Market, now: Now, out: &mut Outbox<Output>) {
+        match message {
+            Market::Ask(ask) => self.ask(from, &ask, now, out),
+            Market::BidRelease { boot, bid } => self.bid_release(from, boot, bid),
+            Market::Award(award) => self.award(from, award, now, out),
+            Market::BeatAck { execution, beat } => self.beat_ack(from, execution, beat),
+            Market::Query { execution } => self.query(from, execution, now, out),
+            Market::ResultAck { execution } => self.result_ack(from, execution, now),
+            Market::Verdict { .. } => {}
+            Market::Cancel { execution, .. } => self.cancel(from, execution, now, out),
+            Market::Release { execution } => self.release(from, execution, out),
+            // What only an owner is told goes to the requester machine.
+            Market::Bid(_)
+            | Market::Decline(_)
+            | Market::AwardAck { .. }
+            | Market::AwardRefuse { .. }
+            | Market::Started { .. }
+            | Market::Beat { .. }
+            | Market::Result(_)
+            | Market::CancelAck { .. } => {}
+        }
+    }
+
+    fn tick(&mut self, now: Now, out: &mut Outbox<Output>) {
+        while let Some(timer) = self.timers.pop_due(now.tick) {
+            match timer {
+                Timer::Bid(bid) => _ = self.bids.remove(&bid),
+                Timer::Beat(execution) => self.beat(execution, now, out),
+                Timer::Lease(execution) => self.lease_ended(execution, now, out),
+                Timer::Resend(execution) => self.resend(execution, now, out),
+            }
+        }
+    }
+
+    /// Whoever comes back may have missed what was said meanwhile.
+    fn peer_up(&mut self, peer: NodeId, now: Now) {
+        for (execution, held) in &mut self.held {
+            if held.record.owner == peer {
+                held.resend = RESEND_MIN;
+                let timer = if held.phase == Phase::Ended { Timer::Resend(*execution) } else { Timer::Beat(*execution) };
+                self.timers.set_earlier(timer, now.tick);
+            }
+        }
+    }
+
+    pub(super) fn resend(&mut self, execution: ExecutionId, now: Now, out: &mut Outbox<Output>) {
+        let Some(held) = self.held.get_mut(&execution) else { return };
+        let Some(result) = &held.record.result else { return };
+        out.now(Output::Send { to: held.record.owner, message: Market::Result(result.clone()) });
+        held.resend = Span(held.resend.0.saturating_mul(2)).min(RESEND_MAX);
+        self.timers.set(Timer::Resend(execution), now.tick + held.resend);
+    }
+
+    /// Forgets an award and everything kept for it.
+    pub(super) fn forget(&mut self, execution: ExecutionId, out: &mut Outbox<Output>) {
+        let Some(held) = self.held.remove(&execution) else { return };
+        self.queue.retain(|queued| *queued != execution);
+        if held.started.is_some() && held.phase != Phase::Ended {
+            self.used = self.used.minus(&held.resources);
+        }
+        for timer in [Timer::Beat(execution), Timer::Lease(execution), Timer::Resend(execution)] {
+            self.timers.cancel(&timer);
+        }
+        out.now(Output::Persist(Record::Forget(execution)));
+        out.now(Output::Unpin(execution));
+    }
+
+    /// Peers with which awards are open, which should be heard often.
+    pub fn owners(&self) -> impl Iterator<Item = NodeId> {
+        self.held.values().filter(|held| held.phase != Phase::Ended).map(|held| held.record.owner)
+    }
+
+    /// How busy the machine is.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let share = |used: u64, total: u64| if total == 0 { 0 } else { used.saturating_mul(100) / total };
+        let queued = self.queue.len() as u64;
+        let busy = share(self.used.cpu_milli, self.config.total.cpu_milli)
+            .max(share(self.used.memory, self.config.total.memory));
+        Load {
+            running: u32::try_from(self.held.values().filter(|held| held.running()).count()).unwrap_or(u32::MAX),
+            queued: u32::try_from(queued).unwrap_or(u32::MAX),
+            percent: u16::try_from(busy.saturating_add(queued * 10)).unwrap_or(u16::MAX),
+            available: self.config.total.minus(&self.used),
+        }
+    }
+
+    /// How many awards and results are held.
+    #[must_use]
+    pub fn held_count(&self) -> usize {
+        self.held.len()
+    }
+
+    /// What is in use; for checks of the capacity invariant.
+    #[must_use]
+    pub fn used(&self) -> Resources {
+        self.used
+    }
+
+    /// Whether what is in use is what the running awards use, and no more than there is.
+    ///
+    /// # Errors
+    /// With the difference, in words.
+    pub fn check(&self) -> Result<(), String> {
+        let running = self.held.values().filter(|held| held.running());
+        let sum = running.fold(Resources::default(), |sum, held| sum.plus(&held.resources));
+        if sum != self.used {
+            return Err(format!("running awards use {sum:?}, the books say {:?}", self.used));
+        }
+        if !self.used.fits(&self.config.total) {
+            return Err(format!("{} of memory in use, more than there is", format_bytes(self.used.memory)));
+        }
+        if self.queue.len() > self.config.queue_max {
+            return Err(format!("{} awards wait", self.queue.len()));
+        }
+        Ok(())
+    }
+}
+
+impl Held {
+    pub(super) fn running(&self) -> bool {
+        self.started.is_some() && self.phase != Phase::Ended
+    }
+}

@@ -1,0 +1,19 @@
+//! The job as its user writes it.
+//!
+//! [`parse()`] turns YAML or JSON into a [`JobSpec`], the shape of Bacalhau's jobs with field names in any letter case;
+//! [`ValidJob::new`] turns a spec into one that can run, or says what is wrong, with the path of each wrong field.
+
+mod fields;
+mod parse;
+mod resources;
+mod spec;
+pub mod state;
+mod valid;
+
+pub use self::fields::{InvalidSpec, Problem};
+pub use self::parse::{parse, read_document, render};
+pub use self::resources::{format_bytes, format_cpu, parse_bytes, parse_cpu};
+pub use self::spec::{
+    Constraint, InputSource, JobSpec, LeaseSpec, Network, ResourcesSpec, ResultPath, SpecConfig, TaskSpec, Timeouts,
+};
+pub use self::valid::{ValidInput, ValidJob, ValidSource};

@@ -1,0 +1,178 @@
+//! A job spec as data, in the shape in which Bacalhau writes it. It says what the user typed; nothing is checked here but
+//! types.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// A whole job.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct JobSpec {
+    /// A label; the id where there is none.
+    pub name: String,
+    /// Groups jobs.
+    pub namespace: String,
+    /// `batch`.
+    #[serde(rename = "Type")]
+    pub kind: String,
+    /// Higher goes first.
+    pub priority: i64,
+    /// How many slots.
+    pub count: i64,
+    /// What a node's labels must say.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub constraints: Vec<Constraint>,
+    /// For programs.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub meta: BTreeMap<String, String>,
+    /// For people.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// One.
+    pub tasks: Vec<TaskSpec>,
+}
+
+/// A condition on labels.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Constraint {
+    /// Label.
+    pub key: String,
+    /// `=`, `in`, `exists`, …
+    pub operator: String,
+    /// What to compare with.
+    pub values: Vec<String>,
+}
+
+/// A type and what it needs.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct SpecConfig {
+    /// `wasm`, `ipfs`, …
+    #[serde(rename = "Type")]
+    pub kind: String,
+    /// By type.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub params: Map<String, Value>,
+}
+
+/// What to run.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct TaskSpec {
+    /// A label.
+    pub name: String,
+    /// What runs it.
+    pub engine: SpecConfig,
+    /// Where the result goes.
+    pub publisher: SpecConfig,
+    /// Environment.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// For programs.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub meta: BTreeMap<String, String>,
+    /// What it reads.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub input_sources: Vec<InputSource>,
+    /// What it leaves.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub result_paths: Vec<ResultPath>,
+    /// What it may use.
+    pub resources: ResourcesSpec,
+    /// Whom it may talk to.
+    pub network: Network,
+    /// How long it may take.
+    pub timeouts: Timeouts,
+    /// At most one live lease per slot.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub exclusive: bool,
+    /// Seeded chance, fixed clock, canonical NaNs.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub deterministic: bool,
+    /// Beats and leases.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease: Option<LeaseSpec>,
+    /// Seconds that a holder works on unheard by its owner.
+    #[serde(rename = "OrphanTTL", skip_serializing_if = "Option::is_none")]
+    pub orphan_ttl: Option<i64>,
+}
+
+/// One input.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct InputSource {
+    /// Where from.
+    pub source: SpecConfig,
+    /// Path in the task.
+    pub target: String,
+    /// A label.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub alias: String,
+}
+
+/// One output folder.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ResultPath {
+    /// Name in the result.
+    pub name: String,
+    /// Path in the task.
+    pub path: String,
+}
+
+/// Amounts, as written.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ResourcesSpec {
+    /// `500m`.
+    #[serde(rename = "CPU")]
+    pub cpu: String,
+    /// `512Mb`.
+    #[serde(rename = "Memory")]
+    pub memory: String,
+    /// `1Gb`.
+    #[serde(rename = "Disk")]
+    pub disk: String,
+    /// `1`.
+    #[serde(rename = "GPU")]
+    pub gpu: String,
+}
+
+/// Network access.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Network {
+    /// `None`, …
+    #[serde(rename = "Type")]
+    pub kind: String,
+    /// With `HTTP`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub domains: Vec<String>,
+}
+
+/// Seconds; 0 is the default.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Timeouts {
+    /// One execution.
+    pub execution_timeout: i64,
+    /// Waiting for a place.
+    pub queue_timeout: i64,
+    /// All together.
+    pub total_timeout: i64,
+}
+
+/// Seconds.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct LeaseSpec {
+    /// Between beats.
+    pub heartbeat: i64,
+    /// From an answered beat.
+    pub length: i64,
+    /// What the owner waits beyond.
+    pub grace: i64,
+}

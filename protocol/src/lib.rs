@@ -1,0 +1,35 @@
+//! The part of bacnode that decides.
+//!
+//! This crate holds the types, the wire format and the two pure state machines of the network: the
+//! [`requester`], which takes a job from its user, has peers bid for it and brings the result home, and
+//! the [`compute`] machine, which bids, runs what it was awarded and reports. Neither opens a socket, reads
+//! a clock or touches a file: inputs come in with the time as an argument, effects go out through an
+//! [`outbox::Outbox`]. The same code therefore runs under `bacnode serve` and under a simulator.
+//!
+//! | module | noun |
+//! |---|---|
+//! | [`id`], [`time`], [`limits`] | who, when, how much |
+//! | [`job`] | the job as its user writes it, validation, states, causes |
+//! | [`content`] | CIDs, UnixFS and dag-pb blocks |
+//! | [`wire`] | what peers say to each other, byte by byte |
+//! | [`api`] | what the daemon says to its own user |
+//! | [`view`] | the bounded picture of the other peers, and how they are ranked |
+//! | [`outbox`], [`timers`] | the seam between a machine and the world |
+//! | [`requester`], [`compute`] | the machines |
+//!
+//! Purity is kept by the build: the crate compiles for `wasm32-unknown-unknown`, and `clippy.toml` bans clocks,
+//! files, threads and maps with a random order.
+
+pub mod api;
+pub mod compute;
+pub mod content;
+pub mod id;
+pub mod job;
+pub mod limits;
+pub mod outbox;
+pub mod record;
+pub mod requester;
+pub mod time;
+pub mod timers;
+pub mod view;
+pub mod wire;

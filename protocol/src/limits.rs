@@ -1,0 +1,79 @@
+//! Every bound of the protocol, with its unit, and what it protects.
+
+use crate::time::Span;
+
+/// Bytes of a job spec as a user hands it in. Bacalhau's API takes 10 MB; inline inputs make specs that large.
+pub const SPEC_BYTES_MAX: usize = 10 << 20;
+/// Bytes of a spec as it is kept, its inline inputs having become content.
+pub const STORED_SPEC_BYTES_MAX: usize = 256 << 10;
+/// Bytes of the task that an ask or an award carries: inline inputs have become content by then.
+pub const TASK_BYTES_MAX: usize = 16 << 10;
+/// Bytes of an advert with its signature: 10,000 of them are 5 MiB.
+pub const ADVERT_BYTES_MAX: usize = 512;
+/// Bytes of one frame on a market stream.
+pub const FRAME_BYTES_MAX: usize = 256 << 10;
+/// Messages in one frame.
+pub const FRAME_MESSAGES_MAX: usize = 64;
+/// Bytes of blocks that travel inside a result instead of being fetched.
+pub const INLINE_RESULT_BYTES_MAX: usize = 16 << 10;
+/// Blocks inside a result.
+pub const INLINE_BLOCKS_MAX: usize = 16;
+/// Bytes of a reason, a cause or a name that a peer may make us keep and show.
+pub const TEXT_BYTES_MAX: usize = 512;
+/// Addresses in an advert.
+pub const ADDRESSES_MAX: usize = 4;
+/// Bytes of one multiaddr in an advert.
+pub const ADDRESS_BYTES_MAX: usize = 96;
+/// Nodes in the view. Beyond it, the ones heard of longest ago go first.
+pub const VIEW_NODES_MAX: usize = 10_000;
+/// Digest entries or adverts in one view message.
+pub const VIEW_ITEMS_MAX: usize = 400;
+/// Slots (partitions) of a job.
+pub const SLOTS_MAX: u32 = 1_000;
+/// Jobs of one requester that have not ended.
+pub const OPEN_JOBS_MAX: usize = 10_000;
+/// Inputs of a task.
+pub const INPUTS_MAX: usize = 32;
+/// Result paths of a task.
+pub const OUTPUTS_MAX: usize = 16;
+/// Arguments or environment variables of a task.
+pub const ARGS_MAX: usize = 256;
+/// History entries kept for one job; later ones are dropped and counted.
+pub const HISTORY_MAX: u32 = 1_000;
+/// Results that one owner may leave unreleased at a compute node.
+pub const UNRELEASED_PER_OWNER_MAX: usize = 1_000;
+/// Bids that stand for one peer at a time.
+pub const BIDS_PER_PEER_MAX: usize = 256;
+/// Roots that a compute node remembers as held, for its bids.
+pub const HOLDINGS_MAX: usize = 65_536;
+/// The most that a signed message's time may differ from ours.
+pub const CLOCK_SKEW_MAX: Span = Span::secs(30);
+
+/// Executions tried for a cause of the node's before a slot is given up.
+pub const ATTEMPTS_MAX: u32 = 3;
+/// Peers asked for one slot.
+pub const ASKED_PER_SLOT: usize = 3;
+/// Time in which an asked peer should answer.
+pub const ASK_TIMEOUT: Span = Span::millis(1_000);
+/// After the first bid for a slot, how long others may still come in.
+pub const BID_WINDOW: Span = Span::millis(40);
+/// How long a bid stands.
+pub const BID_TTL: Span = Span::secs(10);
+/// Silence after which a holder is suspected, at least.
+pub const SUSPECT_AFTER_MIN: Span = Span::secs(2);
+/// Silence after which a holder is suspected, in round trips.
+pub const SUSPECT_AFTER_RTTS: u64 = 8;
+/// First pause before an unacknowledged message is sent again; it doubles up to [`RESEND_MAX`].
+pub const RESEND_MIN: Span = Span::millis(1_000);
+/// Longest pause before an unacknowledged message is sent again.
+pub const RESEND_MAX: Span = Span::secs(600);
+/// How long a job that some node could run when free waits for a place, unless its spec says otherwise.
+pub const QUEUE_TIMEOUT: Span = Span::secs(600);
+/// How long a job may look for any node that could ever run it.
+pub const NO_FIT_TIMEOUT: Span = Span::millis(1_500);
+/// How long a job lasts at most in all when its spec sets no time: a runaway guest must end.
+pub const EXECUTION_TIMEOUT: Span = Span::secs(30 * 60);
+
+const _: () = assert!(TASK_BYTES_MAX * 2 < FRAME_BYTES_MAX);
+const _: () = assert!(INLINE_RESULT_BYTES_MAX * 2 < FRAME_BYTES_MAX);
+const _: () = assert!(SUSPECT_AFTER_MIN.0 > BID_WINDOW.0);

@@ -1,0 +1,214 @@
+//! What a machine wants remembered. A record is written before anything that relies on it is done, and a machine is
+//! rebuilt from its records alone.
+
+use crate::content::Cid;
+use crate::id::{ExecutionId, FencingToken, JobId, NodeId};
+use crate::job::state::{ExecutionState, JobState};
+use crate::limits::STORED_SPEC_BYTES_MAX;
+use crate::time::UnixMillis;
+use crate::wire::bounded::{BytesMax, TextMax};
+use crate::wire::codec::{Decode, Encode};
+use crate::wire::market::{Lease, Phase, RESULT_BODY_BYTES_MAX, SignedResult, Text};
+use crate::wire::signed::SignatureBytes;
+use crate::wire::task::Task;
+
+/// One thing to remember.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// Owner: a new job.
+    Job(Box<JobRecord>),
+    /// Owner: how far a job is.
+    JobState(JobStateRecord),
+    /// Owner: how far an attempt is.
+    Execution(Box<ExecutionRecord>),
+    /// Owner: something to tell about a job.
+    Event(JobId, u32, JobEvent),
+    /// Compute: an award, and later its result.
+    Held(Box<HeldRecord>),
+    /// Compute: nothing more is owed for this award.
+    Forget(ExecutionId),
+}
+
+/// A job as its owner remembers it; never changes.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct JobRecord {
+    /// Its id.
+    pub id: JobId,
+    /// The spec as JSON, for people.
+    pub spec: BytesMax<STORED_SPEC_BYTES_MAX>,
+    /// What runs.
+    pub task: Task,
+    /// Its lease.
+    pub lease: Lease,
+    /// When it was submitted.
+    pub created: UnixMillis,
+    /// Milliseconds it may wait for a place.
+    pub queue_timeout_ms: u64,
+    /// Milliseconds it may take in all.
+    pub total_timeout_ms: Option<u64>,
+}
+
+/// How far a job is.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct JobStateRecord {
+    /// The job.
+    pub id: JobId,
+    /// Its state.
+    pub state: JobState,
+    /// Why, where that is not plain.
+    pub message: TextMax<4096>,
+    /// Since when.
+    pub modified: UnixMillis,
+}
+
+/// An attempt as the owner remembers it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct ExecutionRecord {
+    /// Its id.
+    pub id: ExecutionId,
+    /// Its job.
+    pub job: JobId,
+    /// Its slot.
+    pub slot: u32,
+    /// Who runs it.
+    pub node: NodeId,
+    /// Orders awards.
+    pub token: FencingToken,
+    /// How far it is.
+    pub state: ExecutionState,
+    /// Why it ended, in words.
+    pub message: Text,
+    /// The slot's one accepted result.
+    pub accepted: bool,
+    /// When it was awarded.
+    pub created: UnixMillis,
+    /// When this was written.
+    pub modified: UnixMillis,
+    /// The result's signed bytes, kept as evidence.
+    pub result: Option<(BytesMax<RESULT_BODY_BYTES_MAX>, SignatureBytes)>,
+}
+
+/// One line of a job's story.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct JobEvent {
+    /// When.
+    pub at: UnixMillis,
+    /// Which attempt, if one.
+    pub execution: Option<ExecutionId>,
+    /// Which node, if one.
+    pub node: Option<NodeId>,
+    /// That node's label then.
+    pub label: TextMax<32>,
+    /// What happened.
+    pub what: What,
+}
+
+/// What can happen to a job. Append only.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum What {
+    /// It was submitted.
+    Submitted,
+    /// So many nodes were asked.
+    Asked {
+        /// Nodes.
+        nodes: u32,
+        /// Slots to fill.
+        slots: u32,
+    },
+    /// A node offered a place.
+    Bid {
+        /// Estimated milliseconds until it would start.
+        wait_ms: u32,
+        /// Input bytes that lie there already.
+        bytes_held: u64,
+    },
+    /// A node did not.
+    Declined {
+        /// In its words.
+        reason: Text,
+    },
+    /// A node won.
+    Awarded {
+        /// Why it.
+        why: Text,
+    },
+    /// The winner would not have it.
+    Refused {
+        /// In its words.
+        reason: Text,
+    },
+    /// A phase began.
+    Phase(Phase),
+    /// A node fell silent; a copy is started elsewhere.
+    Suspected,
+    /// A node was heard again.
+    Heard,
+    /// A node is given up.
+    Lost,
+    /// A result came.
+    Result {
+        /// The program's exit code, if it ran to its end.
+        exit_code: Option<i32>,
+        /// Why not, otherwise.
+        cause: Text,
+        /// Bytes.
+        size: u64,
+    },
+    /// The slot has its result, and all its bytes are held here.
+    Accepted {
+        /// The result.
+        root: Cid,
+    },
+    /// An attempt was called off.
+    Cancelled {
+        /// Why.
+        reason: Text,
+    },
+    /// No place is free; the job waits.
+    Queued {
+        /// What the nodes said.
+        reason: Text,
+    },
+    /// The job ended.
+    Ended {
+        /// How.
+        state: JobState,
+        /// Why.
+        message: TextMax<4096>,
+    },
+}
+
+/// An award as its holder remembers it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct HeldRecord {
+    /// The attempt.
+    pub execution: ExecutionId,
+    /// Whose it is.
+    pub owner: NodeId,
+    /// Its job.
+    pub job: JobId,
+    /// Its slot.
+    pub slot: u32,
+    /// The award's mark.
+    pub mac: [u8; 16],
+    /// When it was awarded.
+    pub awarded: UnixMillis,
+    /// How long it may be kept unheard.
+    pub lease: Lease,
+    /// Its result, once there is one.
+    pub result: Option<SignedResult>,
+}
+
+/// Everything a machine is rebuilt from.
+#[derive(Debug, Clone, Default)]
+pub struct Records {
+    /// Jobs that have not ended.
+    pub jobs: Vec<(JobRecord, Option<JobStateRecord>)>,
+    /// Their attempts.
+    pub executions: Vec<ExecutionRecord>,
+    /// How many events each job has.
+    pub events: Vec<(JobId, u32)>,
+    /// Awards held.
+    pub held: Vec<HeldRecord>,
+}
+

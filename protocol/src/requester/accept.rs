@@ -1,0 +1,169 @@
+//! Results: check, bring home, accept one, end the job.
+
+use super::state::{State, Timer};
+use super::{Fetch, Output};
+use crate::id::{ExecutionId, JobId, NodeId};
+use crate::job::state::{ExecutionState, JobState};
+use crate::outbox::Outbox;
+use crate::record::{JobStateRecord, Record, What};
+use crate::time::Now;
+use crate::view::View;
+use crate::wire::bounded::TextMax;
+use crate::wire::codec;
+use crate::wire::market::{Market, Outcome, RESULT_BODY_BYTES_MAX, ResultBody, SignedResult, Text};
+use crate::wire::signed::{Domain, verify};
+
+impl State {
+    pub(super) fn result(&mut self, from: NodeId, result: SignedResult, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let id = result.execution;
+        let Some(execution) = self.executions.get(&id).filter(|execution| execution.record.node == from) else {
+            // Decided long ago, or another's: in both cases the sender need not keep it for us.
+            out.now(Output::Send { to: from, message: Market::Release { execution: id } });
+            return;
+        };
+        if execution.result.is_some() {
+            out.now(Output::Send { to: from, message: Market::ResultAck { execution: id } });
+            return;
+        }
+        let body = match self.check_result(&result, from) {
+            Ok(body) => body,
+            Err(reason) => {
+                self.lose(id, reason, now, view, out);
+                return;
+            }
+        };
+        self.take_result(body, result, now, view, out);
+    }
+
+    /// The body, if it is what the awarded peer signed about this very award.
+    fn check_result(&self, result: &SignedResult, from: NodeId) -> Result<ResultBody, &'static str> {
+        let body: ResultBody =
+            codec::decode(&result.body, RESULT_BODY_BYTES_MAX).map_err(|_| "sent a malformed result")?;
+        if !verify(Domain::Result, &self.signer.network(), &from, &result.body, &result.signature) {
+            return Err("sent a result with a forged signature");
+        }
+        let record = &self.executions.get(&result.execution).ok_or("sent a result for nothing")?.record;
+        let bound = body.execution == record.id
+            && body.job == record.job
+            && body.slot == record.slot
+            && body.maker == from
+            && body.mac == self.award_mac(&record.id);
+        match body.outcome {
+            _ if !bound => Err("sent a result for another award"),
+            Outcome::Completed { .. } if body.root.is_none() => Err("sent a result without content"),
+            _ => Ok(body),
+        }
+    }
+
+    fn take_result(&mut self, body: ResultBody, result: SignedResult, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let id = body.execution;
+        let Some(execution) = self.executions.get_mut(&id) else { return };
+        execution.award = None;
+        execution.heard = now.tick;
+        execution.record.result = Some((result.body, result.signature));
+        execution.result = Some(body.clone());
+        execution.become_state(ExecutionState::Publishing, "", now, out);
+        let record = execution.record.clone();
+        self.timers.cancel(&Timer::Award(id));
+        out.now(Output::Send { to: record.node, message: Market::ResultAck { execution: id } });
+        let (exit_code, cause) = match &body.outcome {
+            Outcome::Completed { exit_code } => (Some(*exit_code), Text::default()),
+            Outcome::Failed { cause, .. } | Outcome::NodeFailed { cause } => (None, cause.clone()),
+            Outcome::Cancelled => (None, TextMax::truncated("it was stopped")),
+        };
+        if let Some(job) = self.jobs.get_mut(&record.job) {
+            let what = What::Result { exit_code, cause: cause.clone(), size: body.size };
+            job.tell(now.unix, view, Some(&record), None, what, out);
+        }
+        match body.outcome {
+            Outcome::Completed { .. } | Outcome::Failed { .. } => match body.root {
+                Some(root) => out.now(Output::Fetch(Box::new(Fetch {
+                    execution: id,
+                    job: record.job,
+                    maker: record.node,
+                    root,
+                    size: body.size,
+                    blocks: result.blocks.into_vec(),
+                }))),
+                None => self.decide(id, now, view, out),
+            },
+            Outcome::NodeFailed { .. } | Outcome::Cancelled => {
+                out.now(Output::Send { to: record.node, message: Market::Release { execution: id } });
+                self.lose(id, &cause, now, view, out);
+            }
+        }
+    }
+
+    pub(super) fn fetched(&mut self, id: ExecutionId, held: Result<(), String>, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let Some(execution) = self.executions.get(&id) else {
+            out.now(Output::Drop(id));
+            return;
+        };
+        let failed_job = matches!(execution.result.as_ref().map(|r| &r.outcome), Some(Outcome::Failed { .. }));
+        match held {
+            Ok(()) => self.decide(id, now, view, out),
+            // What a failed program printed is worth having, but its job has failed without it too.
+            Err(_) if failed_job => self.decide(id, now, view, out),
+            Err(cause) => self.lose(id, &format!("its result could not be fetched: {cause}"), now, view, out),
+        }
+    }
+
+    /// The bytes are here: the slot is filled, or the job has failed.
+    fn decide(&mut self, id: ExecutionId, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let Some(execution) = self.executions.get_mut(&id) else { return };
+        let Some(body) = execution.result.clone() else { return };
+        let (job, slot, node) = (execution.record.job, execution.record.slot, execution.record.node);
+        if let Outcome::Failed { cause, .. } = &body.outcome {
+            execution.become_state(ExecutionState::Failed, cause, now, out);
+            execution.result = None;
+            out.after_sync(Output::Send { to: node, message: Market::Verdict { execution: id, accepted: false } });
+            out.after_sync(Output::Send { to: node, message: Market::Release { execution: id } });
+            self.fail(job, cause.to_string(), now, view, out);
+            return;
+        }
+        execution.record.accepted = true;
+        execution.become_state(ExecutionState::Completed, "", now, out);
+        if let Some(state) = self.jobs.get_mut(&job).and_then(|job| job.slots.get_mut(slot as usize)) {
+            state.accepted = Some(id);
+        }
+        out.after_sync(Output::Send { to: node, message: Market::Verdict { execution: id, accepted: true } });
+        out.after_sync(Output::Send { to: node, message: Market::Release { execution: id } });
+        let what = body.root.map_or(What::Phase(crate::wire::market::Phase::Ended), |root| What::Accepted { root });
+        self.drop_execution(id, ExecutionState::Completed, "", what, now, view, out);
+        self.cancel_live(job, Some(slot), "another node was first", now, view, out);
+        if self.jobs.get(&job).is_some_and(super::job::Job::is_done) {
+            self.conclude(job, now, view, out);
+        }
+    }
+
+    /// All slots are filled.
+    pub(super) fn conclude(&mut self, job: JobId, now: Now, view: &View, out: &mut Outbox<Output>) {
+        self.end(job, JobState::Completed, String::new(), now, view, out);
+    }
+
+    pub(super) fn fail(&mut self, job: JobId, message: String, now: Now, view: &View, out: &mut Outbox<Output>) {
+        self.end(job, JobState::Failed, message, now, view, out);
+    }
+
+    /// Ends a job. Whoever watches it is told when that is on disk.
+    pub(super) fn end(&mut self, id: JobId, state: JobState, message: String, now: Now, view: &View, out: &mut Outbox<Output>) {
+        if !self.jobs.contains_key(&id) {
+            return;
+        }
+        let reason = if state == JobState::Stopped { message.as_str() } else { "its job has ended" };
+        self.cancel_live(id, None, reason, now, view, out);
+        let Some(mut job) = self.jobs.remove(&id) else { return };
+        self.timers.cancel(&Timer::Round(id));
+        self.timers.cancel(&Timer::JobLimit(id));
+        if let Some(round) = &job.round {
+            self.asks.remove(&round.ask);
+            for (node, bid) in &round.bids {
+                out.now(Output::Send { to: *node, message: Market::BidRelease { boot: bid.boot, bid: bid.bid } });
+            }
+        }
+        let message = TextMax::truncated(&message);
+        let record = JobStateRecord { id, state, message: message.clone(), modified: now.unix };
+        out.now(Output::Persist(Record::JobState(record)));
+        job.tell_when(crate::outbox::When::AfterSync, now.unix, view, None, None, What::Ended { state, message }, out);
+    }
+}

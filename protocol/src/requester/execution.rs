@@ -1,0 +1,198 @@
+//! Attempts between award and result.
+
+use super::state::{State, Timer};
+use super::Output;
+use crate::id::{ExecutionId, JobId, NodeId};
+use crate::job::state::{ExecutionState, JobState};
+use crate::limits::{RESEND_MAX, RESEND_MIN};
+use crate::outbox::Outbox;
+use crate::record::What;
+use crate::time::{Now, Span};
+use crate::view::View;
+use crate::wire::bounded::TextMax;
+use crate::wire::market::{Market, Phase};
+
+/// Awards refused for one slot before it is given up: each is a bid that came to nothing.
+const REFUSALS_MAX: u32 = 10;
+
+impl State {
+    pub(super) fn award_again(&mut self, id: ExecutionId, now: Now, out: &mut Outbox<Output>) {
+        let Some(execution) = self.executions.get_mut(&id) else { return };
+        let Some(award) = &execution.award else { return };
+        out.now(Output::Send { to: execution.record.node, message: Market::Award(award.clone()) });
+        execution.resend = Span(execution.resend.0.saturating_mul(2)).min(RESEND_MAX);
+        self.timers.set(Timer::Award(id), now.tick + execution.resend);
+    }
+
+    pub(super) fn award_ack(&mut self, from: NodeId, id: ExecutionId, now: Now, out: &mut Outbox<Output>) {
+        let Some(execution) = self.executions.get_mut(&id).filter(|e| e.record.node == from) else { return };
+        if execution.award.take().is_none() {
+            return;
+        }
+        execution.heard = now.tick;
+        if execution.record.state == ExecutionState::Awarded {
+            execution.become_state(ExecutionState::Accepted, "", now, out);
+        }
+        self.timers.cancel(&Timer::Award(id));
+        self.arm_lease(id);
+    }
+
+    pub(super) fn award_refuse(&mut self, from: NodeId, id: ExecutionId, reason: &str, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let known = self.executions.get(&id).filter(|e| e.record.node == from && e.award.is_some());
+        let Some((job, slot)) = known.map(|e| (e.record.job, e.record.slot)) else { return };
+        let what = What::Refused { reason: TextMax::truncated(reason) };
+        self.drop_execution(id, ExecutionState::Refused, reason, what, now, view, out);
+        let Some(state) = self.jobs.get_mut(&job).and_then(|job| job.slots.get_mut(slot as usize)) else { return };
+        state.refusals += 1;
+        if state.refusals >= REFUSALS_MAX {
+            state.failures = crate::limits::ATTEMPTS_MAX;
+        }
+        self.try_again(job, slot, now, view, out);
+    }
+
+    pub(super) fn phase(&mut self, from: NodeId, id: ExecutionId, phase: Phase, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let Some(execution) = self.executions.get_mut(&id).filter(|e| e.record.node == from) else { return };
+        execution.heard = now.tick;
+        execution.award = None;
+        self.timers.cancel(&Timer::Award(id));
+        let state = match phase {
+            Phase::Running => ExecutionState::Running,
+            Phase::Publishing | Phase::Ended => ExecutionState::Publishing,
+            Phase::Unknown | Phase::Queued | Phase::Preparing => ExecutionState::Accepted,
+        };
+        if state.number() <= execution.record.state.number() && phase != Phase::Preparing {
+            return;
+        }
+        if state.number() > execution.record.state.number() {
+            execution.become_state(state, "", now, out);
+        }
+        let record = execution.record.clone();
+        let Some(job) = self.jobs.get_mut(&record.job) else { return };
+        job.tell(now.unix, view, Some(&record), None, What::Phase(phase), out);
+        if phase == Phase::Running {
+            self.set_state(record.job, JobState::Running, "", now, out);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a beat has this many parts")]
+    pub(super) fn beat(&mut self, from: NodeId, id: ExecutionId, beat: u32, phase: Phase, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let known = self.executions.get(&id).filter(|e| e.record.node == from);
+        let Some(execution) = known else {
+            // Ended, or lost with our records: either way nobody waits for it.
+            let reason = TextMax::truncated("its job has ended");
+            if phase != Phase::Unknown {
+                out.now(Output::Send { to: from, message: Market::Cancel { execution: id, reason } });
+            }
+            return;
+        };
+        if phase == Phase::Unknown {
+            // Unless the award itself is still on its way.
+            if execution.award.is_none() {
+                self.lose(id, "the node does not know of it any more", now, view, out);
+            }
+            return;
+        }
+        out.now(Output::Send { to: from, message: Market::BeatAck { execution: id, beat } });
+        self.phase(from, id, phase, now, view, out);
+        if let Some(execution) = self.executions.get_mut(&id) {
+            execution.heard = now.tick;
+        }
+        self.arm_lease(id);
+    }
+
+    /// An exclusive attempt is not replaced before its holder has surely stopped: its lease, and the grace after it.
+    pub(super) fn arm_lease(&mut self, id: ExecutionId) {
+        let Some(execution) = self.executions.get(&id) else { return };
+        let Some(job) = self.jobs.get(&execution.record.job).filter(|job| job.task.exclusive) else { return };
+        let length = Span::millis(u64::from(job.lease.length_ms) + u64::from(job.lease.grace_ms));
+        self.timers.set(Timer::Lease(id), execution.heard + length);
+    }
+
+    pub(super) fn lease_over(&mut self, id: ExecutionId, now: Now, view: &View, out: &mut Outbox<Output>) {
+        self.lose(id, "its lease ran out unheard", now, view, out);
+    }
+
+    /// Gives an attempt up by its node's doing, and tries elsewhere.
+    pub(super) fn lose(&mut self, id: ExecutionId, cause: &str, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let Some(execution) = self.executions.get(&id) else { return };
+        let (job, slot, node) = (execution.record.job, execution.record.slot, execution.record.node);
+        let suspected = execution.suspected;
+        self.drop_execution(id, ExecutionState::Failed, cause, What::Lost, now, view, out);
+        let Some(held) = self.jobs.get_mut(&job) else { return };
+        held.blame(node, cause);
+        if let Some(slot) = held.slots.get_mut(slot as usize).filter(|_| !suspected) {
+            slot.failures += 1;
+        }
+        self.try_again(job, slot, now, view, out);
+    }
+
+    /// Takes an attempt out of the books.
+    #[expect(clippy::too_many_arguments, reason = "an end has this many parts")]
+    pub(super) fn drop_execution(
+        &mut self,
+        id: ExecutionId,
+        state: ExecutionState,
+        message: &str,
+        what: What,
+        now: Now,
+        view: &View,
+        out: &mut Outbox<Output>,
+    ) {
+        let Some(mut execution) = self.executions.remove(&id) else { return };
+        execution.become_state(state, message, now, out);
+        let node = execution.record.node;
+        if let Some(load) = self.own_load.get_mut(&node) {
+            *load -= 1;
+            if *load == 0 {
+                self.own_load.remove(&node);
+                self.unwatch(&node);
+            }
+        }
+        self.timers.cancel(&Timer::Award(id));
+        self.timers.cancel(&Timer::Lease(id));
+        if execution.result.is_some() && state != ExecutionState::Completed {
+            out.now(Output::Drop(id));
+        }
+        let Some(job) = self.jobs.get_mut(&execution.record.job) else { return };
+        if let Some(slot) = job.slots.get_mut(execution.record.slot as usize) {
+            slot.live.remove(&id);
+        }
+        job.tell(now.unix, view, Some(&execution.record), None, what, out);
+    }
+
+    /// Calls off every live attempt of a job, or of one slot of it.
+    pub(super) fn cancel_live(&mut self, job: JobId, slot: Option<u32>, reason: &str, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let of_slot = |record: &crate::record::ExecutionRecord| record.job == job && slot.is_none_or(|s| s == record.slot);
+        let Some(held) = self.jobs.get(&job) else { return };
+        let live: Vec<ExecutionId> = held.slots.iter().flat_map(|slot| slot.live.iter().copied()).collect();
+        for id in live {
+            let Some(execution) = self.executions.get(&id).filter(|e| of_slot(&e.record)) else { continue };
+            let to = execution.record.node;
+            let finished = execution.result.is_some();
+            let reason = TextMax::truncated(reason);
+            // A finished one is released; a running one is stopped. Should the word be lost, the next beat asks again.
+            let message = if finished {
+                Market::Release { execution: id }
+            } else {
+                Market::Cancel { execution: id, reason: reason.clone() }
+            };
+            out.now(Output::Send { to, message });
+            self.drop_execution(id, ExecutionState::Cancelled, &reason, What::Cancelled { reason: reason.clone() }, now, view, out);
+        }
+    }
+
+    /// Whoever comes back may have missed what was said meanwhile.
+    pub(super) fn resend_to(&mut self, peer: NodeId, now: Now, out: &mut Outbox<Output>) {
+        for (id, execution) in &mut self.executions {
+            if execution.record.node != peer {
+                continue;
+            }
+            execution.resend = RESEND_MIN;
+            if execution.award.is_some() {
+                self.timers.set(Timer::Award(*id), now.tick);
+            } else {
+                out.now(Output::Send { to: peer, message: Market::Query { execution: *id } });
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! A job, its slots and its attempts, as the machine holds them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::id::{ExecutionId, FencingToken, JobId, NodeId};
+use crate::job::state::{ExecutionState, JobState};
+use crate::record::{ExecutionRecord, JobEvent, Record, What};
+use crate::requester::Output;
+use crate::limits::HISTORY_MAX;
+use crate::outbox::{Outbox, When};
+use crate::time::{Now, Span, Tick, UnixMillis};
+use crate::view::View;
+use crate::wire::bounded::TextMax;
+use crate::wire::market::{Bid, Lease, ResultBody};
+use crate::wire::task::Task;
+
+/// A job that has not ended.
+#[derive(Debug, Clone)]
+pub(super) struct Job {
+    pub(super) id: JobId,
+    pub(super) task: Task,
+    pub(super) lease: Lease,
+    pub(super) state: JobState,
+    pub(super) created: Tick,
+    /// Since when it has had an open slot that nobody runs.
+    pub(super) waiting_since: Tick,
+    pub(super) queue_timeout: Span,
+    pub(super) slots: Vec<Slot>,
+    /// Nodes that hold inputs.
+    pub(super) near: BTreeSet<NodeId>,
+    /// Until when the answer to "who holds the inputs?" is waited for.
+    pub(super) near_until: Option<Tick>,
+    pub(super) round: Option<Round>,
+    /// Pause before the next round, growing while nobody bids.
+    pub(super) pause: Span,
+    /// Nodes that said they could never run it, and why.
+    pub(super) unfit: BTreeMap<NodeId, String>,
+    /// Why attempts failed and nodes declined, newest per node; what the user is told if the job fails.
+    pub(super) causes: BTreeMap<NodeId, String>,
+    /// The order in which they came, so that the first real cause is told first.
+    pub(super) cause_order: Vec<NodeId>,
+    pub(super) events: u32,
+}
+
+/// One slot.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Slot {
+    /// Attempts that failed by a node's doing.
+    pub(super) failures: u32,
+    /// Awards refused.
+    pub(super) refusals: u32,
+    /// Nodes that were tried.
+    pub(super) tried: BTreeSet<NodeId>,
+    /// Attempts that may still bring a result.
+    pub(super) live: BTreeSet<ExecutionId>,
+    /// The accepted one.
+    pub(super) accepted: Option<ExecutionId>,
+}
+
+/// One question to a few nodes.
+#[derive(Debug, Clone)]
+pub(super) struct Round {
+    pub(super) ask: FencingToken,
+    pub(super) asked: BTreeSet<NodeId>,
+    pub(super) bids: BTreeMap<NodeId, Bid>,
+    pub(super) want: u32,
+}
+
+/// An attempt.
+#[derive(Debug, Clone)]
+pub(super) struct Execution {
+    pub(super) record: ExecutionRecord,
+    /// The bid that the award names, while it may have to be sent again.
+    pub(super) award: Option<crate::wire::market::Award>,
+    pub(super) resend: Span,
+    /// When its holder was last heard about it.
+    pub(super) heard: Tick,
+    pub(super) suspected: bool,
+    /// The result, once it came.
+    pub(super) result: Option<ResultBody>,
+}
+
+impl Slot {
+    /// Whether somebody should run it: nobody unsuspected does.
+    pub(super) fn is_open(&self, executions: &BTreeMap<ExecutionId, Execution>) -> bool {
+        let trusted = |id: &ExecutionId| executions.get(id).is_some_and(|execution| !execution.suspected);
+        self.accepted.is_none() && !self.live.iter().any(trusted)
+    }
+}
+
+impl Job {
+    /// Adds a line to the job's story.
+    pub(super) fn tell(&mut self, now: UnixMillis, view: &View, of: Option<&ExecutionRecord>, node: Option<NodeId>, what: What, out: &mut Outbox<Output>) {
+        self.tell_when(When::Now, now, view, of, node, what, out);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one line of a story has this many parts")]
+    pub(super) fn tell_when(
+        &mut self,
+        when: When,
+        at: UnixMillis,
+        view: &View,
+        of: Option<&ExecutionRecord>,
+        node: Option<NodeId>,
+        what: What,
+        out: &mut Outbox<Output>,
+    ) {
+        let ended = matches!(what, What::Ended { .. });
+        if self.events >= HISTORY_MAX && !ended {
+            return;
+        }
+        let node = node.or_else(|| of.map(|execution| execution.node));
+        let label = node.map(|node| view.label(&node)).unwrap_or_default();
+        let event = JobEvent { at, execution: of.map(|e| e.id), node, label: TextMax::truncated(&label), what };
+        let sequence = self.events;
+        self.events += 1;
+        let outputs =
+            [Output::Persist(Record::Event(self.id, sequence, event.clone())), Output::Tell(self.id, sequence, event)];
+        for output in outputs {
+            if when == When::Now { out.now(output) } else { out.after_sync(output) }
+        }
+    }
+
+    /// Remembers why `node` did not do it.
+    pub(super) fn blame(&mut self, node: NodeId, cause: impl Into<String>) {
+        if self.causes.insert(node, cause.into()).is_none() {
+            self.cause_order.push(node);
+        }
+    }
+
+    /// Every cause, a line per node, in the order in which they came.
+    pub(super) fn blames(&self, view: &View) -> String {
+        let line = |node: &NodeId| Some(format!("{}: {}", view.label(node), self.causes.get(node)?));
+        self.cause_order.iter().filter_map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.slots.iter().all(|slot| slot.accepted.is_some())
+    }
+}
+
+impl Execution {
+    /// Moves to `state` and says so in a record.
+    pub(super) fn become_state(&mut self, state: ExecutionState, message: &str, now: Now, out: &mut Outbox<Output>) {
+        if self.record.state.is_terminal() {
+            return;
+        }
+        self.record.state = state;
+        self.record.message = TextMax::truncated(message);
+        self.record.modified = now.unix;
+        out.now(Output::Persist(Record::Execution(Box::new(self.record.clone()))));
+    }
+}

@@ -1,0 +1,148 @@
+//! The requester machine: takes a job from its user, has peers bid for each slot, awards, watches, and accepts exactly
+//! one result per slot.
+//!
+//! A *round* asks a few nodes at once and closes when all have answered or the time is up; each *slot* then goes to the
+//! best bid. A holder that falls silent is *suspected* and a copy is started elsewhere (except for exclusive slots, which
+//! wait out the lease); the first valid result whose bytes are held here wins. What the machine learned is in its records;
+//! [`State::restore`] makes it again from them and asks every holder how far it is.
+//!
+//! Room is left for guardians: ownership of a job is only ever "this machine has its record".
+
+mod accept;
+mod execution;
+mod job;
+mod round;
+mod silence;
+mod state;
+
+use std::collections::BTreeSet;
+
+pub use self::state::{Config, State};
+use crate::content::Cid;
+use crate::id::{ExecutionId, JobId, NodeId};
+use crate::record::{JobEvent, Record};
+use crate::time::Span;
+use crate::wire::market::{InlineBlock, Lease, Market};
+use crate::wire::task::Task;
+
+/// What can happen to the machine.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// A user hands in a job.
+    Submit(Box<Submission>),
+    /// A user stops a job.
+    Stop {
+        /// For the answer.
+        request: u64,
+        /// Which.
+        job: JobId,
+        /// Why.
+        reason: String,
+    },
+    /// A peer (or this node's own compute machine) says something.
+    Message {
+        /// Who.
+        from: NodeId,
+        /// What.
+        message: Market,
+    },
+    /// Something was heard from a peer, if only that it is alive.
+    Alive(NodeId),
+    /// A connection to a peer came up.
+    PeerUp(NodeId),
+    /// The last connection to a peer went down.
+    PeerDown(NodeId),
+    /// The view has a new node, or one more than before that could run something.
+    ViewGrew,
+    /// These nodes hold inputs of a job.
+    Providers(JobId, BTreeSet<NodeId>),
+    /// A result's bytes are held here now, or cannot be had.
+    Fetched(ExecutionId, Result<(), String>),
+    /// Time passed.
+    Tick,
+}
+
+/// A job to take.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// For the answer.
+    pub request: u64,
+    /// Its id, made by the caller from name and nonce.
+    pub id: JobId,
+    /// The spec as JSON, inline inputs replaced by content.
+    pub spec: Vec<u8>,
+    /// What runs.
+    pub task: Task,
+    /// How many slots.
+    pub slots: u32,
+    /// Its lease.
+    pub lease: Lease,
+    /// How long it may wait for a place.
+    pub queue_timeout: Span,
+    /// How long it may take in all.
+    pub total_timeout: Option<Span>,
+    /// Inputs that are not held here: somebody must be found who has them.
+    pub elsewhere: Vec<Cid>,
+    /// Whether the user waits for the end: then the first sync may linger a little, to cover both.
+    pub waits: bool,
+}
+
+/// What the machine wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Remember this.
+    Persist(Record),
+    /// Tell a peer.
+    Send {
+        /// Whom.
+        to: NodeId,
+        /// What.
+        message: Market,
+    },
+    /// Find out who holds these inputs; answer with [`Input::Providers`].
+    FindProviders(JobId, Vec<Cid>),
+    /// Hold this result here, pinned; answer with [`Input::Fetched`].
+    Fetch(Box<Fetch>),
+    /// Do not hold that result: another one won.
+    Drop(ExecutionId),
+    /// Answer a user.
+    Answer(u64, Answer),
+    /// Tell whoever watches the job.
+    Tell(JobId, u32, JobEvent),
+}
+
+/// A result to bring home.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetch {
+    /// The attempt.
+    pub execution: ExecutionId,
+    /// The job, whose result it is.
+    pub job: JobId,
+    /// Who has it.
+    pub maker: NodeId,
+    /// Its root.
+    pub root: Cid,
+    /// Bytes of files in it, as the maker says.
+    pub size: u64,
+    /// All of its blocks, if they came along.
+    pub blocks: Vec<InlineBlock>,
+}
+
+/// The answer to a user's command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The job is taken and on disk.
+    Accepted {
+        /// Whether the answer may wait a moment for more to be synced with it.
+        linger: bool,
+    },
+    /// The job is stopped, and that is on disk.
+    Stopped,
+    /// There is no such open job.
+    NotOpen,
+    /// No more jobs are taken now.
+    Busy(String),
+}
+
+#[cfg(test)]
+mod tests;

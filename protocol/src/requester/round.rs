@@ -1,0 +1,312 @@
+//! Rounds: ask a few nodes, wait for their bids, give each open slot to the best one.
+
+use std::collections::BTreeMap;
+
+use rand::seq::SliceRandom as _;
+
+use super::job::{Execution, Round, Slot};
+use super::state::{State, Timer};
+use super::Output;
+use crate::id::{ExecutionId, JobId, NodeId};
+use crate::job::state::{ExecutionState, JobState};
+use crate::limits::{ASK_TIMEOUT, ASKED_PER_SLOT, ATTEMPTS_MAX, BID_WINDOW, NO_FIT_TIMEOUT, RESEND_MIN};
+use crate::outbox::Outbox;
+use crate::record::{ExecutionRecord, Record, What};
+use crate::time::{Now, Span};
+use crate::view::View;
+use crate::wire::bounded::TextMax;
+use crate::wire::market::{Ask, Award, Bid, Decline, Market};
+
+/// First pause after a round in which nobody bid; it doubles up to [`PAUSE_MAX`].
+const PAUSE_MIN: Span = Span::millis(100);
+const PAUSE_MAX: Span = Span::secs(5);
+/// Milliseconds that fetching an input costs at least, and bytes that come in each further one. A guess that is good
+/// enough to prefer a node that has the data over one that has not, unless that one is much less busy.
+const FETCH_MS: u64 = 20;
+const FETCH_BYTES_PER_MS: u64 = 10_000;
+/// Bids that differ by less than this are alike, and chance decides.
+const ALIKE_MS: u64 = 5;
+
+impl State {
+    /// The round's timer fired: start one, or close the one that is open.
+    pub(super) fn round_due(&mut self, id: JobId, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.near_until = None;
+        if job.round.is_some() {
+            self.close_round(id, now, view, out);
+        } else {
+            self.open_round(id, now, view, out);
+        }
+    }
+
+    fn open_round(&mut self, id: JobId, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let token = self.next_token();
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let open: Vec<&Slot> = job.slots.iter().filter(|slot| slot.is_open(&self.executions)).collect();
+        if open.is_empty() {
+            return;
+        }
+        let want = open.len();
+        let (mut fit, unfit) = view.fitting(&job.task, now.unix);
+        fit.retain(|node| !job.unfit.contains_key(node));
+        if fit.is_empty() {
+            return self.nobody_fits(id, unfit, now, view, out);
+        }
+        // Nodes that already failed at every open slot come last: only when nobody else is left.
+        let fresh: Vec<NodeId> =
+            fit.iter().filter(|node| open.iter().any(|slot| !slot.tried.contains(node))).copied().collect();
+        let candidates = if fresh.is_empty() { fit } else { fresh };
+        let count = ASKED_PER_SLOT.max(want.min(64) * 2).min(candidates.len());
+        let asked = view.draw(&candidates, &job.near, &self.own_load, count, &mut self.rng);
+        let want = u32::try_from(want).unwrap_or(u32::MAX);
+        let message = Market::Ask(Ask { ask: token, job: id, want, task: job.task.without_env_values() });
+        for node in &asked {
+            out.now(Output::Send { to: *node, message: message.clone() });
+        }
+        let nodes = u32::try_from(asked.len()).unwrap_or(u32::MAX);
+        job.tell(now.unix, view, None, None, What::Asked { nodes, slots: want }, out);
+        job.round = Some(Round { ask: token, asked: asked.into_iter().collect(), bids: BTreeMap::new(), want });
+        self.asks.insert(token, id);
+        self.timers.set(Timer::Round(id), now.tick + ASK_TIMEOUT);
+    }
+
+    /// No known node could ever run it. Newcomers are waited for a moment, then the user is told why, node by node.
+    fn nobody_fits(
+        &mut self,
+        id: JobId,
+        unfit: BTreeMap<NodeId, String>,
+        now: Now,
+        view: &View,
+        out: &mut Outbox<Output>,
+    ) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let busy = job.slots.iter().any(|slot| !slot.live.is_empty());
+        if now.tick.since(job.waiting_since) < NO_FIT_TIMEOUT || busy {
+            job.pause = PAUSE_MIN;
+            let wait = if busy { PAUSE_MAX } else { Span::millis(250) };
+            self.timers.set(Timer::Round(id), now.tick + wait);
+            return;
+        }
+        for (node, reason) in unfit.into_iter().chain(job.unfit.clone()) {
+            job.blame(node, reason);
+        }
+        let reasons = job.blames(view);
+        let message = if reasons.is_empty() {
+            "no node that runs jobs is known".to_owned()
+        } else {
+            format!("no known node can run this job:\n{reasons}")
+        };
+        self.fail(id, message, now, view, out);
+    }
+
+    pub(super) fn bid(&mut self, from: NodeId, bid: Bid, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let job = self.asks.get(&bid.ask).and_then(|id| self.jobs.get_mut(id));
+        let round = job.and_then(|job| Some((job.id, job.round.as_mut()?)));
+        let Some((id, round)) = round.filter(|(_, round)| round.asked.contains(&from)) else {
+            // Too late: the node need not wait for an award.
+            out.now(Output::Send { to: from, message: Market::BidRelease { boot: bid.boot, bid: bid.bid } });
+            return;
+        };
+        if round.bids.contains_key(&from) {
+            return;
+        }
+        let what = What::Bid { wait_ms: bid.wait_ms, bytes_held: bid.bytes_held };
+        round.bids.insert(from, bid);
+        let complete = round.bids.len() == round.asked.len();
+        let first = round.bids.len() == 1;
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.tell(now.unix, view, None, Some(from), what, out);
+        }
+        if complete {
+            self.close_round(id, now, view, out);
+        } else if first {
+            let window = view.rtt(&from).unwrap_or_default().times(2).max(BID_WINDOW);
+            self.timers.set_earlier(Timer::Round(id), now.tick + window);
+        }
+    }
+
+    pub(super) fn decline(&mut self, from: NodeId, decline: &Decline, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let Some(id) = self.asks.get(&decline.ask).copied() else { return };
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Some(round) = job.round.as_mut().filter(|round| round.asked.contains(&from)) else { return };
+        round.asked.remove(&from);
+        round.bids.remove(&from);
+        let complete = round.bids.len() == round.asked.len();
+        let reasons: Vec<&str> = decline.reasons.iter().map(|reason| &**reason).collect();
+        let reason = if reasons.is_empty() { "gave no reason".into() } else { reasons.join("; ") };
+        if !decline.later {
+            job.unfit.insert(from, reason.clone());
+        }
+        job.blame(from, reason.clone());
+        job.tell(now.unix, view, None, Some(from), What::Declined { reason: TextMax::truncated(&reason) }, out);
+        if complete {
+            self.close_round(id, now, view, out);
+        }
+    }
+
+    fn close_round(&mut self, id: JobId, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Some(round) = job.round.take() else { return };
+        self.timers.cancel(&Timer::Round(id));
+        self.asks.remove(&round.ask);
+        for silent in round.asked.iter().filter(|node| !round.bids.contains_key(node)) {
+            job.blame(*silent, "did not answer");
+        }
+        let mut bids: Vec<(NodeId, Bid)> = round.bids.into_iter().collect();
+        bids.shuffle(&mut self.rng);
+        let inputs = job.task.content_inputs().count() as u64;
+        let most = bids.iter().map(|(_, bid)| bid.bytes_held).max().unwrap_or(0);
+        bids.sort_by_key(|(_, bid)| cost(bid, inputs, most) / ALIKE_MS);
+        self.give(id, bids, now, view, out);
+        self.after_round(id, now, view, out);
+    }
+
+    /// Gives open slots to bids, best first, at most as many to each as it offered, and releases what is left.
+    fn give(&mut self, id: JobId, bids: Vec<(NodeId, Bid)>, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let mut open: Vec<u32> = (0..).zip(&job.slots).filter(|(_, s)| s.is_open(&self.executions)).map(|(i, _)| i).collect();
+        open.reverse();
+        let rivals = bids.len();
+        let best = bids.iter().map(|(_, bid)| bid.wait_ms).min().unwrap_or(0);
+        // One place each in turn, so that many slots spread over many bidders instead of filling the first.
+        let mut places: Vec<u32> = bids.iter().map(|(_, bid)| bid.places).collect();
+        let mut used = vec![false; bids.len()];
+        'slots: while !open.is_empty() {
+            let before = open.len();
+            for (index, (node, bid)) in bids.iter().enumerate() {
+                if places[index] == 0 {
+                    continue;
+                }
+                let Some(slot) = open.pop() else { break 'slots };
+                places[index] -= 1;
+                used[index] = true;
+                let why = why(bid, rivals, best);
+                self.award(id, slot, *node, bid, &why, now, view, out);
+            }
+            if open.len() == before {
+                break;
+            }
+        }
+        for (index, (node, bid)) in bids.iter().enumerate() {
+            if !used[index] || places[index] > 0 {
+                out.now(Output::Send { to: *node, message: Market::BidRelease { boot: bid.boot, bid: bid.bid } });
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "an award joins a slot, a bid and the time")]
+    fn award(&mut self, id: JobId, slot: u32, node: NodeId, bid: &Bid, why: &str, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let token = self.next_token();
+        let execution = ExecutionId::new(&id, slot, token, &node);
+        let mac = self.award_mac(&execution);
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let award = Award {
+            execution,
+            job: id,
+            slot,
+            token,
+            boot: bid.boot,
+            bid: bid.bid,
+            task: job.task.clone(),
+            lease: job.lease,
+            mac,
+        };
+        let record = ExecutionRecord {
+            id: execution,
+            job: id,
+            slot,
+            node,
+            token,
+            state: ExecutionState::Awarded,
+            message: TextMax::default(),
+            accepted: false,
+            created: now.unix,
+            modified: now.unix,
+            result: None,
+        };
+        out.now(Output::Persist(Record::Execution(Box::new(record.clone()))));
+        job.tell(now.unix, view, Some(&record), None, What::Awarded { why: TextMax::truncated(why) }, out);
+        let message = Output::Send { to: node, message: Market::Award(award.clone()) };
+        if job.task.exclusive { out.after_sync(message) } else { out.now(message) }
+        let state = &mut job.slots[slot as usize];
+        state.tried.insert(node);
+        state.live.insert(execution);
+        let held =
+            Execution { record, award: Some(award), resend: RESEND_MIN, heard: now.tick, suspected: false, result: None };
+        self.executions.insert(execution, held);
+        *self.own_load.entry(node).or_default() += 1;
+        self.timers.set(Timer::Award(execution), now.tick + RESEND_MIN);
+        self.arm_lease(execution);
+        self.watch(node, now);
+    }
+
+    /// Slots that nobody took wait a little longer each time, until the queue's patience ends.
+    fn after_round(&mut self, id: JobId, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if !job.slots.iter().any(|slot| slot.is_open(&self.executions)) {
+            job.pause = Span::ZERO;
+            return;
+        }
+        let running = job.slots.iter().any(|slot| !slot.live.is_empty());
+        if running {
+            job.waiting_since = now.tick;
+        } else if now.tick.since(job.waiting_since) > job.queue_timeout {
+            let waited = job.queue_timeout.as_millis() / 1_000;
+            let message = format!("no place was free for {waited} s (QueueTimeout):\n{}", job.blames(view));
+            return self.fail(id, message, now, view, out);
+        }
+        let all_unfit = view.fitting(&job.task, now.unix).0.iter().all(|node| job.unfit.contains_key(node));
+        if !all_unfit && job.state == JobState::Pending {
+            let reason = job.blames(view).replace('\n', "; ");
+            job.tell(now.unix, view, None, None, What::Queued { reason: TextMax::truncated(&reason) }, out);
+            self.set_state(id, JobState::Queued, &reason, now, out);
+        }
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.pause = if all_unfit { PAUSE_MIN } else { Span(job.pause.0.saturating_mul(2)).clamp(PAUSE_MIN, PAUSE_MAX) };
+        self.timers.set(Timer::Round(id), now.tick + job.pause);
+    }
+
+    /// A slot lost an attempt by a node's doing: try elsewhere, unless it was one time too many.
+    pub(super) fn try_again(&mut self, id: JobId, slot: u32, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let failures = job.slots.get(slot as usize).map_or(0, |slot| slot.failures);
+        let idle = job.slots.get(slot as usize).is_none_or(|slot| slot.live.is_empty());
+        if failures >= ATTEMPTS_MAX && idle {
+            let message = format!("{failures} nodes were tried:\n{}", job.blames(view));
+            return self.fail(id, message, now, view, out);
+        }
+        if job.round.is_none() {
+            job.waiting_since = now.tick;
+            self.timers.set_earlier(Timer::Round(id), now.tick);
+        }
+    }
+}
+
+/// Milliseconds until a bidder could have the program running, as far as one can guess: its queue, and the fetching of
+/// what it lacks of the `most` input bytes that any bidder holds.
+fn cost(bid: &Bid, inputs: u64, most: u64) -> u64 {
+    let lacking = most.saturating_sub(bid.bytes_held);
+    let fetch = match (lacking, bid.bytes_held) {
+        (0, 1..) => 0,
+        (0, 0) => inputs.min(1) * FETCH_MS,
+        _ => FETCH_MS + lacking / FETCH_BYTES_PER_MS,
+    };
+    u64::from(bid.wait_ms) + fetch
+}
+
+/// Why a bid won, for people.
+fn why(bid: &Bid, rivals: usize, best_wait: u32) -> String {
+    let mut reasons = Vec::new();
+    if bid.bytes_held > 0 {
+        reasons.push(format!("holds {} of the input", crate::job::format_bytes(bid.bytes_held)));
+    }
+    if bid.wait_ms == 0 {
+        reasons.push("is free".into());
+    } else if bid.wait_ms == best_wait {
+        reasons.push(format!("shortest queue (about {} ms)", bid.wait_ms));
+    }
+    if rivals == 1 {
+        reasons.push("the only bid".into());
+    }
+    reasons.join(", ")
+}

@@ -1,0 +1,385 @@
+//! What the machine knows, and where its inputs go.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::SeedableRng as _;
+use rand::rngs::ChaCha12Rng;
+
+use super::job::{Execution, Job, Slot};
+use super::{Answer, Input, Output, Submission};
+use crate::id::{ExecutionId, FencingToken, JobId, NodeId};
+use crate::job::state::JobState;
+use crate::limits::{OPEN_JOBS_MAX, RESEND_MIN};
+use crate::outbox::Outbox;
+use crate::record::{JobRecord, JobStateRecord, Record, Records, What};
+use crate::time::{Now, Span, Tick};
+use crate::timers::Timers;
+use crate::view::View;
+use crate::wire::bounded::{BytesMax, TextMax};
+use crate::wire::codec;
+use crate::wire::market::{Market, ResultBody};
+use crate::wire::signed::Signer;
+
+/// How patient the machine is.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Jobs that may be open.
+    pub open_jobs_max: usize,
+    /// How long the look-up of who holds the inputs may delay the first ask.
+    pub providers_wait: Span,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { open_jobs_max: OPEN_JOBS_MAX, providers_wait: Span::millis(500) }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// Start a round, or end the one that is open.
+    Round(JobId),
+    /// The job has waited, or taken, too long.
+    JobLimit(JobId),
+    /// Send the award again.
+    Award(ExecutionId),
+    /// See whether the peer is still heard.
+    Silence(NodeId),
+    /// The lease of an exclusive attempt, and the grace after it, are over.
+    Lease(ExecutionId),
+}
+
+/// The requester machine of one node.
+#[derive(Debug)]
+pub struct State {
+    pub(super) signer: Signer,
+    pub(super) config: Config,
+    pub(super) rng: ChaCha12Rng,
+    pub(super) epoch: u64,
+    pub(super) counter: u64,
+    pub(super) jobs: BTreeMap<JobId, Job>,
+    pub(super) executions: BTreeMap<ExecutionId, Execution>,
+    /// Open rounds by ask.
+    pub(super) asks: BTreeMap<FencingToken, JobId>,
+    /// Awards given to each node that have not ended.
+    pub(super) own_load: BTreeMap<NodeId, u32>,
+    pub(super) peers: BTreeMap<NodeId, super::silence::Heard>,
+    pub(super) speculation: super::silence::Bucket,
+    pub(super) timers: Timers<Timer>,
+}
+
+impl State {
+    /// The machine of the node that signs with `signer`, in its life `epoch`, from what it remembers. Every holder of an
+    /// open attempt is asked how far it is.
+    #[must_use]
+    pub fn restore(
+        signer: Signer,
+        epoch: u64,
+        seed: [u8; 32],
+        config: Config,
+        records: Records,
+        now: Now,
+        view: &View,
+        out: &mut Outbox<Output>,
+    ) -> Self {
+        let mut state = Self {
+            signer,
+            config,
+            rng: ChaCha12Rng::from_seed(seed),
+            epoch,
+            counter: 0,
+            jobs: BTreeMap::new(),
+            executions: BTreeMap::new(),
+            asks: BTreeMap::new(),
+            own_load: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            speculation: super::silence::Bucket::new(now.tick),
+            timers: Timers::default(),
+        };
+        state.replay(records, now, view, out);
+        state
+    }
+
+    fn replay(&mut self, records: Records, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let events: BTreeMap<JobId, u32> = records.events.into_iter().collect();
+        for (record, job_state) in records.jobs {
+            let state = job_state.map_or(JobState::Pending, |s| s.state);
+            if state.is_terminal() {
+                continue;
+            }
+            let past = Span::millis(now.unix.0.saturating_sub(record.created.0));
+            let mut job = new_job(&record, record.task.slots, now.tick - past);
+            job.state = state;
+            job.waiting_since = now.tick;
+            job.events = events.get(&record.id).copied().unwrap_or(0);
+            if let Some(total) = record.total_timeout_ms {
+                self.timers.set(Timer::JobLimit(record.id), job.created + Span::millis(total));
+            }
+            self.jobs.insert(record.id, job);
+        }
+        for record in records.executions {
+            self.replay_execution(record, now, out);
+        }
+        let open: Vec<JobId> = self.jobs.keys().copied().collect();
+        for job in open {
+            if self.jobs.get(&job).is_some_and(Job::is_done) {
+                self.conclude(job, now, view, out);
+            } else {
+                self.timers.set(Timer::Round(job), now.tick);
+            }
+        }
+    }
+
+    fn replay_execution(&mut self, record: crate::record::ExecutionRecord, now: Now, out: &mut Outbox<Output>) {
+        let Some(slot) = self.jobs.get_mut(&record.job).and_then(|job| job.slots.get_mut(record.slot as usize)) else {
+            return;
+        };
+        let (id, node) = (record.id, record.node);
+        slot.tried.insert(node);
+        if record.accepted {
+            slot.accepted = Some(id);
+            return;
+        }
+        if record.state.is_terminal() {
+            slot.failures += u32::from(record.state == crate::job::state::ExecutionState::Failed);
+            return;
+        }
+        slot.live.insert(id);
+        // A result without its bytes is asked for again rather than trusted to be fetchable.
+        let execution =
+            Execution { record, award: None, resend: RESEND_MIN, heard: now.tick, suspected: false, result: None };
+        self.executions.insert(id, execution);
+        *self.own_load.entry(node).or_default() += 1;
+        self.watch(node, now);
+        self.arm_lease(id);
+        out.now(Output::Send { to: node, message: Market::Query { execution: id } });
+    }
+
+    /// When the machine wants to be handed the time next.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Tick> {
+        self.timers.next()
+    }
+
+    /// Takes one input.
+    pub fn handle(&mut self, input: Input, now: Now, view: &View, out: &mut Outbox<Output>) {
+        match input {
+            Input::Submit(submission) => self.submit(*submission, now, view, out),
+            Input::Stop { request, job, reason } => self.stop(request, job, &reason, now, view, out),
+            Input::Message { from, message } => {
+                self.heard(from, now, view, out);
+                self.message(from, message, now, view, out);
+            }
+            Input::Alive(peer) => self.heard(peer, now, view, out),
+            Input::PeerUp(peer) => self.peer_up(peer, now, view, out),
+            Input::PeerDown(peer) => self.peer_down(peer, now),
+            Input::ViewGrew => self.view_grew(now),
+            Input::Providers(job, nodes) => self.providers(job, nodes, now),
+            Input::Fetched(execution, result) => self.fetched(execution, result, now, view, out),
+            Input::Tick => self.tick(now, view, out),
+        }
+    }
+
+    fn message(&mut self, from: NodeId, message: Market, now: Now, view: &View, out: &mut Outbox<Output>) {
+        match message {
+            Market::Bid(bid) => self.bid(from, bid, now, view, out),
+            Market::Decline(decline) => self.decline(from, &decline, now, view, out),
+            Market::AwardAck { execution } => self.award_ack(from, execution, now, out),
+            Market::AwardRefuse { execution, reason } => self.award_refuse(from, execution, &reason, now, view, out),
+            Market::Started { execution } => {
+                self.phase(from, execution, crate::wire::market::Phase::Running, now, view, out);
+            }
+            Market::Beat { execution, beat, phase } => self.beat(from, execution, beat, phase, now, view, out),
+            Market::Result(result) => self.result(from, result, now, view, out),
+            // What only a holder is told goes to the compute machine; a cancel needs no more than to be done.
+            Market::CancelAck { .. }
+            | Market::Ask(_)
+            | Market::BidRelease { .. }
+            | Market::Award(_)
+            | Market::BeatAck { .. }
+            | Market::Query { .. }
+            | Market::ResultAck { .. }
+            | Market::Verdict { .. }
+            | Market::Cancel { .. }
+            | Market::Release { .. } => {}
+        }
+    }
+
+    fn tick(&mut self, now: Now, view: &View, out: &mut Outbox<Output>) {
+        while let Some(timer) = self.timers.pop_due(now.tick) {
+            match timer {
+                Timer::Round(job) => self.round_due(job, now, view, out),
+                Timer::JobLimit(job) => {
+                    self.fail(job, "the job's time is over (TotalTimeout)".into(), now, view, out);
+                }
+                Timer::Award(execution) => self.award_again(execution, now, out),
+                Timer::Silence(peer) => self.silence_due(peer, now, view, out),
+                Timer::Lease(execution) => self.lease_over(execution, now, view, out),
+            }
+        }
+    }
+
+    fn submit(&mut self, submission: Submission, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let Submission { request, id, spec, task, slots, lease, queue_timeout, total_timeout, elsewhere, waits } =
+            submission;
+        if self.jobs.contains_key(&id) {
+            out.after_sync(Output::Answer(request, Answer::Accepted { linger: false }));
+            return;
+        }
+        let Ok(spec) = BytesMax::new(spec) else {
+            out.now(Output::Answer(request, Answer::Busy("the spec is too long to be kept".into())));
+            return;
+        };
+        if self.jobs.len() >= self.config.open_jobs_max {
+            let message = format!("{} jobs are open, as many as this node keeps", self.jobs.len());
+            out.now(Output::Answer(request, Answer::Busy(message)));
+            return;
+        }
+        let record = JobRecord {
+            id,
+            spec,
+            task: crate::wire::task::Task { slots, ..task },
+            lease,
+            created: now.unix,
+            queue_timeout_ms: queue_timeout.as_millis(),
+            total_timeout_ms: total_timeout.map(Span::as_millis),
+        };
+        let mut job = new_job(&record, slots, now.tick);
+        out.now(Output::Persist(Record::Job(Box::new(record))));
+        job.tell(now.unix, view, None, None, What::Submitted, out);
+        out.after_sync(Output::Answer(request, Answer::Accepted { linger: waits }));
+        if let Some(total) = total_timeout {
+            self.timers.set(Timer::JobLimit(id), now.tick + total);
+        }
+        let look_up = !elsewhere.is_empty();
+        if look_up {
+            job.near_until = Some(now.tick + self.config.providers_wait);
+            out.now(Output::FindProviders(id, elsewhere));
+        } else if job.task.content_inputs().next().is_some() {
+            job.near.insert(self.signer.node());
+        }
+        self.jobs.insert(id, job);
+        if look_up {
+            self.timers.set(Timer::Round(id), now.tick + self.config.providers_wait);
+        } else {
+            self.round_due(id, now, view, out);
+        }
+    }
+
+    fn providers(&mut self, id: JobId, nodes: BTreeSet<NodeId>, now: Now) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.near.extend(nodes);
+        if job.near_until.take().is_some() {
+            self.timers.set(Timer::Round(id), now.tick);
+        }
+    }
+
+    /// Jobs that wait for a place try at once when somebody new is there.
+    fn view_grew(&mut self, now: Now) {
+        let waiting = self.jobs.values().filter(|job| job.round.is_none() && job.near_until.is_none());
+        let waiting: Vec<JobId> = waiting.filter(|job| job.pause > Span::ZERO).map(|job| job.id).collect();
+        for job in waiting {
+            self.timers.set_earlier(Timer::Round(job), now.tick);
+        }
+    }
+
+    fn stop(&mut self, request: u64, id: JobId, reason: &str, now: Now, view: &View, out: &mut Outbox<Output>) {
+        if !self.jobs.contains_key(&id) {
+            out.now(Output::Answer(request, Answer::NotOpen));
+            return;
+        }
+        let reason = if reason.is_empty() { "stopped by its user" } else { reason };
+        self.end(id, JobState::Stopped, reason.into(), now, view, out);
+        out.after_sync(Output::Answer(request, Answer::Stopped));
+    }
+
+    /// Notes a new state of a job that goes on.
+    pub(super) fn set_state(&mut self, id: JobId, state: JobState, message: &str, now: Now, out: &mut Outbox<Output>) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if job.state == state {
+            return;
+        }
+        job.state = state;
+        let record = JobStateRecord { id, state, message: TextMax::truncated(message), modified: now.unix };
+        out.now(Output::Persist(Record::JobState(record)));
+    }
+
+    pub(super) fn next_token(&mut self) -> FencingToken {
+        self.counter += 1;
+        FencingToken { epoch: self.epoch, counter: self.counter }
+    }
+
+    /// Peers with which attempts are open, which should be heard often.
+    pub fn holders(&self) -> impl Iterator<Item = NodeId> {
+        self.own_load.keys().copied()
+    }
+
+    /// How many jobs are open.
+    #[must_use]
+    pub fn open_jobs(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// Whether the books agree with each other.
+    ///
+    /// # Errors
+    /// With what is wrong, in words.
+    pub fn check(&self) -> Result<(), String> {
+        let mut load: BTreeMap<NodeId, u32> = BTreeMap::new();
+        for (id, execution) in &self.executions {
+            let record = &execution.record;
+            let slot = self.jobs.get(&record.job).and_then(|job| job.slots.get(record.slot as usize));
+            if !slot.is_some_and(|slot| slot.live.contains(id)) {
+                return Err(format!("{id} is live in no slot"));
+            }
+            *load.entry(record.node).or_default() += 1;
+        }
+        if load != self.own_load {
+            return Err(format!("awards out: {load:?}, the books say {:?}", self.own_load));
+        }
+        for job in self.jobs.values() {
+            for slot in &job.slots {
+                let trusted = slot.live.iter().filter(|id| !self.executions[*id].suspected).count();
+                if trusted > 1 || slot.live.iter().any(|id| !self.executions.contains_key(id)) {
+                    return Err(format!("{} has {trusted} live awards in one slot", job.id));
+                }
+                if slot.accepted.is_some() && !slot.live.is_empty() {
+                    return Err(format!("{} goes on after its slot was filled", job.id));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The result of a live attempt, for tests.
+    #[must_use]
+    pub fn result_of(&self, execution: &ExecutionId) -> Option<&ResultBody> {
+        self.executions.get(execution)?.result.as_ref()
+    }
+
+    /// What marks an award of ours.
+    pub(super) fn award_mac(&self, execution: &ExecutionId) -> [u8; 16] {
+        self.signer.mac(&codec::encode(execution))
+    }
+}
+
+fn new_job(record: &JobRecord, slots: u32, created: Tick) -> Job {
+    Job {
+        id: record.id,
+        task: record.task.clone(),
+        lease: record.lease,
+        state: JobState::Pending,
+        created,
+        waiting_since: created,
+        queue_timeout: Span::millis(record.queue_timeout_ms),
+        slots: vec![Slot::default(); slots as usize],
+        near: BTreeSet::new(),
+        near_until: None,
+        round: None,
+        pause: Span::ZERO,
+        unfit: BTreeMap::new(),
+        causes: BTreeMap::new(),
+        cause_order: Vec::new(),
+        events: 0,
+    }
+}

@@ -1,0 +1,273 @@
+//! The picture that a node has of the others: who is there, what they can do, how far away they are.
+//!
+//! It is made of adverts, from gossip and from the view exchange; both are hints. It is bounded, everything in it
+//! expires, and it never decides anything but whom to ask.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::seq::SliceRandom as _;
+use rand::{Rng, RngExt as _};
+
+use crate::id::{NetworkId, NodeId};
+use crate::job::{format_bytes, format_cpu};
+use crate::limits::{VIEW_ITEMS_MAX, VIEW_NODES_MAX};
+use crate::time::{Now, Span, Tick, UnixMillis};
+use crate::wire::advert::{Advert, AdvertError, SignedAdvert};
+use crate::wire::task::Task;
+use crate::wire::{VERSION, VERSION_MIN};
+
+/// One known node.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Its newest advert.
+    pub advert: Advert,
+    /// The same, as it signed it.
+    pub signed: SignedAdvert,
+    /// When we got it.
+    pub heard: Tick,
+    /// When it stops to count, by our clock.
+    pub expires: Tick,
+}
+
+/// What an advert changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// The node was not known.
+    Joined,
+    /// A newer advert of a known node.
+    Updated,
+    /// The node took its leave.
+    Left,
+    /// Nothing new.
+    Stale,
+}
+
+/// All known nodes of one network.
+#[derive(Debug, Clone)]
+pub struct View {
+    network: NetworkId,
+    peers: BTreeMap<NodeId, Peer>,
+    /// Sequences of nodes that left, so that an older advert of theirs does not bring them back.
+    left: BTreeMap<NodeId, (u64, Tick)>,
+    /// Who is connected, and how far away.
+    links: BTreeMap<NodeId, Option<Span>>,
+}
+
+impl View {
+    /// An empty view.
+    #[must_use]
+    pub fn new(network: NetworkId) -> Self {
+        Self { network, peers: BTreeMap::new(), left: BTreeMap::new(), links: BTreeMap::new() }
+    }
+
+    /// Takes an advert in.
+    ///
+    /// # Errors
+    /// If it is malformed, forged or not of this time.
+    pub fn offer(&mut self, signed: SignedAdvert, now: Now) -> Result<(Advert, Change), AdvertError> {
+        let advert = signed.open(&self.network, now.unix)?;
+        let node = advert.node;
+        let known = self.peers.get(&node).map(|peer| peer.advert.sequence);
+        let gone = self.left.get(&node).map(|(sequence, _)| *sequence);
+        if known.max(gone).is_some_and(|newest| advert.sequence <= newest) {
+            return Ok((advert, Change::Stale));
+        }
+        let ttl = Span::secs(u64::from(advert.ttl_s.min(86_400)));
+        if advert.leaving {
+            self.peers.remove(&node);
+            self.left.insert(node, (advert.sequence, now.tick + ttl.times(2)));
+            return Ok((advert, Change::Left));
+        }
+        self.left.remove(&node);
+        let peer = Peer { advert: advert.clone(), signed, heard: now.tick, expires: now.tick + ttl };
+        self.peers.insert(node, peer);
+        self.make_room();
+        Ok((advert, if known.is_some() { Change::Updated } else { Change::Joined }))
+    }
+
+    fn make_room(&mut self) {
+        while self.peers.len() > VIEW_NODES_MAX {
+            let Some(oldest) = self.peers.iter().min_by_key(|(_, peer)| peer.heard).map(|(node, _)| *node) else { return };
+            self.peers.remove(&oldest);
+        }
+        while self.left.len() > VIEW_NODES_MAX {
+            self.left.pop_first();
+        }
+    }
+
+    /// Drops what has expired and names it.
+    pub fn expire(&mut self, now: Tick) -> Vec<NodeId> {
+        self.left.retain(|_, (_, until)| *until > now);
+        let gone: Vec<NodeId> =
+            self.peers.iter().filter(|(_, peer)| peer.expires <= now).map(|(node, _)| *node).collect();
+        for node in &gone {
+            self.peers.remove(node);
+        }
+        gone
+    }
+
+    /// Notes that `node` is connected.
+    pub fn connected(&mut self, node: NodeId) {
+        self.links.entry(node).or_default();
+    }
+
+    /// Notes that `node` is not connected any more.
+    pub fn disconnected(&mut self, node: &NodeId) {
+        self.links.remove(node);
+    }
+
+    /// Notes a round trip to `node`.
+    pub fn measured(&mut self, node: NodeId, rtt: Span) {
+        if let Some(link) = self.links.get_mut(&node) {
+            *link = Some(rtt);
+        }
+    }
+
+    /// Whether `node` is connected.
+    #[must_use]
+    pub fn is_connected(&self, node: &NodeId) -> bool {
+        self.links.contains_key(node)
+    }
+
+    /// The last measured round trip to `node`.
+    #[must_use]
+    pub fn rtt(&self, node: &NodeId) -> Option<Span> {
+        self.links.get(node).copied().flatten()
+    }
+
+    /// What is known of `node`.
+    #[must_use]
+    pub fn get(&self, node: &NodeId) -> Option<&Peer> {
+        self.peers.get(node)
+    }
+
+    /// Everybody known.
+    pub fn iter(&self) -> impl Iterator<Item = (&NodeId, &Peer)> {
+        self.peers.iter()
+    }
+
+    /// How many are known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Whether nobody is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.peers.is_empty()
+    }
+
+    /// The label that `node`'s operator gave it, else the short id.
+    #[must_use]
+    pub fn label(&self, node: &NodeId) -> String {
+        let name = self.peers.get(node).map(|peer| peer.advert.name.to_string()).unwrap_or_default();
+        if name.is_empty() { node.short() } else { name }
+    }
+
+    /// What we know, for a partner in the view exchange; a random part if there is too much.
+    pub fn digest(&self, rng: &mut impl Rng) -> Vec<(NodeId, u64)> {
+        let mut digest: Vec<_> = self.peers.iter().map(|(node, peer)| (*node, peer.advert.sequence)).collect();
+        digest.shuffle(rng);
+        digest.truncate(VIEW_ITEMS_MAX);
+        digest
+    }
+
+    /// What a partner with this digest lacks, and what we lack of his.
+    pub fn compare(&self, known: &[(NodeId, u64)], rng: &mut impl Rng) -> (Vec<SignedAdvert>, Vec<NodeId>) {
+        let theirs: BTreeMap<NodeId, u64> = known.iter().copied().collect();
+        let newer = |(node, peer): &(&NodeId, &Peer)| theirs.get(*node).is_none_or(|&s| s < peer.advert.sequence);
+        let mut adverts: Vec<_> = self.peers.iter().filter(newer).map(|(_, peer)| peer.signed.clone()).collect();
+        adverts.shuffle(rng);
+        adverts.truncate(VIEW_ITEMS_MAX);
+        let newest = |node: &NodeId| {
+            let known = self.peers.get(node).map(|peer| peer.advert.sequence);
+            known.max(self.left.get(node).map(|(sequence, _)| *sequence))
+        };
+        let wanted = theirs.iter().filter(|(node, sequence)| newest(node).is_none_or(|s| s < **sequence));
+        (adverts, wanted.map(|(node, _)| *node).take(VIEW_ITEMS_MAX).collect())
+    }
+
+    /// The adverts of these nodes.
+    #[must_use]
+    pub fn adverts(&self, nodes: &[NodeId]) -> Vec<SignedAdvert> {
+        nodes.iter().filter_map(|node| self.peers.get(node)).map(|peer| peer.signed.clone()).take(VIEW_ITEMS_MAX).collect()
+    }
+
+    /// Every node that could ever run `task`, and why each other one could not.
+    #[must_use]
+    pub fn fitting(&self, task: &Task, now: UnixMillis) -> (Vec<NodeId>, BTreeMap<NodeId, String>) {
+        let (mut fit, mut unfit) = (Vec::new(), BTreeMap::new());
+        for (node, peer) in &self.peers {
+            match unfit_reason(&peer.advert, task, now) {
+                None => fit.push(*node),
+                Some(reason) => _ = unfit.insert(*node, reason),
+            }
+        }
+        (fit, unfit)
+    }
+
+    /// Whom to ask for `want` of the `fit` nodes: those in `near` (they hold inputs) first, the rest drawn by chance from
+    /// the best, so that many owners with one picture do not all ask the same node.
+    pub fn draw(
+        &self,
+        fit: &[NodeId],
+        near: &BTreeSet<NodeId>,
+        own_load: &BTreeMap<NodeId, u32>,
+        want: usize,
+        rng: &mut impl Rng,
+    ) -> Vec<NodeId> {
+        let mut best: Vec<(u64, NodeId)> = fit.iter().map(|node| (self.cost(node, own_load), *node)).collect();
+        best.sort_unstable();
+        best.truncate((2 * want).max(8));
+        best.shuffle(rng);
+        let mut near: Vec<NodeId> = fit.iter().filter(|node| near.contains(node)).copied().collect();
+        near.shuffle(rng);
+        near.truncate(want.saturating_sub(1).max(1));
+        let others = best.into_iter().map(|(_, node)| node).filter(|node| !near.contains(node)).collect::<Vec<_>>();
+        near.into_iter().chain(others).take(want).collect()
+    }
+
+    /// Load in percent, latency in units of ten milliseconds, and a place for what we gave it ourselves just now.
+    fn cost(&self, node: &NodeId, own_load: &BTreeMap<NodeId, u32>) -> u64 {
+        let load = self.peers.get(node).map_or(0, |peer| u64::from(peer.advert.load_percent));
+        let latency = self.rtt(node).map_or(5, |rtt| rtt.as_millis() / 10);
+        load / 10 + latency + u64::from(own_load.get(node).copied().unwrap_or(0))
+    }
+
+    /// A connected node drawn by chance.
+    pub fn random_connected(&self, rng: &mut impl Rng) -> Option<NodeId> {
+        let count = self.links.len();
+        (count > 0).then(|| self.links.keys().nth(rng.random_range(0..count)).copied()).flatten()
+    }
+}
+
+/// Why a node with this advert could never run `task`.
+fn unfit_reason(advert: &Advert, task: &Task, now: UnixMillis) -> Option<String> {
+    let (oldest, newest) = advert.wire;
+    if newest < VERSION_MIN || oldest > VERSION {
+        return Some(format!("speaks wire versions {oldest} to {newest}, this node {VERSION_MIN} to {VERSION}"));
+    }
+    if !advert.is_current(now) {
+        return Some("its last advert has expired".into());
+    }
+    let engine = task.engine.engine();
+    if advert.engines.0 == 0 {
+        return Some("runs no jobs".into());
+    }
+    if !advert.engines.has(engine) {
+        return Some(format!("has no {} engine", engine.name()));
+    }
+    let lacking = crate::compute::lacking(&task.resources, &advert.total);
+    (!lacking.is_empty()).then(|| lacking.join("; "))
+}
+
+/// `needs 64 GiB, has 19 GiB`, for one kind of resource.
+pub(crate) fn shortage(name: &str, needs: u64, has: u64) -> String {
+    let show = |amount| match name {
+        "cpu" => format!("{} cores", format_cpu(amount)),
+        "gpu" => amount.to_string(),
+        _ => format_bytes(amount),
+    };
+    format!("{name}: needs {}, has {}", show(needs), show(has))
+}

@@ -1,0 +1,52 @@
+//! What peers say to each other, byte by byte. `protocol/README.md` is the specification of this module.
+
+pub mod advert;
+pub mod bounded;
+pub mod codec;
+pub mod dag;
+pub mod envelope;
+pub mod market;
+pub mod signed;
+pub mod task;
+pub mod view;
+
+/// The newest wire version that this code speaks.
+pub const VERSION: u16 = 1;
+/// The oldest wire version that this code still understands.
+pub const VERSION_MIN: u16 = 1;
+
+/// The protocol and topic names of one network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// Gossipsub topic of adverts.
+    pub capabilities: String,
+    /// Market stream.
+    pub market: String,
+    /// View exchange stream.
+    pub view: String,
+    /// DAG transfer stream.
+    pub dag: String,
+    /// Logs of a running execution, from any node.
+    pub live: String,
+    /// Kademlia.
+    pub kad: String,
+    /// Identify.
+    pub identify: String,
+}
+
+impl Names {
+    /// The names of the network called `network`.
+    #[must_use]
+    pub fn new(network: &str) -> Self {
+        let name = |what: &str| format!("/bacnode/{network}/{what}/1");
+        Self {
+            capabilities: name("capabilities"),
+            market: name("market"),
+            view: name("view"),
+            dag: name("dag"),
+            live: name("live"),
+            kad: name("kad"),
+            identify: name("id"),
+        }
+    }
+}

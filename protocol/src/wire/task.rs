@@ -1,0 +1,204 @@
+//! A task as it travels: what a compute node needs to know, and nothing that only its owner needs.
+
+use super::bounded::{ListMax, TextMax};
+use super::codec::{Decode, Encode};
+use crate::content::Cid;
+use crate::limits::{ARGS_MAX, INPUTS_MAX, OUTPUTS_MAX};
+
+/// Amounts of what jobs use and nodes have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct Resources {
+    /// Thousandths of a CPU core.
+    pub cpu_milli: u64,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Bytes of disk.
+    pub disk: u64,
+    /// Whole GPUs.
+    pub gpu: u32,
+}
+
+impl Resources {
+    /// Whether all of this fits into `room`.
+    #[must_use]
+    pub fn fits(&self, room: &Self) -> bool {
+        self.cpu_milli <= room.cpu_milli && self.memory <= room.memory && self.disk <= room.disk && self.gpu <= room.gpu
+    }
+
+    /// This and `other`.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            cpu_milli: self.cpu_milli.saturating_add(other.cpu_milli),
+            memory: self.memory.saturating_add(other.memory),
+            disk: self.disk.saturating_add(other.disk),
+            gpu: self.gpu.saturating_add(other.gpu),
+        }
+    }
+
+    /// What is left of this without `other`; zero where `other` has more.
+    #[must_use]
+    pub fn minus(&self, other: &Self) -> Self {
+        Self {
+            cpu_milli: self.cpu_milli.saturating_sub(other.cpu_milli),
+            memory: self.memory.saturating_sub(other.memory),
+            disk: self.disk.saturating_sub(other.disk),
+            gpu: self.gpu.saturating_sub(other.gpu),
+        }
+    }
+}
+
+/// What runs tasks. Numbers are bits in an advert; append only.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Encode, Decode)]
+pub enum Engine {
+    /// WebAssembly with WASI preview 1.
+    Wasm,
+    /// Containers.
+    Docker,
+}
+
+impl Engine {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Wasm, Self::Docker];
+
+    /// The name in a job spec.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Wasm => "wasm",
+            Self::Docker => "docker",
+        }
+    }
+}
+
+/// A set of engines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct Engines(pub u8);
+
+impl Engines {
+    /// These engines.
+    #[must_use]
+    pub fn of(engines: &[Engine]) -> Self {
+        Self(engines.iter().fold(0, |bits, &engine| bits | 1 << engine as u8))
+    }
+
+    /// Whether `engine` is among them.
+    #[must_use]
+    pub const fn has(self, engine: Engine) -> bool {
+        self.0 >> engine as u8 & 1 == 1
+    }
+
+    /// The known ones among them.
+    pub fn iter(self) -> impl Iterator<Item = Engine> {
+        Engine::ALL.into_iter().filter(move |&engine| self.has(engine))
+    }
+}
+
+/// Where an input comes from.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum Source {
+    /// Content, fetched from whoever has it.
+    Content(Cid),
+    /// A folder or file of the compute node, which its operator must have allowed.
+    Local {
+        /// Absolute path there.
+        path: TextMax<1024>,
+        /// Whether the task may write to it.
+        writable: bool,
+    },
+}
+
+/// Something the task reads.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Input {
+    /// Where it comes from.
+    pub source: Source,
+    /// Absolute path at which the task sees it.
+    pub target: TextMax<1024>,
+}
+
+/// A folder that becomes part of the result.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct OutputPath {
+    /// Its name in the result.
+    pub name: TextMax<255>,
+    /// Absolute path at which the task writes to it.
+    pub path: TextMax<1024>,
+}
+
+/// A WASI preview 1 command.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct WasmTask {
+    /// Path of the module among the inputs.
+    pub module: TextMax<1024>,
+    /// Exported function to call, usually `_start`.
+    pub entrypoint: TextMax<255>,
+    /// Arguments after the program's name.
+    pub args: ListMax<TextMax<8192>, ARGS_MAX>,
+}
+
+/// What an engine is to do. Append only.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum EngineTask {
+    /// Run a WASI command.
+    Wasm(WasmTask),
+}
+
+impl EngineTask {
+    /// The engine it needs.
+    #[must_use]
+    pub const fn engine(&self) -> Engine {
+        match self {
+            Self::Wasm(_) => Engine::Wasm,
+        }
+    }
+}
+
+/// One environment variable. An ask carries names with empty values.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct EnvVar {
+    /// Upper-case name.
+    pub name: TextMax<255>,
+    /// Value; never logged, never in an ask.
+    pub value: TextMax<8192>,
+}
+
+/// Everything a compute node needs to run one slot of a job.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Task {
+    /// What to run.
+    pub engine: EngineTask,
+    /// What it reads.
+    pub inputs: ListMax<Input, INPUTS_MAX>,
+    /// What it leaves behind beside stdout and stderr.
+    pub outputs: ListMax<OutputPath, OUTPUTS_MAX>,
+    /// Its environment.
+    pub env: ListMax<EnvVar, ARGS_MAX>,
+    /// What it may use.
+    pub resources: Resources,
+    /// Milliseconds it may run.
+    pub timeout_ms: u64,
+    /// How many slots the job has; the task learns its own index and this count.
+    pub slots: u32,
+    /// Seeded chance, a fixed clock and canonical NaNs, so that equal inputs give equal results.
+    pub deterministic: bool,
+    /// At most one live lease at a time.
+    pub exclusive: bool,
+}
+
+impl Task {
+    /// The task as peers see it before an award: names of variables, no values.
+    #[must_use]
+    pub fn without_env_values(&self) -> Self {
+        let blank = |variable: &EnvVar| EnvVar { name: variable.name.clone(), value: TextMax::default() };
+        Self { env: ListMax::truncated(self.env.iter().map(blank)), ..self.clone() }
+    }
+
+    /// The content it reads.
+    pub fn content_inputs(&self) -> impl Iterator<Item = Cid> {
+        self.inputs.iter().filter_map(|input| match input.source {
+            Source::Content(cid) => Some(cid),
+            Source::Local { .. } => None,
+        })
+    }
+}
