@@ -5,6 +5,7 @@ pub mod bounded;
 pub mod codec;
 pub mod dag;
 pub mod envelope;
+pub mod live;
 pub mod market;
 pub mod signed;
 pub mod task;

@@ -1,0 +1,216 @@
+//! Content: add, get, list, find.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::path::Path as FsPath;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use bacnode_protocol::api::{Content as Added, Entry, Pin, Provider};
+use bacnode_protocol::content::Cid;
+use bacnode_protocol::content::unixfs::is_safe_name;
+use futures::StreamExt as _;
+use tokio::sync::mpsc;
+
+use super::Api;
+use super::error::ApiError;
+use crate::content::{Content, ContentError, Imported, Limits};
+
+/// What one upload may hold.
+const ENTRIES_MAX: u64 = 1_000_000;
+/// Bytes of a download in one piece.
+const PIECE_BYTES: usize = 256 << 10;
+/// Why content that a user asked for is kept.
+const USER: &str = "user";
+
+fn parse(text: &str) -> Result<Cid, ApiError> {
+    text.parse().map_err(|error| ApiError::bad(format!("`{text}`: {error}")))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ContentError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| ApiError::unavailable("work on the content broke down"))?.map_err(ApiError::from)
+}
+
+/// Adds the body: a file, or with `Content-Type: application/x-tar` a folder.
+pub(super) async fn add(State(api): State<Api>, request: Request) -> Result<Json<Added>, ApiError> {
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let folder = kind == Some("application/x-tar");
+    let dir = tempfile::tempdir_in(api.content.tmp());
+    let dir = dir.map_err(|error| ApiError::unavailable(format!("cannot take an upload: {error}")))?;
+    let path = dir.path().join("upload");
+    receive(request.into_body(), &path).await?;
+    let content = api.content.clone();
+    let imported = blocking(move || {
+        let limits = Limits { bytes: u64::MAX, entries: ENTRIES_MAX };
+        let imported = if folder {
+            let unpacked = dir.path().join("folder");
+            unpack(&path, &unpacked)?;
+            content.import(&unpacked, limits, true, USER)
+        } else {
+            content.import(&path, limits, true, USER)
+        };
+        drop(dir);
+        imported
+    });
+    let Imported { root, size, .. } = imported.await?;
+    api.store.log().barrier().await;
+    api.network.provide(root);
+    Ok(Json(Added { cid: root.to_string(), size }))
+}
+
+async fn receive(body: Body, path: &FsPath) -> Result<(), ApiError> {
+    use tokio::io::AsyncWriteExt as _;
+    let failed = |error: std::io::Error| ApiError::unavailable(format!("cannot take the upload: {error}"));
+    let mut file = tokio::fs::File::create(path).await.map_err(failed)?;
+    let mut pieces = body.into_data_stream();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|error| ApiError::bad(format!("the upload broke off: {error}")))?;
+        file.write_all(&piece).await.map_err(failed)?;
+    }
+    file.flush().await.map_err(failed)
+}
+
+/// Unpacks files and folders, and refuses everything else.
+fn unpack(archive: &FsPath, to: &FsPath) -> Result<(), ContentError> {
+    let bad = |reason: String| ContentError::Refused(format!("the upload: {reason}"));
+    let io = |error: std::io::Error| ContentError::Refused(format!("the upload is not a tar archive of a folder: {error}"));
+    std::fs::create_dir_all(to).map_err(io)?;
+    let mut archive = tar::Archive::new(std::io::BufReader::new(std::fs::File::open(archive).map_err(io)?));
+    for (count, entry) in archive.entries().map_err(io)?.enumerate() {
+        if count as u64 >= ENTRIES_MAX {
+            return Err(bad(format!("more than {ENTRIES_MAX} entries")));
+        }
+        let mut entry = entry.map_err(io)?;
+        let path = entry.path().map_err(io)?.into_owned();
+        let mut target = to.to_owned();
+        for part in path.components() {
+            match part {
+                std::path::Component::Normal(name) if name.to_str().is_some_and(is_safe_name) => target.push(name),
+                std::path::Component::CurDir => {}
+                _ => return Err(bad(format!("`{}` leaves the folder", path.display()))),
+            }
+        }
+        match entry.header().entry_type() {
+            tar::EntryType::Directory => std::fs::create_dir_all(&target).map_err(io)?,
+            tar::EntryType::Regular | tar::EntryType::Continuous => {
+                if let Some(parent) = target.parent() {
+                    std::fs::create_dir_all(parent).map_err(io)?;
+                }
+                let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&target).map_err(io)?;
+                std::io::copy(&mut entry, &mut file).map_err(io)?;
+            }
+            _ => return Err(bad(format!("`{}` is neither a file nor a folder", path.display()))),
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn pins(State(api): State<Api>) -> Result<Json<Vec<Pin>>, ApiError> {
+    let content = api.content.clone();
+    let pins = blocking(move || content.pins()).await?;
+    let pin = |pin: crate::content::Pin| Pin { cid: pin.root.to_string(), size: pin.size, reasons: pin.reasons };
+    Ok(Json(pins.into_iter().map(pin).collect()))
+}
+
+/// Brings the content here if it is not, and finds `path` in it.
+async fn hold(api: &Api, text: &str, path: &str) -> Result<Cid, ApiError> {
+    let root = parse(text)?;
+    let content = api.content.clone();
+    if !blocking(move || Ok(content.lacking(&root, 1)?.is_empty())).await? {
+        let fetched = api.fetcher.fetch(root, Vec::new(), u64::MAX, "input".into()).await;
+        fetched.map_err(|cause| ApiError::not_found(format!("{root} cannot be had: {cause}")))?;
+    }
+    let (content, path) = (api.content.clone(), path.to_owned());
+    blocking(move || content.resolve(&root, &path)).await
+}
+
+/// A file's bytes, or a folder as a tar archive. `X-Content-Kind` says which.
+pub(super) async fn get(
+    State(api): State<Api>,
+    Path(text): Path<String>,
+    Query(parameters): Query<HashMap<String, String>>,
+) -> Result<Response, ApiError> {
+    let path = parameters.get("path").map_or("", String::as_str);
+    let root = hold(&api, &text, path).await?;
+    let content = api.content.clone();
+    let (folder, size) = blocking(move || Ok((content.is_folder(&root)?, content.size(&root)?))).await?;
+    let headers = [
+        ("content-type", if folder { "application/x-tar" } else { "application/octet-stream" }.to_owned()),
+        ("x-content-kind", if folder { "folder" } else { "file" }.to_owned()),
+        ("x-content-size", size.to_string()),
+        ("x-content-type-options", "nosniff".to_owned()),
+        ("content-disposition", "attachment".to_owned()),
+    ];
+    Ok((axum::response::AppendHeaders(headers), stream(api.content.clone(), root, folder)).into_response())
+}
+
+/// Streams content, at the reader's pace.
+fn stream(content: Content, root: Cid, folder: bool) -> Body {
+    let (sender, receiver) = mpsc::channel(8);
+    tokio::task::spawn_blocking(move || {
+        let mut out = std::io::BufWriter::with_capacity(PIECE_BYTES, Pieces(sender));
+        let written = if folder { content.write_tar(&root, &mut out) } else { content.write_file(&root, &mut out).map(|_| ()) };
+        let flushed = out.flush();
+        if let Err(error) = written.and(flushed.map_err(crate::content::io_error("cannot send"))) {
+            tracing::warn!(%root, %error, "a download broke off");
+            // The reader must not take what it got for the whole.
+            let _ = out.get_ref().0.blocking_send(Err(std::io::Error::other(error.to_string())));
+        }
+    });
+    Body::from_stream(futures::stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) }))
+}
+
+struct Pieces(mpsc::Sender<Result<Bytes, std::io::Error>>);
+
+impl std::io::Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let gone = |_| std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes))).map_err(gone)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+pub(super) async fn ls(
+    State(api): State<Api>,
+    Path(text): Path<String>,
+    Query(parameters): Query<HashMap<String, String>>,
+) -> Result<Json<Vec<Entry>>, ApiError> {
+    let root = hold(&api, &text, parameters.get("path").map_or("", String::as_str)).await?;
+    let content = api.content.clone();
+    let entries = blocking(move || {
+        if !content.is_folder(&root)? {
+            let size = content.size(&root)?;
+            return Ok(vec![Entry { name: String::new(), cid: root.to_string(), size, kind: "file".into() }]);
+        }
+        let mut entries = Vec::new();
+        for entry in content.entries(&root)? {
+            let kind = if content.is_folder(&entry.cid)? { "folder" } else { "file" }.into();
+            let size = content.size(&entry.cid)?;
+            entries.push(Entry { name: entry.name, cid: entry.cid.to_string(), size, kind });
+        }
+        Ok(entries)
+    });
+    Ok(Json(entries.await?))
+}
+
+pub(super) async fn providers(State(api): State<Api>, Path(text): Path<String>) -> Result<Json<Vec<Provider>>, ApiError> {
+    let root = parse(&text)?;
+    let mut nodes = api.network.providers(root).await;
+    let content = api.content.clone();
+    if blocking(move || Ok(content.lacking(&root, 1)?.is_empty())).await? {
+        nodes.insert(api.network.me);
+    }
+    let view = api.network.view();
+    let provider = |node: &bacnode_protocol::id::NodeId| Provider { peer_id: node.to_string(), name: view.label(node) };
+    Ok(Json(nodes.iter().map(provider).collect()))
+}

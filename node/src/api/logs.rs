@@ -1,0 +1,134 @@
+//! What a program prints, over WebSocket: live from the node that runs it, or from its result.
+
+use std::collections::HashMap;
+
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use bacnode_protocol::api::{LogFrame, LogLine};
+use bacnode_protocol::content::Cid;
+use bacnode_protocol::job::state::ExecutionState;
+use bacnode_protocol::record::ExecutionRecord;
+use bacnode_protocol::wire::codec;
+use bacnode_protocol::wire::market::{RESULT_BODY_BYTES_MAX, ResultBody};
+use tokio::sync::mpsc;
+
+use super::Api;
+use super::error::ApiError;
+use super::jobs::shown_execution;
+use crate::network::LogPiece;
+
+/// How often a job without an attempt is looked at.
+const POLL: std::time::Duration = std::time::Duration::from_millis(100);
+/// Bytes of a result's log in one message.
+const PIECE_BYTES: usize = 64 << 10;
+
+pub(super) async fn follow(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    Query(parameters): Query<HashMap<String, String>>,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, ApiError> {
+    let wanted = parameters.get("execution_id").cloned().filter(|id| !id.is_empty());
+    // What cannot be followed is an HTTP error, not an empty stream.
+    shown_execution(&api, &id, wanted.as_deref())?;
+    let follow = parameters.get("follow").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    Ok(upgrade.on_upgrade(move |socket| async move { tell(api, id, wanted, follow, socket).await }))
+}
+
+async fn tell(api: Api, job: String, wanted: Option<String>, follow: bool, mut socket: WebSocket) {
+    let mut sent = HashMap::new();
+    let error = loop {
+        let (execution, ended) = match shown_execution(&api, &job, wanted.as_deref()) {
+            Ok((_, execution, ended)) => (execution, ended),
+            Err(_) => break "the job is gone".to_owned(),
+        };
+        match execution {
+            Some(execution) if execution.state.is_terminal() => {
+                break from_result(&api, &execution, &sent, &mut socket).await.err().unwrap_or_default();
+            }
+            Some(execution) if execution.state == ExecutionState::Running => {
+                match from_run(&api, &execution, follow, &mut sent, &mut socket).await {
+                    Ok(()) if !follow => break String::new(),
+                    Ok(()) | Err(None) => {}
+                    Err(Some(error)) => break error,
+                }
+            }
+            _ if ended || !follow => break String::new(),
+            _ => {}
+        }
+        tokio::time::sleep(POLL).await;
+    };
+    if !error.is_empty() {
+        let frame = LogFrame { value: None, error };
+        let _ = socket.send(Message::Text(serde_json::to_string(&frame).unwrap_or_default().into())).await;
+    }
+    let _ = socket.send(Message::Close(None)).await;
+}
+
+async fn send(socket: &mut WebSocket, piece: &LogPiece) -> Result<(), Option<String>> {
+    let line = LogLine { kind: piece.stream, line: String::from_utf8_lossy(&piece.bytes).into_owned() };
+    let frame = LogFrame { value: Some(line), error: String::new() };
+    let text = serde_json::to_string(&frame).unwrap_or_default();
+    socket.send(Message::Text(text.into())).await.map_err(|_| Some(String::new()))
+}
+
+/// Follows a run where it is. `Err(None)` if that is not possible just now.
+async fn from_run(
+    api: &Api,
+    execution: &ExecutionRecord,
+    follow: bool,
+    sent: &mut HashMap<u8, usize>,
+    socket: &mut WebSocket,
+) -> Result<(), Option<String>> {
+    let mut pieces = if execution.node == api.network.me {
+        let (sender, pieces) = mpsc::channel(16);
+        let (runner, me, id) = (api.runner.clone(), api.network.me, execution.id);
+        tokio::spawn(async move { crate::network::follow_run(&runner, &me, id, follow, sender).await });
+        pieces
+    } else {
+        api.network.logs_from(execution.node, execution.id, follow).await.map_err(|_| None)?
+    };
+    // A run is followed from its start; what was sent before is left out.
+    let mut seen: HashMap<u8, usize> = HashMap::new();
+    while let Some(mut piece) = pieces.recv().await {
+        let (seen, sent) = (seen.entry(piece.stream).or_default(), sent.entry(piece.stream).or_default());
+        let known = sent.saturating_sub(*seen).min(piece.bytes.len());
+        *seen += piece.bytes.len();
+        *sent = (*sent).max(*seen);
+        piece.bytes.drain(..known);
+        if !piece.bytes.is_empty() {
+            send(socket, &piece).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn from_result(
+    api: &Api,
+    execution: &ExecutionRecord,
+    sent: &HashMap<u8, usize>,
+    socket: &mut WebSocket,
+) -> Result<(), String> {
+    let body = execution.result.as_ref();
+    let body: Option<ResultBody> = body.and_then(|(body, _)| codec::decode(body, RESULT_BODY_BYTES_MAX).ok());
+    let Some(body) = body else { return Ok(()) };
+    for (stream, name, head) in [(1u8, "stdout", &body.stdout), (2, "stderr", &body.stderr)] {
+        let skip = sent.get(&stream).copied().unwrap_or(0);
+        let bytes = match body.root {
+            Some(root) => read_log(api, root, name).await.unwrap_or_else(|| head.bytes.to_vec()),
+            None => head.bytes.to_vec(),
+        };
+        for chunk in bytes.get(skip..).unwrap_or_default().chunks(PIECE_BYTES) {
+            let piece = LogPiece { stream, bytes: chunk.to_vec() };
+            send(socket, &piece).await.map_err(Option::unwrap_or_default)?;
+        }
+    }
+    Ok(())
+}
+
+async fn read_log(api: &Api, root: Cid, name: &'static str) -> Option<Vec<u8>> {
+    let (content, max) = (api.content.clone(), usize::try_from(api.config.limits.log_bytes).unwrap_or(usize::MAX));
+    let read = move || content.head(&content.resolve(&root, name).ok()?, max).ok();
+    tokio::task::spawn_blocking(read).await.ok().flatten()
+}

@@ -1,0 +1,160 @@
+//! Everything a node is told at its start, ready to use.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use bacnode_protocol::id::NetworkId;
+use bacnode_protocol::wire::task::Resources;
+use libp2p::Multiaddr;
+use libp2p::pnet::PreSharedKey;
+
+/// What the node is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Takes jobs, and runs them if it has resources for that.
+    Full,
+    /// Helps others to find each other; has no jobs and no API.
+    Bootstrap,
+}
+
+/// A node's settings.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What the node is for.
+    pub role: Role,
+    /// Where everything lies.
+    pub data_dir: PathBuf,
+    /// Where the API listens; none for a bootstrap peer.
+    pub api: Option<SocketAddr>,
+    /// Where peers connect.
+    pub listen: Vec<Multiaddr>,
+    /// Whom to connect to first.
+    pub bootstrap: Vec<Multiaddr>,
+    /// The network's name.
+    pub network: String,
+    /// Makes the network private.
+    pub swarm_key: Option<PreSharedKey>,
+    /// A label for people.
+    pub name: String,
+    /// More of them.
+    pub labels: Vec<(String, String)>,
+    /// Local paths that tasks may read, or write where the flag is set.
+    pub allow_local: Vec<(PathBuf, bool)>,
+    /// Whether jobs run here.
+    pub compute: bool,
+    /// What jobs may use in all.
+    pub total: Resources,
+    /// Bytes of content kept at most.
+    pub content_max: u64,
+    /// Limits of a single task.
+    pub limits: TaskLimits,
+    /// How this node keeps in touch.
+    pub gossip: GossipConfig,
+    /// Peers to keep connections with, if so many are known.
+    pub peers_wanted: usize,
+    /// The program to start workers with; this program by default.
+    pub worker: Option<PathBuf>,
+}
+
+/// What one task may leave behind, in bytes and counts.
+#[derive(Debug, Clone, Copy)]
+pub struct TaskLimits {
+    /// Of stdout, and of stderr.
+    pub log_bytes: u64,
+    /// Of all result folders together.
+    pub output_bytes: u64,
+    /// Files and folders in them.
+    pub output_entries: u64,
+    /// Longest time, in seconds.
+    pub timeout_s: u64,
+}
+
+impl Default for TaskLimits {
+    fn default() -> Self {
+        Self { log_bytes: 16 << 20, output_bytes: 4 << 30, output_entries: 100_000, timeout_s: 24 * 3600 }
+    }
+}
+
+/// Intervals of gossip.
+#[derive(Debug, Clone, Copy)]
+pub struct GossipConfig {
+    /// Seconds between adverts, at least.
+    pub advert_s: u64,
+    /// Adverts a second in the whole network, at most.
+    pub adverts_per_s: u64,
+    /// Seconds between view exchanges.
+    pub view_s: u64,
+    /// Milliseconds between gossipsub heartbeats.
+    pub heartbeat_ms: u64,
+}
+
+impl Default for GossipConfig {
+    fn default() -> Self {
+        Self { advert_s: 15, adverts_per_s: 8, view_s: 15, heartbeat_ms: 1_000 }
+    }
+}
+
+impl Config {
+    /// A node with everything at its default, in `data_dir`, in the network `local`.
+    #[must_use]
+    pub fn new(data_dir: PathBuf) -> Self {
+        let (total, disk) = machine(&data_dir);
+        Self {
+            role: Role::Full,
+            data_dir,
+            api: Some(SocketAddr::from(([127, 0, 0, 1], 1234))),
+            listen: vec!["/ip4/0.0.0.0/tcp/1235".parse().expect("a multiaddr")],
+            bootstrap: Vec::new(),
+            network: "local".into(),
+            swarm_key: None,
+            name: String::new(),
+            labels: Vec::new(),
+            allow_local: Vec::new(),
+            compute: true,
+            total,
+            content_max: disk / 5,
+            limits: TaskLimits::default(),
+            gossip: GossipConfig::default(),
+            peers_wanted: 8,
+            worker: None,
+        }
+    }
+
+    /// The network's id, bound to the key's fingerprint where there is one.
+    #[must_use]
+    pub fn network_id(&self) -> NetworkId {
+        let fingerprint = self.swarm_key.map(|key| {
+            let mut bytes = [0; 16];
+            // The fingerprint's text is 32 hex digits, safe to show.
+            let _ = hex::decode_to_slice(key.fingerprint().to_string(), &mut bytes);
+            bytes
+        });
+        NetworkId::new(&self.network, fingerprint)
+    }
+}
+
+/// What this machine can give to jobs: 80 % of its processors, memory and free disk.
+fn machine(data_dir: &std::path::Path) -> (Resources, u64) {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    let memory = memory_bytes().unwrap_or(1 << 30);
+    let disk = free_disk(data_dir).unwrap_or(1 << 30);
+    let total = Resources { cpu_milli: cores * 800, memory: memory / 5 * 4, disk: disk / 5 * 4, gpu: 0 };
+    (total, disk)
+}
+
+fn memory_bytes() -> Option<u64> {
+    if let Ok(text) = std::fs::read_to_string("/proc/meminfo") {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        return line.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kib| kib * 1024);
+    }
+    // Where there is no /proc, a modest guess; `--memory` says better.
+    Some(4 << 30)
+}
+
+/// Bytes free on the disk that holds `path`, or on that of its nearest existing parent.
+#[must_use]
+pub fn free_disk(path: &std::path::Path) -> Option<u64> {
+    let existing = path.ancestors().find(|parent| parent.exists()).unwrap_or_else(|| std::path::Path::new("."));
+    let stat = rustix::fs::statvfs(existing).ok()?;
+    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+}

@@ -1,0 +1,168 @@
+//! Blocks: where their bytes are, and reading them.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+
+use bacnode_protocol::content::Cid;
+use bacnode_protocol::content::unixfs::Unixfs;
+use rocksdb::WriteBatch;
+
+use super::{Content, ContentError, io_error};
+use crate::store::{Column, StoreError};
+
+/// Where a block's bytes are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Here.
+    Inline(Vec<u8>),
+    /// A part of a file.
+    File {
+        id: u64,
+        offset: u64,
+        len: u32,
+    },
+}
+
+impl Place {
+    fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Inline(bytes) => [&[0], &bytes[..]].concat(),
+            Self::File { id, offset, len } => {
+                [&[1], &id.to_be_bytes()[..], &offset.to_be_bytes(), &len.to_be_bytes()].concat()
+            }
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        match bytes.split_first()? {
+            (0, rest) => Some(Self::Inline(rest.to_vec())),
+            (1, rest) if rest.len() == 20 => Some(Self::File {
+                id: u64::from_be_bytes(rest[..8].try_into().ok()?),
+                offset: u64::from_be_bytes(rest[8..16].try_into().ok()?),
+                len: u32::from_be_bytes(rest[16..].try_into().ok()?),
+            }),
+            _ => None,
+        }
+    }
+
+    fn len(&self) -> u64 {
+        match self {
+            Self::Inline(bytes) => bytes.len() as u64,
+            Self::File { len, .. } => u64::from(*len),
+        }
+    }
+}
+
+impl Content {
+    pub(super) fn place(&self, cid: &Cid) -> Result<Option<Place>, ContentError> {
+        let Some(bytes) = self.store().get(Column::Blocks, &cid.to_bytes())? else { return Ok(None) };
+        Place::decode(&bytes).map(Some).ok_or(StoreError::Damaged("block").into())
+    }
+
+    pub(super) fn put_place(&self, batch: &mut WriteBatch, cid: &Cid, place: &Place) {
+        self.store().put_in(batch, Column::Blocks, &cid.to_bytes(), &place.encode());
+        self.0.used.fetch_add(place.len(), std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Whether the block is held.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn has(&self, cid: &Cid) -> Result<bool, ContentError> {
+        Ok(self.store().get(Column::Blocks, &cid.to_bytes())?.is_some())
+    }
+
+    /// A block's bytes as they lie on the disk. The reader checks them.
+    pub(super) fn read_unchecked(&self, cid: &Cid) -> Result<Vec<u8>, ContentError> {
+        match self.place(cid)?.ok_or(ContentError::Missing(*cid))? {
+            Place::Inline(bytes) => Ok(bytes),
+            Place::File { id, offset, len } => {
+                let file = File::open(self.file_path(id)).map_err(io_error("cannot open a content file"))?;
+                let mut bytes = vec![0; len as usize];
+                file.read_exact_at(&mut bytes, offset).map_err(io_error("cannot read a content file"))?;
+                Ok(bytes)
+            }
+        }
+    }
+
+    /// A block, checked against its CID.
+    ///
+    /// # Errors
+    /// If it is not held, damaged, or the disk fails.
+    pub fn read(&self, cid: &Cid) -> Result<Vec<u8>, ContentError> {
+        let bytes = self.read_unchecked(cid)?;
+        if cid.matches(&bytes) { Ok(bytes) } else { Err(ContentError::Damaged(*cid)) }
+    }
+
+    /// What a block is.
+    ///
+    /// # Errors
+    /// If it is not held, damaged, not a file or folder, or the disk fails.
+    pub fn unixfs(&self, cid: &Cid) -> Result<Unixfs, ContentError> {
+        let bytes = self.read(cid)?;
+        Unixfs::read(cid, &bytes).map_err(|error| ContentError::Malformed { cid: *cid, reason: error.0 })
+    }
+
+    /// The roots of what is lacking below `root`, in order, at most `max` of them; empty if all is held.
+    ///
+    /// # Errors
+    /// If a held block is damaged or the disk fails.
+    pub fn lacking(&self, root: &Cid, max: usize) -> Result<Vec<Cid>, ContentError> {
+        let (mut stack, mut seen, mut lacking) = (vec![*root], HashSet::new(), Vec::new());
+        while let Some(cid) = stack.pop() {
+            if !seen.insert(cid) {
+                continue;
+            }
+            if !self.has(&cid)? {
+                lacking.push(cid);
+                if lacking.len() == max {
+                    break;
+                }
+            } else if cid.codec == bacnode_protocol::content::Codec::DagPb {
+                stack.extend(self.unixfs(&cid)?.links().iter().rev().map(|link| link.cid));
+            }
+        }
+        Ok(lacking)
+    }
+
+    /// Bytes of file content below `root`, all of which is held.
+    ///
+    /// # Errors
+    /// If something is lacking or damaged, or the disk fails.
+    pub fn size(&self, root: &Cid) -> Result<u64, ContentError> {
+        let (mut stack, mut size) = (vec![*root], 0u64);
+        while let Some(cid) = stack.pop() {
+            if cid.codec == bacnode_protocol::content::Codec::Raw {
+                size += self.place(&cid)?.ok_or(ContentError::Missing(cid))?.len();
+                continue;
+            }
+            match self.unixfs(&cid)? {
+                Unixfs::Leaf(bytes) => size += bytes.len() as u64,
+                Unixfs::File { size: file, .. } => size += file,
+                Unixfs::Folder(links) | Unixfs::Shard(links) => stack.extend(links.iter().map(|link| link.cid)),
+            }
+        }
+        Ok(size)
+    }
+
+    /// Bytes of all blocks held.
+    pub(super) fn measure(&self) -> Result<u64, ContentError> {
+        let mut total = 0;
+        for item in self.store().scan(Column::Blocks, &[]) {
+            let (_, value) = item?;
+            total += Place::decode(&value).map_or(0, |place| place.len());
+        }
+        Ok(total)
+    }
+
+    /// The file that is exactly the content of `cid`, where there is one.
+    pub(super) fn whole_file(&self, cid: &Cid) -> Result<Option<u64>, ContentError> {
+        let Some(bytes) = self.store().get(Column::Files, &cid.to_bytes())? else { return Ok(None) };
+        Ok(<[u8; 8]>::try_from(&bytes[..]).ok().map(u64::from_be_bytes))
+    }
+
+    pub(super) fn put_whole_file(&self, batch: &mut WriteBatch, cid: &Cid, id: u64) {
+        self.store().put_in(batch, Column::Files, &cid.to_bytes(), &id.to_be_bytes());
+    }
+}

@@ -1,0 +1,196 @@
+//! Content: blocks by CID, files kept whole, roots pinned for a reason.
+//!
+//! With raw leaves a UnixFS file *is* its bytes, so a file above 64 KiB is kept as a file, its leaves being places in it;
+//! interior nodes and small files live in the database. What is held can therefore be handed to a task as a link instead
+//! of a copy. Everything that is not below a pin may be swept away; see [`Content::collect`].
+
+mod blocks;
+mod export;
+mod import;
+mod pins;
+pub mod transfer;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, RwLock, RwLockReadGuard};
+
+use bacnode_protocol::content::Cid;
+use bacnode_protocol::job::format_bytes;
+
+pub use self::import::{Imported, Limits};
+pub use self::pins::Pin;
+use crate::store::{Store, StoreError};
+
+/// Files up to this size live in the database.
+pub(crate) const INLINE_FILE_BYTES_MAX: u64 = 64 << 10;
+
+/// What can go wrong with content.
+#[derive(Debug, thiserror::Error)]
+pub enum ContentError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was done.
+        what: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Not held here.
+    #[error("{0} is not held here")]
+    Missing(Cid),
+    /// The bytes on disk are not what they were.
+    #[error("{0} is damaged on this node's disk")]
+    Damaged(Cid),
+    /// Something that is not a file or folder of this network.
+    #[error("{cid}: {reason}")]
+    Malformed {
+        /// Which block.
+        cid: Cid,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A folder that holds more, or other things, than it may.
+    #[error("{0}")]
+    Refused(String),
+    /// No room.
+    #[error("no room for {}: {} of {} are in use", format_bytes(*.wanted), format_bytes(*.used), format_bytes(*.max))]
+    Full {
+        /// Bytes to add.
+        wanted: u64,
+        /// Bytes in use.
+        used: u64,
+        /// Bytes allowed.
+        max: u64,
+    },
+}
+
+pub(crate) fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> ContentError {
+    let what = what.into();
+    move |source| ContentError::Io { what, source }
+}
+
+/// Told when a root begins to be held (with its size), or is not any more.
+pub type Listener = Box<dyn Fn(Cid, Option<u64>) + Send + Sync>;
+
+/// The content of one node. Cheap to clone.
+#[derive(Clone)]
+pub struct Content(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    dir: PathBuf,
+    max: u64,
+    used: AtomicU64,
+    /// Writers of new blocks share it; the sweep has it alone.
+    sweep: RwLock<()>,
+    listener: OnceLock<Listener>,
+    next_file: AtomicU64,
+}
+
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Content({} used)", format_bytes(self.used()))
+    }
+}
+
+impl Content {
+    /// Opens the content below `data_dir`, of which at most `max` bytes are kept.
+    ///
+    /// # Errors
+    /// If the folders cannot be made or the database fails.
+    pub fn open(store: Store, data_dir: &Path, max: u64) -> Result<Self, ContentError> {
+        let dir = data_dir.join("content");
+        for name in ["files", "mounts", "tmp"] {
+            std::fs::create_dir_all(dir.join(name)).map_err(io_error("cannot make the content folder"))?;
+        }
+        clear(&dir.join("tmp"));
+        let inner = Inner {
+            store,
+            dir,
+            max,
+            used: AtomicU64::new(0),
+            sweep: RwLock::new(()),
+            listener: OnceLock::new(),
+            next_file: AtomicU64::new(crate::clock::unix().0 << 20),
+        };
+        let content = Self(Arc::new(inner));
+        content.0.used.store(content.measure()?, Ordering::Relaxed);
+        Ok(content)
+    }
+
+    /// Bytes in use.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.0.used.load(Ordering::Relaxed)
+    }
+
+    /// A folder on the disk of the content, for work in progress; emptied at each start.
+    #[must_use]
+    pub fn tmp(&self) -> PathBuf {
+        self.0.dir.join("tmp")
+    }
+
+    /// Tells `listener` what is held now, and every change from now on.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn listen(&self, listener: Listener) -> Result<(), ContentError> {
+        for pin in self.pins()? {
+            listener(pin.root, Some(pin.size));
+        }
+        let _ = self.0.listener.set(listener);
+        Ok(())
+    }
+
+    pub(super) fn tell(&self, root: Cid, size: Option<u64>) {
+        if let Some(listener) = self.0.listener.get() {
+            listener(root, size);
+        }
+    }
+
+    /// Keeps the sweep away while new blocks have no pin yet.
+    pub(super) fn writing(&self) -> RwLockReadGuard<'_, ()> {
+        self.0.sweep.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Refuses what does not fit.
+    pub(super) fn make_room(&self, wanted: u64) -> Result<(), ContentError> {
+        let (used, max) = (self.used(), self.0.max);
+        let free = crate::config::free_disk(&self.0.dir).unwrap_or(u64::MAX);
+        if used.saturating_add(wanted) > max || wanted.saturating_add(64 << 20) > free {
+            return Err(ContentError::Full { wanted, used, max: max.min(used.saturating_add(free)) });
+        }
+        Ok(())
+    }
+
+    /// A name for a new file that no other has.
+    pub(super) fn new_file_id(&self) -> u64 {
+        self.0.next_file.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn file_path(&self, id: u64) -> PathBuf {
+        self.0.dir.join("files").join(format!("{id:016x}"))
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.0.store
+    }
+}
+
+/// Removes what a former life left in a folder of temporary things.
+pub(crate) fn clear(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        if let Err(error) = removed {
+            tracing::warn!(path = %path.display(), %error, "cannot remove a left-over");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

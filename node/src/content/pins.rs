@@ -1,0 +1,189 @@
+//! Pins, and the sweep of what has none.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::Ordering;
+
+use bacnode_protocol::content::{Cid, Codec};
+use rocksdb::WriteBatch;
+
+use super::blocks::Place;
+use super::{Content, ContentError};
+use crate::store::Column;
+
+/// Why users keep content.
+pub const USER: &str = "user";
+
+/// A pinned root.
+#[derive(Debug, Clone)]
+pub struct Pin {
+    /// Which.
+    pub root: Cid,
+    /// Bytes of files.
+    pub size: u64,
+    /// Why it is kept.
+    pub reasons: Vec<String>,
+}
+
+impl Content {
+    pub(super) fn pin_in(&self, batch: &mut WriteBatch, root: &Cid, reason: &str, size: u64) {
+        let key = [&root.to_bytes()[..], reason.as_bytes()].concat();
+        let value = [size.to_be_bytes(), crate::clock::unix().0.to_be_bytes()].concat();
+        self.store().put_in(batch, Column::Pins, &key, &value);
+    }
+
+    /// Keeps a root that is held, for one more reason.
+    ///
+    /// # Errors
+    /// If a part of it is lacking, or the disk fails.
+    pub fn pin(&self, root: &Cid, reason: &str) -> Result<u64, ContentError> {
+        let _writing = self.writing();
+        if let Some(lacking) = self.lacking(root, 1)?.first() {
+            return Err(ContentError::Missing(*lacking));
+        }
+        let size = self.size(root)?;
+        let mut batch = WriteBatch::default();
+        self.pin_in(&mut batch, root, reason, size);
+        self.store().log().append(batch)?;
+        self.tell(*root, Some(size));
+        Ok(size)
+    }
+
+    /// Keeps a root no longer for this reason.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn unpin(&self, root: &Cid, reason: &str) -> Result<(), ContentError> {
+        let mut batch = WriteBatch::default();
+        self.store().delete_in(&mut batch, Column::Pins, &[&root.to_bytes()[..], reason.as_bytes()].concat());
+        self.store().log().append(batch)?;
+        if self.store().scan(Column::Pins, &root.to_bytes()).next().is_none() {
+            self.tell(*root, None);
+        }
+        Ok(())
+    }
+
+    /// Keeps nothing any more for this reason.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn unpin_all(&self, reason: &str) -> Result<(), ContentError> {
+        for pin in self.pins()? {
+            if pin.reasons.iter().any(|known| known == reason) {
+                self.unpin(&pin.root, reason)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every pinned root.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn pins(&self) -> Result<Vec<Pin>, ContentError> {
+        let mut pins: BTreeMap<Cid, Pin> = BTreeMap::new();
+        for (root, reason, size, _) in self.pin_entries()? {
+            let pin = pins.entry(root).or_insert_with(|| Pin { root, size, reasons: Vec::new() });
+            pin.reasons.push(reason);
+        }
+        Ok(pins.into_values().collect())
+    }
+
+    fn pin_entries(&self) -> Result<Vec<(Cid, String, u64, u64)>, ContentError> {
+        let mut entries = Vec::new();
+        for item in self.store().scan(Column::Pins, &[]) {
+            let (key, value) = item?;
+            let Some((root, reason)) = key.split_at_checked(36) else { continue };
+            let number = |range: std::ops::Range<usize>| {
+                value.get(range).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes)
+            };
+            if let Ok(root) = Cid::from_bytes(root) {
+                entries.push((root, String::from_utf8_lossy(reason).into_owned(), number(0..8), number(8..16)));
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Sweeps away every block below no pin. Above nine tenths of the quota, the oldest copies of inputs and results of
+    /// ended jobs lose their pins first; what users pinned and what runs use never does. Gives the bytes freed.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn collect(&self) -> Result<u64, ContentError> {
+        let _alone = self.0.sweep.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.drop_old_pins()?;
+        let before = self.used();
+        let keep = self.reachable()?;
+        let (mut batch, mut files) = (WriteBatch::default(), HashSet::new());
+        for item in self.store().scan(Column::Blocks, &[]) {
+            let (key, _) = item?;
+            let Ok(cid) = Cid::from_bytes(&key) else { continue };
+            match self.place(&cid)? {
+                Some(Place::File { id, .. }) if keep.contains(&cid) => _ = files.insert(id),
+                _ if keep.contains(&cid) => {}
+                _ => self.store().delete_in(&mut batch, Column::Blocks, &key),
+            }
+        }
+        for item in self.store().scan(Column::Files, &[]) {
+            let (key, value) = item?;
+            let id = <[u8; 8]>::try_from(&*value).map_or(0, u64::from_be_bytes);
+            let kept = Cid::from_bytes(&key).is_ok_and(|cid| keep.contains(&cid));
+            if kept { _ = files.insert(id) } else { self.store().delete_in(&mut batch, Column::Files, &key) }
+        }
+        let appended = self.store().log().append(batch)?;
+        self.store().log().want(appended, false);
+        for entry in std::fs::read_dir(self.0.dir.join("files")).into_iter().flatten().flatten() {
+            let id = entry.file_name().to_str().and_then(|name| u64::from_str_radix(name, 16).ok());
+            if id.is_none_or(|id| !files.contains(&id)) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+        super::clear(&self.0.dir.join("mounts"));
+        let after = self.measure()?;
+        self.0.used.store(after, Ordering::Relaxed);
+        Ok(before.saturating_sub(after))
+    }
+
+    fn drop_old_pins(&self) -> Result<(), ContentError> {
+        let high = self.0.max / 10 * 9;
+        let mut excess = self.used().saturating_sub(high);
+        let mut entries = self.pin_entries()?;
+        entries.retain(|(_, reason, ..)| reason == "input" || reason.starts_with("j-"));
+        entries.sort_by_key(|(_, _, _, created)| *created);
+        for (root, reason, size, _) in entries {
+            if excess == 0 {
+                break;
+            }
+            self.unpin(&root, &reason)?;
+            excess = excess.saturating_sub(size);
+        }
+        Ok(())
+    }
+
+    fn reachable(&self) -> Result<HashSet<Cid>, ContentError> {
+        let mut keep = HashSet::new();
+        let mut stack: Vec<Cid> = self.pin_entries()?.into_iter().map(|(root, ..)| root).collect();
+        while let Some(cid) = stack.pop() {
+            if !keep.insert(cid) || cid.codec == Codec::Raw {
+                continue;
+            }
+            match self.unixfs(&cid) {
+                Ok(node) => stack.extend(node.links().iter().map(|link| link.cid)),
+                Err(error) => tracing::warn!(%cid, %error, "a pinned block cannot be read"),
+            }
+        }
+        Ok(keep)
+    }
+}
+
+impl Content {
+    /// Pins a root of which nothing is here yet, so that the sweep leaves alone what comes.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn begin(&self, root: &Cid, reason: &str) -> Result<(), ContentError> {
+        let mut batch = WriteBatch::default();
+        self.pin_in(&mut batch, root, reason, 0);
+        self.store().log().append(batch)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,527 @@
+//! The driver: hands the machines their inputs and does what they want, in the order in which they want it.
+//!
+//! A *turn* takes all inputs that are waiting, writes what the machines want remembered as one batch, performs what may be
+//! done now, and keeps the rest until the log is synced past that batch. All that a turn says to one peer goes in one
+//! frame. What the node says to itself never leaves the turn.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bacnode_protocol::content::Cid;
+use bacnode_protocol::id::{ExecutionId, JobId, NodeId};
+use bacnode_protocol::outbox::{Outbox, When};
+use bacnode_protocol::record::{JobEvent, Record, Records, What};
+use bacnode_protocol::requester::{Answer, Submission};
+use bacnode_protocol::time::{Span, Tick};
+use bacnode_protocol::wire::codec;
+use bacnode_protocol::wire::market::{Market, RESULT_BODY_BYTES_MAX, ResultBody};
+use bacnode_protocol::wire::signed::Signer;
+use bacnode_protocol::{compute, requester};
+use rocksdb::WriteBatch;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock;
+use crate::content::Content;
+use crate::engine::{Report, Runner};
+use crate::network::{Fetcher, Network};
+use crate::store::Store;
+
+mod advert;
+
+pub(crate) use self::advert::Announcer;
+use crate::network::Links;
+
+/// Inputs that may wait for the machines.
+pub(crate) const EVENTS_MAX: usize = 4096;
+/// Inputs of one turn.
+const TURN_MAX: usize = 256;
+/// Lines of a story that a slow watcher may be behind.
+const WATCH_MAX: usize = 1024;
+/// How often peers with open awards hear that we are alive.
+const ALIVE: Duration = Duration::from_secs(1);
+/// Free disk below which no more jobs are taken.
+const FREE_DISK_MIN: u64 = 256 << 20;
+
+/// What can happen to a node's machines.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Frame(NodeId, Vec<Market>),
+    PeerUp(NodeId),
+    PeerDown(NodeId),
+    ViewGrew,
+    AddressesChanged,
+    Submit(Box<Submission>, oneshot::Sender<Answer>),
+    Stop(JobId, String, oneshot::Sender<Answer>),
+    Watch(JobId, oneshot::Sender<mpsc::Receiver<(u32, JobEvent)>>),
+    Providers(JobId, BTreeSet<NodeId>),
+    Fetched(ExecutionId, Result<(), String>),
+    Report(Report),
+    Holding(Cid, Option<u64>),
+    Leave(oneshot::Sender<()>),
+}
+
+/// What is left to do once the log is synced.
+enum Effect {
+    Requester(requester::Output),
+    Compute(compute::Output),
+}
+
+/// A node's hands.
+pub(crate) struct Driver {
+    pub(crate) store: Store,
+    pub(crate) content: Content,
+    pub(crate) network: Network,
+    pub(crate) links: Links,
+    pub(crate) fetcher: Arc<dyn Fetcher>,
+    pub(crate) runner: Runner,
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) announcer: Announcer,
+}
+
+/// The running driver.
+pub(crate) struct Running {
+    hands: Driver,
+    requester: requester::State,
+    compute: compute::State,
+    requester_out: Outbox<requester::Output>,
+    compute_out: Outbox<compute::Output>,
+    /// What the node says to itself.
+    own: VecDeque<Market>,
+    batch: WriteBatch,
+    now_effects: Vec<Effect>,
+    synced_effects: Vec<Effect>,
+    waiting: VecDeque<(u64, Vec<Effect>)>,
+    sends: BTreeMap<NodeId, Vec<Market>>,
+    answers: HashMap<u64, oneshot::Sender<Answer>>,
+    next_answer: u64,
+    watchers: HashMap<JobId, Vec<mpsc::Sender<(u32, JobEvent)>>>,
+    /// Roots pinned for executions run here, and for results held here.
+    roots: HashMap<ExecutionId, Cid>,
+    held_roots: HashMap<ExecutionId, (Cid, String)>,
+    accepting: bool,
+}
+
+impl Driver {
+    /// Rebuilds the machines and runs them until the node leaves.
+    pub(crate) fn start(
+        self,
+        signer: &Signer,
+        epoch: u64,
+        config: compute::Config,
+        records: Records,
+    ) -> Running {
+        let now = clock::now();
+        let (mut requester_out, mut compute_out) = (Outbox::default(), Outbox::default());
+        let roots = records.held.iter().filter_map(|held| {
+            let body: ResultBody = codec::decode(&held.result.as_ref()?.body, RESULT_BODY_BYTES_MAX).ok()?;
+            Some((held.execution, body.root?))
+        });
+        let roots = roots.collect();
+        let boot = bacnode_protocol::id::BootId(epoch);
+        let compute =
+            compute::State::restore(signer.clone(), boot, config, records.held.clone(), now, &mut compute_out);
+        let mut seed = [0; 32];
+        // Only the drawing of lots depends on it.
+        let _ = getrandom::fill(&mut seed);
+        let machine = requester::Config::default();
+        let requester = requester::State::restore(
+            signer.clone(),
+            epoch,
+            seed,
+            machine,
+            records,
+            now,
+            &self.network.view(),
+            &mut requester_out,
+        );
+        Running {
+            hands: self,
+            requester,
+            compute,
+            requester_out,
+            compute_out,
+            own: VecDeque::new(),
+            batch: WriteBatch::default(),
+            now_effects: Vec::new(),
+            synced_effects: Vec::new(),
+            waiting: VecDeque::new(),
+            sends: BTreeMap::new(),
+            answers: HashMap::new(),
+            next_answer: 1,
+            watchers: HashMap::new(),
+            roots,
+            held_roots: HashMap::new(),
+            accepting: true,
+        }
+    }
+}
+
+impl Running {
+    /// Runs turns until the node leaves.
+    pub(crate) async fn run(mut self, mut events: mpsc::Receiver<Event>) {
+        let mut synced = self.hands.store.log().synced();
+        let mut alive = tokio::time::interval(ALIVE);
+        let mut inbox = Vec::with_capacity(TURN_MAX);
+        self.end_turn().await;
+        loop {
+            let deadline = self.deadline();
+            tokio::select! {
+                biased;
+                changed = synced.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.release(*synced.borrow_and_update());
+                }
+                count = events.recv_many(&mut inbox, TURN_MAX) => {
+                    if count == 0 {
+                        return;
+                    }
+                    for event in inbox.drain(..) {
+                        if let Event::Leave(left) = event {
+                            self.leave().await;
+                            let _ = left.send(());
+                            return;
+                        }
+                        self.event(event);
+                    }
+                }
+                () = tokio::time::sleep(clock::until(deadline)) => {}
+                _ = alive.tick() => self.say_alive().await,
+            }
+            self.tick();
+            self.end_turn().await;
+        }
+    }
+
+    fn deadline(&self) -> Tick {
+        let machines = [self.requester.deadline(), self.compute.deadline(), Some(self.hands.announcer.due())];
+        machines.into_iter().flatten().min().unwrap_or(clock::tick() + Span::secs(60))
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Frame(from, messages) => self.frame(from, messages),
+            Event::PeerUp(peer) => {
+                self.requester_input(requester::Input::PeerUp(peer));
+                self.compute_input(compute::Input::PeerUp(peer));
+                self.hands.announcer.soon();
+            }
+            Event::PeerDown(peer) => self.requester_input(requester::Input::PeerDown(peer)),
+            Event::ViewGrew => self.requester_input(requester::Input::ViewGrew),
+            Event::AddressesChanged => self.hands.announcer.soon(),
+            Event::Submit(mut submission, answer) => {
+                submission.request = self.expect_answer(answer);
+                self.requester_input(requester::Input::Submit(submission));
+            }
+            Event::Stop(job, reason, answer) => {
+                let request = self.expect_answer(answer);
+                self.requester_input(requester::Input::Stop { request, job, reason });
+            }
+            Event::Watch(job, answer) => {
+                let (sender, receiver) = mpsc::channel(WATCH_MAX);
+                self.watchers.entry(job).or_default().push(sender);
+                let _ = answer.send(receiver);
+            }
+            Event::Providers(job, nodes) => self.requester_input(requester::Input::Providers(job, nodes)),
+            Event::Fetched(execution, result) => {
+                if result.is_err() {
+                    self.held_roots.remove(&execution);
+                }
+                self.requester_input(requester::Input::Fetched(execution, result));
+            }
+            Event::Report(Report::Phase(execution, phase)) => {
+                self.compute_input(compute::Input::Phase(execution, phase));
+            }
+            Event::Report(Report::Ended(execution, ended)) => {
+                if let Some(root) = ended.root {
+                    self.roots.insert(execution, root);
+                }
+                self.compute_input(compute::Input::Ended(execution, ended));
+            }
+            Event::Holding(root, Some(size)) => self.compute_input(compute::Input::Holding(root, size)),
+            Event::Holding(root, None) => self.compute_input(compute::Input::Unheld(root)),
+            Event::Leave(_) => {}
+        }
+    }
+
+    /// A frame's messages go to both machines; each takes what is for its role.
+    fn frame(&mut self, from: NodeId, messages: Vec<Market>) {
+        self.requester_input(requester::Input::Alive(from));
+        for message in messages {
+            self.message(from, message);
+        }
+    }
+
+    fn message(&mut self, from: NodeId, message: Market) {
+        match message {
+            Market::Ask(_)
+            | Market::BidRelease { .. }
+            | Market::Award(_)
+            | Market::BeatAck { .. }
+            | Market::Query { .. }
+            | Market::ResultAck { .. }
+            | Market::Verdict { .. }
+            | Market::Cancel { .. }
+            | Market::Release { .. } => self.compute_input(compute::Input::Message { from, message }),
+            Market::Bid(_)
+            | Market::Decline(_)
+            | Market::AwardAck { .. }
+            | Market::AwardRefuse { .. }
+            | Market::Started { .. }
+            | Market::Beat { .. }
+            | Market::Result(_)
+            | Market::CancelAck { .. } => self.requester_input(requester::Input::Message { from, message }),
+        }
+    }
+
+    fn requester_input(&mut self, input: requester::Input) {
+        let view = self.hands.network.view();
+        self.requester.handle(input, clock::now(), &view, &mut self.requester_out);
+        drop(view);
+        self.sort_outputs();
+    }
+
+    fn compute_input(&mut self, input: compute::Input) {
+        self.compute.handle(input, clock::now(), &mut self.compute_out);
+        self.sort_outputs();
+    }
+
+    fn tick(&mut self) {
+        self.requester_input(requester::Input::Tick);
+        self.compute_input(compute::Input::Tick);
+    }
+
+    fn expect_answer(&mut self, answer: oneshot::Sender<Answer>) -> u64 {
+        let request = self.next_answer;
+        self.next_answer += 1;
+        self.answers.insert(request, answer);
+        request
+    }
+
+    /// Sorts what a step wants into what is remembered, done now, and done when that is on disk.
+    fn sort_outputs(&mut self) {
+        for queued in self.requester_out.drain() {
+            match (queued.when, queued.output) {
+                (When::Now, requester::Output::Persist(record)) => self.hands.store.put_record(&mut self.batch, &record),
+                (When::Now, output) => self.now_effects.push(Effect::Requester(output)),
+                (When::AfterSync, output) => self.synced_effects.push(Effect::Requester(output)),
+            }
+        }
+        for queued in self.compute_out.drain() {
+            match (queued.when, queued.output) {
+                (When::Now, compute::Output::Persist(record)) => self.hands.store.put_record(&mut self.batch, &record),
+                (When::Now, output) => self.now_effects.push(Effect::Compute(output)),
+                (When::AfterSync, output) => self.synced_effects.push(Effect::Compute(output)),
+            }
+        }
+    }
+
+    /// Writes the turn's records, then does what it wants, until nothing more comes of it.
+    async fn end_turn(&mut self) {
+        loop {
+            self.write().await;
+            for effect in std::mem::take(&mut self.now_effects) {
+                self.perform(effect);
+            }
+            if self.own.is_empty() && self.now_effects.is_empty() && self.synced_effects.is_empty() && self.batch.is_empty() {
+                break;
+            }
+            let me = self.hands.network.me;
+            while let Some(message) = self.own.pop_front() {
+                self.message(me, message);
+            }
+        }
+        for (node, messages) in std::mem::take(&mut self.sends) {
+            self.hands.links.send(node, messages);
+        }
+        let load = self.compute.load();
+        self.hands.announcer.look(&self.hands.network, load, self.accepting);
+    }
+
+    async fn write(&mut self) {
+        let deferred = std::mem::take(&mut self.synced_effects);
+        if self.batch.is_empty() && deferred.is_empty() {
+            return;
+        }
+        let batch = std::mem::take(&mut self.batch);
+        let number = self.append(batch).await;
+        if deferred.is_empty() {
+            return;
+        }
+        let patient = |effect: &Effect| {
+            matches!(effect, Effect::Requester(requester::Output::Answer(_, Answer::Accepted { linger: true })))
+        };
+        let linger = deferred.iter().all(patient);
+        self.waiting.push_back((number, deferred));
+        self.hands.store.log().want(number, linger);
+    }
+
+    /// Appends a batch. While the disk takes nothing, neither does the node: what it would say next relies on this.
+    async fn append(&mut self, batch: WriteBatch) -> u64 {
+        let bytes = batch.data().to_vec();
+        let mut batch = batch;
+        loop {
+            match self.hands.store.log().append(batch) {
+                Ok(number) => return number,
+                Err(error) => {
+                    tracing::error!(%error, "cannot write to the log; the node waits");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    batch = WriteBatch::from_data(&bytes);
+                }
+            }
+        }
+    }
+
+    /// Does what waited for the log.
+    fn release(&mut self, synced: u64) {
+        while self.waiting.front().is_some_and(|(number, _)| *number <= synced) {
+            let Some((_, effects)) = self.waiting.pop_front() else { return };
+            for effect in effects {
+                self.perform(effect);
+            }
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Requester(output) => self.perform_requester(output),
+            Effect::Compute(output) => self.perform_compute(output),
+        }
+    }
+
+    fn perform_requester(&mut self, output: requester::Output) {
+        match output {
+            requester::Output::Persist(record) => self.hands.store.put_record(&mut self.batch, &record),
+            requester::Output::Send { to, message } => self.send(to, message),
+            requester::Output::FindProviders(job, roots) => self.find_providers(job, roots),
+            requester::Output::Fetch(fetch) => self.fetch(*fetch),
+            requester::Output::Drop(execution) => self.unpin_held(execution),
+            requester::Output::Answer(request, answer) => {
+                if let Some(waiting) = self.answers.remove(&request) {
+                    let _ = waiting.send(answer);
+                }
+            }
+            requester::Output::Tell(job, sequence, event) => self.tell(job, sequence, event),
+        }
+    }
+
+    fn perform_compute(&mut self, output: compute::Output) {
+        match output {
+            compute::Output::Persist(record) => {
+                let _: &Record = &record;
+                self.hands.store.put_record(&mut self.batch, &record);
+            }
+            compute::Output::Send { to, message } => self.send(to, message),
+            compute::Output::Start(run) => self.hands.runner.start(*run),
+            compute::Output::Stop(execution) => self.hands.runner.stop(&execution),
+            compute::Output::Unpin(execution) => {
+                if let Some(root) = self.roots.remove(&execution)
+                    && let Err(error) = self.hands.content.unpin(&root, &execution.to_string())
+                {
+                    tracing::warn!(%error, "cannot release a result");
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, to: NodeId, message: Market) {
+        if to == self.hands.network.me {
+            self.own.push_back(message);
+        } else {
+            self.sends.entry(to).or_default().push(message);
+        }
+    }
+
+    fn find_providers(&self, job: JobId, roots: Vec<Cid>) {
+        let (network, events) = (self.hands.network.clone(), self.hands.events.clone());
+        tokio::spawn(async move {
+            let mut nodes = BTreeSet::new();
+            for root in roots {
+                nodes.extend(network.providers(root).await);
+            }
+            let _ = events.send(Event::Providers(job, nodes)).await;
+        });
+    }
+
+    /// Holds a result here: at once if its blocks came along, else by fetching it.
+    fn fetch(&mut self, fetch: requester::Fetch) {
+        let requester::Fetch { execution, job, maker, root, size, blocks } = fetch;
+        // Of its own, so that the loser of a race does not take the winner's pin with it.
+        let reason = format!("{job}/{execution}");
+        self.held_roots.insert(execution, (root, reason.clone()));
+        if !blocks.is_empty() {
+            match self.hands.content.hold_blocks(&root, &blocks, &reason) {
+                Ok(true) => return self.requester_input(requester::Input::Fetched(execution, Ok(()))),
+                Ok(false) => tracing::debug!(%root, "a result's blocks are not all of it"),
+                Err(error) => {
+                    return self.requester_input(requester::Input::Fetched(execution, Err(error.to_string())));
+                }
+            }
+        }
+        let (fetcher, events) = (Arc::clone(&self.hands.fetcher), self.hands.events.clone());
+        // The blocks around the files: about one part in two thousand, and a little for many small ones.
+        let max = size.saturating_add(size / 16).saturating_add(64 << 20);
+        tokio::spawn(async move {
+            let fetched = fetcher.fetch(root, vec![maker], max, reason).await;
+            let _ = events.send(Event::Fetched(execution, fetched.map(|_| ()))).await;
+        });
+    }
+
+    fn unpin_held(&mut self, execution: ExecutionId) {
+        if let Some((root, reason)) = self.held_roots.remove(&execution)
+            && let Err(error) = self.hands.content.unpin(&root, &reason)
+        {
+            tracing::warn!(%error, "cannot drop a result");
+        }
+    }
+
+    fn tell(&mut self, job: JobId, sequence: u32, event: JobEvent) {
+        if let What::Accepted { root } = event.what {
+            self.hands.network.provide(root);
+            if let Some(execution) = event.execution {
+                self.held_roots.remove(&execution);
+            }
+        }
+        let ended = matches!(event.what, What::Ended { .. });
+        if let Some(watchers) = self.watchers.get_mut(&job) {
+            // A watcher that is too far behind reads the rest from the store.
+            watchers.retain(|watcher| watcher.try_send((sequence, event.clone())).is_ok());
+        }
+        if ended {
+            self.watchers.remove(&job);
+        }
+    }
+
+    /// Peers with which something is open hear from us every second; everybody hears when the disk is full.
+    async fn say_alive(&mut self) {
+        let mut peers: BTreeSet<NodeId> = self.requester.holders().chain(self.compute.owners()).collect();
+        peers.remove(&self.hands.network.me);
+        for peer in peers {
+            self.hands.links.send(peer, Vec::new());
+        }
+        self.answers.retain(|_, answer| !answer.is_closed());
+        self.watchers.retain(|_, watchers| {
+            watchers.retain(|watcher| !watcher.is_closed());
+            !watchers.is_empty()
+        });
+        let content = self.hands.content.clone();
+        let free = tokio::task::spawn_blocking(move || crate::config::free_disk(&content.tmp())).await;
+        let room = free.ok().flatten().is_none_or(|free| free > FREE_DISK_MIN);
+        if room != self.accepting {
+            self.accepting = room;
+            tracing::warn!(room, "the disk {} room for jobs", if room { "has" } else { "has no" });
+            let accepting = if room { Ok(()) } else { Err("its disk is almost full".into()) };
+            self.compute_input(compute::Input::Accepting(accepting));
+        }
+    }
+
+    /// Takes leave: stops what runs, says so, syncs.
+    async fn leave(&mut self) {
+        self.hands.runner.stop_all();
+        self.hands.announcer.leave(&self.hands.network).await;
+        self.end_turn().await;
+        self.hands.store.log().barrier().await;
+    }
+}

@@ -1,0 +1,148 @@
+//! When and what the node tells everybody.
+
+use bacnode_protocol::compute::Load;
+use bacnode_protocol::time::{Span, Tick};
+use bacnode_protocol::wire::advert::Advert;
+use bacnode_protocol::wire::bounded::{BytesMax, ListMax, TextMax};
+use bacnode_protocol::wire::envelope;
+use bacnode_protocol::wire::signed::Signer;
+use bacnode_protocol::wire::task::{Engines, Resources};
+use bacnode_protocol::wire::view::NodeDetail;
+use bacnode_protocol::wire::{VERSION, VERSION_MIN};
+use sha2::{Digest, Sha256};
+
+use crate::clock;
+use crate::config::GossipConfig;
+use crate::network::Network;
+
+/// After a change, how long more of them are waited for.
+const SETTLE: Span = Span::millis(100);
+/// Between two adverts, whatever happens.
+const PAUSE_MIN: Span = Span::millis(400);
+/// Adverts that changes may cause in a row; it recovers with each regular one.
+const BURST_MAX: u32 = 12;
+
+/// Makes this node's adverts.
+#[derive(Debug)]
+pub(crate) struct Announcer {
+    signer: Signer,
+    epoch: u64,
+    count: u64,
+    gossip: GossipConfig,
+    name: String,
+    labels: Vec<(String, String)>,
+    engines: Engines,
+    total: Resources,
+    due: Tick,
+    last: Tick,
+    burst: u32,
+}
+
+impl Announcer {
+    pub(crate) fn new(
+        signer: Signer,
+        epoch: u64,
+        gossip: GossipConfig,
+        name: String,
+        labels: Vec<(String, String)>,
+        engines: Engines,
+        total: Resources,
+    ) -> Self {
+        let due = clock::tick();
+        Self { signer, epoch, count: 0, gossip, name, labels, engines, total, due, last: Tick(0), burst: 0 }
+    }
+
+    /// When the next advert is due.
+    pub(crate) fn due(&self) -> Tick {
+        self.due
+    }
+
+    /// Something changed that others should know soon.
+    pub(crate) fn soon(&mut self) {
+        if self.burst < BURST_MAX {
+            let at = (clock::tick() + SETTLE).max(self.last + PAUSE_MIN);
+            self.due = self.due.min(at);
+        }
+    }
+
+    /// Says what there is to say if it is time. The whole network says at most so much a second.
+    pub(crate) fn look(&mut self, network: &Network, load: Load, accepting: bool) {
+        let now = clock::tick();
+        if now < self.due {
+            return;
+        }
+        let known = network.view().len() as u64;
+        let period = Span::secs(self.gossip.advert_s.max(known / self.gossip.adverts_per_s.max(1)));
+        let regular = now.since(self.last) >= period;
+        self.burst = if regular { 0 } else { self.burst + 1 };
+        // Up to a tenth earlier, so that nodes that started together drift apart.
+        let jitter = Span(period.0 / 10 * u64::from(self.signer.node().0[0]) / 256);
+        self.due = now + Span(period.0 - jitter.0);
+        self.last = now;
+        network.set_detail(self.detail(load));
+        let percent = if accepting { load.percent } else { load.percent.max(1000) };
+        let advert = self.advert(percent, period, false);
+        let (network, signer) = (network.clone(), self.signer.clone());
+        tokio::spawn(async move { publish(&network, advert, &signer).await });
+    }
+
+    /// The last word.
+    pub(crate) async fn leave(&mut self, network: &Network) {
+        let advert = self.advert(0, Span::secs(self.gossip.advert_s), true);
+        publish(network, advert, &self.signer).await;
+        // Time for it to go out before the connections close.
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+
+    fn advert(&mut self, load_percent: u16, period: Span, leaving: bool) -> Advert {
+        self.count += 1;
+        let ttl = period.times(3).as_millis() / 1_000;
+        Advert {
+            node: self.signer.node(),
+            sequence: self.epoch << 40 | self.count,
+            issued: clock::unix(),
+            ttl_s: u32::try_from(ttl.max(1)).unwrap_or(u32::MAX),
+            wire: (VERSION_MIN, VERSION),
+            engines: self.engines,
+            total: self.total,
+            load_percent,
+            name: TextMax::truncated(&self.name),
+            version: TextMax::truncated(env!("CARGO_PKG_VERSION")),
+            labels_hash: self.labels_hash(),
+            addresses: ListMax::default(),
+            leaving,
+        }
+    }
+
+    fn labels_hash(&self) -> [u8; 8] {
+        let mut hash = Sha256::new();
+        for (key, value) in &self.labels {
+            hash.update(format!("{key}={value}\0"));
+        }
+        let mut short = [0; 8];
+        short.copy_from_slice(&hash.finalize()[..8]);
+        short
+    }
+
+    fn detail(&self, load: Load) -> NodeDetail {
+        let label = |(key, value): &(String, String)| (TextMax::truncated(key), TextMax::truncated(value));
+        NodeDetail {
+            labels: ListMax::truncated(self.labels.iter().map(label)),
+            available: load.available,
+            running: load.running,
+            queued: load.queued,
+        }
+    }
+}
+
+async fn publish(network: &Network, mut advert: Advert, signer: &Signer) {
+    let addresses = network.confirmed().await;
+    let bytes = addresses.iter().filter_map(|address| BytesMax::new(address.to_vec()).ok());
+    advert.addresses = ListMax::truncated(bytes);
+    let signed = advert.sign(signer);
+    // We are part of our own picture.
+    if let Err(error) = network.view().offer(signed.clone(), clock::now()) {
+        tracing::warn!(%error, "our own advert does not count");
+    }
+    network.publish(envelope::seal(&signed)).await;
+}

@@ -1,0 +1,143 @@
+//! Inputs: bring them here, check that they may be used, lay them out for the guest.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bacnode_protocol::compute::Run;
+use bacnode_protocol::content::Cid;
+use bacnode_protocol::wire::market::{FailureKind, Usage};
+use bacnode_protocol::wire::task::Source;
+
+use super::wasm::ModuleSource;
+use super::{RunError, Runner};
+use crate::content::Content;
+
+/// Why copies of inputs are kept; the oldest go first when room is needed.
+const REASON: &str = "input";
+/// The longest module that is compiled.
+const MODULE_BYTES_MAX: u64 = 256 << 20;
+
+/// An input that lies on this machine.
+#[derive(Debug, Clone)]
+pub(super) struct Ready {
+    host: PathBuf,
+    guest: String,
+    writable: bool,
+    root: Option<Cid>,
+}
+
+/// A folder that the guest sees.
+#[derive(Debug, Clone)]
+pub(super) struct Mount {
+    pub(super) host: PathBuf,
+    pub(super) guest: String,
+    pub(super) writable: bool,
+}
+
+/// Fetches what is not here and checks what is.
+pub(super) async fn fetch(runner: &Runner, run: &Run, usage: &mut Usage) -> Result<Vec<Ready>, RunError> {
+    let mut ready = Vec::with_capacity(run.task.inputs.len());
+    for input in &run.task.inputs {
+        let guest = input.target.to_string();
+        ready.push(match &input.source {
+            Source::Content(root) => {
+                let host = fetch_content(runner, run, *root, usage).await?;
+                Ready { host, guest, writable: false, root: Some(*root) }
+            }
+            Source::Local { path, writable } => {
+                let host = local(&runner.inner.allow_local, path, *writable)?;
+                Ready { host, guest, writable: *writable, root: None }
+            }
+        });
+    }
+    Ok(ready)
+}
+
+async fn fetch_content(runner: &Runner, run: &Run, root: Cid, usage: &mut Usage) -> Result<PathBuf, RunError> {
+    let content = runner.inner.content.clone();
+    let held = blocking(move || Ok(content.lacking(&root, 1)?.is_empty())).await?;
+    if !held {
+        let fetched = runner.inner.fetcher.fetch(root, vec![run.owner], u64::MAX, REASON.into()).await;
+        usage.bytes_in += fetched.map_err(|cause| RunError::Node(format!("input {root}: {cause}")))?;
+    }
+    let content = runner.inner.content.clone();
+    let (host, size) = blocking(move || Ok((content.mount(&root)?, content.size(&root)?))).await?;
+    if held {
+        usage.bytes_held += size;
+    }
+    Ok(host)
+}
+
+/// The path, if it lies within one that the operator allows, links followed.
+fn local(allowed: &[(PathBuf, bool)], path: &str, writable: bool) -> Result<PathBuf, RunError> {
+    let real = std::fs::canonicalize(path).map_err(|error| RunError::Node(format!("local input {path}: {error}")))?;
+    let within = |(prefix, rw): &(PathBuf, bool)| {
+        (*rw || !writable) && std::fs::canonicalize(prefix).is_ok_and(|prefix| real.starts_with(prefix))
+    };
+    if allowed.iter().any(within) {
+        Ok(real)
+    } else {
+        Err(RunError::Node(format!("local input {path} is not on this node's list of local paths")))
+    }
+}
+
+/// Where the module's bytes are.
+pub(super) async fn module(content: &Content, inputs: &[Ready], path: &str) -> Result<ModuleSource, RunError> {
+    let covering = inputs.iter().filter_map(|input| {
+        let rest = path.strip_prefix(input.guest.trim_end_matches('/'))?;
+        (rest.is_empty() || rest.starts_with('/')).then_some((input, rest.trim_start_matches('/')))
+    });
+    let missing = || RunError::task(FailureKind::Program, format!("there is no module at `{path}` among the inputs"));
+    let (input, rest) = covering.max_by_key(|(input, _)| input.guest.len()).ok_or_else(missing)?;
+    let host = if rest.is_empty() { input.host.clone() } else { input.host.join(rest) };
+    let meta = std::fs::metadata(&host).map_err(|_| missing())?;
+    if !meta.is_file() || meta.len() > MODULE_BYTES_MAX {
+        return Err(RunError::task(FailureKind::Program, format!("`{path}` is not a module (a file of at most 256 MiB)")));
+    }
+    let cid = match input.root {
+        Some(root) => {
+            let (content, rest) = (content.clone(), rest.to_owned());
+            Some(blocking(move || Ok(content.resolve(&root, &rest)?)).await?)
+        }
+        // A local file may change under the same name: it is compiled anew each time.
+        None => None,
+    };
+    Ok(ModuleSource { path: host, cid })
+}
+
+/// Folders to open for the guest. Files are linked into a folder of their own, one per parent.
+pub(super) fn mounts(inputs: &[Ready], work: &Path) -> Result<Vec<Mount>, RunError> {
+    let mut mounts: BTreeMap<String, Mount> = BTreeMap::new();
+    for input in inputs.iter().filter(|input| input.host.is_dir()) {
+        let mount = Mount { host: input.host.clone(), guest: input.guest.clone(), writable: input.writable };
+        mounts.insert(input.guest.trim_end_matches('/').to_owned(), mount);
+    }
+    let mut parents: BTreeMap<String, PathBuf> = BTreeMap::new();
+    for input in inputs.iter().filter(|input| !input.host.is_dir()) {
+        let (parent, name) = input.guest.rsplit_once('/').unwrap_or(("", &input.guest));
+        if mounts.contains_key(parent) {
+            let cause = format!("the input `{}` lies within another input", input.guest);
+            return Err(RunError::task(FailureKind::Program, cause));
+        }
+        let count = parents.len();
+        let dir = parents.entry(parent.to_owned()).or_insert_with(|| work.join(format!("in-{count}")));
+        link(&input.host, &dir.join(name)).map_err(|error| RunError::Node(format!("cannot place an input: {error}")))?;
+    }
+    for (parent, host) in parents {
+        let guest = if parent.is_empty() { "/".to_owned() } else { parent.clone() };
+        mounts.insert(parent, Mount { host, guest, writable: false });
+    }
+    Ok(mounts.into_values().collect())
+}
+
+fn link(from: &Path, to: &Path) -> std::io::Result<()> {
+    if let Some(parent) = to.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    std::fs::hard_link(from, to).or_else(|_| std::fs::copy(from, to).map(|_| ()))
+}
+
+/// Does work on the disk where it holds up nobody.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, RunError> + Send + 'static) -> Result<T, RunError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(RunError::Node("reading an input broke down".into())))
+}

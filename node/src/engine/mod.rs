@@ -1,0 +1,161 @@
+//! Engines: what runs a task that the compute machine wants started.
+//!
+//! A run goes through the same phases whatever the engine: its inputs are fetched and mounted, the engine runs it in a
+//! folder of its own, and what it left becomes a result folder, pinned for its owner. An engine that the machine lacks is
+//! not advertised. Nothing outlives this process: workers end when their socket does.
+
+mod inputs;
+mod run;
+pub mod wasm;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use bacnode_protocol::compute::{Ended, Run};
+use bacnode_protocol::id::{ExecutionId, NodeId};
+use bacnode_protocol::wire::market::{FailureKind, Phase};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::TaskLimits;
+use crate::content::{Content, ContentError};
+use crate::network::Fetcher;
+
+/// What an engine says while it runs something.
+#[derive(Debug)]
+pub enum Report {
+    /// It is in another phase.
+    Phase(ExecutionId, Phase),
+    /// It ended.
+    Ended(ExecutionId, Box<Ended>),
+}
+
+/// Why a run did not come to the program's own end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The task's doing.
+    #[error("{cause}")]
+    Task {
+        /// What kind of doing.
+        kind: FailureKind,
+        /// In words.
+        cause: String,
+    },
+    /// This node's doing.
+    #[error("{0}")]
+    Node(String),
+    /// It was told to stop.
+    #[error("it was stopped")]
+    Stopped,
+}
+
+impl From<ContentError> for RunError {
+    fn from(error: ContentError) -> Self {
+        Self::Node(error.to_string())
+    }
+}
+
+impl RunError {
+    fn task(kind: FailureKind, cause: impl Into<String>) -> Self {
+        Self::Task { kind, cause: cause.into() }
+    }
+}
+
+/// Everything that runs on this node. Cheap to clone.
+#[derive(Clone)]
+pub struct Runner {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    content: Content,
+    fetcher: Arc<dyn Fetcher>,
+    wasm: wasm::Engine,
+    limits: TaskLimits,
+    allow_local: Vec<(PathBuf, bool)>,
+    dir: PathBuf,
+    running: Mutex<HashMap<ExecutionId, Running>>,
+    reports: tokio::sync::mpsc::Sender<Report>,
+}
+
+/// A run that can be stopped and whose output can be read.
+#[derive(Clone)]
+struct Running {
+    stop: CancellationToken,
+    owner: NodeId,
+    result: PathBuf,
+}
+
+impl std::fmt::Debug for Runner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Runner({} running)", self.lock().len())
+    }
+}
+
+impl Runner {
+    /// A runner that works below `dir`, which it empties, and says what happens to `reports`.
+    ///
+    /// # Errors
+    /// If the folder cannot be made.
+    pub fn new(
+        content: Content,
+        fetcher: Arc<dyn Fetcher>,
+        wasm: wasm::Engine,
+        limits: TaskLimits,
+        allow_local: Vec<(PathBuf, bool)>,
+        reports: tokio::sync::mpsc::Sender<Report>,
+    ) -> std::io::Result<Self> {
+        let dir = content.tmp().join("runs");
+        std::fs::create_dir_all(&dir)?;
+        crate::content::clear(&dir);
+        let running = Mutex::new(HashMap::new());
+        let inner = Inner { content, fetcher, wasm, limits, allow_local, dir, running, reports };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ExecutionId, Running>> {
+        self.inner.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Starts `run`; its end is reported exactly once.
+    pub fn start(&self, run: Run) {
+        let execution = run.execution;
+        let result = self.inner.dir.join(execution.to_string());
+        let running = Running { stop: CancellationToken::new(), owner: run.owner, result: result.clone() };
+        let stop = running.stop.clone();
+        self.lock().insert(execution, running);
+        let this = self.clone();
+        tokio::spawn(async move {
+            // A panic in an engine is this node's fault and must not leave the slot taken.
+            let task = tokio::spawn(run::run(this.clone(), run, stop, result.clone()));
+            let ended = task.await.unwrap_or_else(|_| run::node_failed("the engine broke down"));
+            this.lock().remove(&execution);
+            let _ = tokio::fs::remove_dir_all(&result).await;
+            let _ = this.inner.reports.send(Report::Ended(execution, Box::new(ended))).await;
+        });
+    }
+
+    /// Stops a run.
+    pub fn stop(&self, execution: &ExecutionId) {
+        if let Some(running) = self.lock().get(execution) {
+            running.stop.cancel();
+        }
+    }
+
+    /// Stops everything.
+    pub fn stop_all(&self) {
+        for running in self.lock().values() {
+            running.stop.cancel();
+        }
+    }
+
+    /// Where `owner`'s run writes stdout and stderr, while it runs.
+    #[must_use]
+    pub fn logs_of(&self, execution: &ExecutionId, owner: &NodeId) -> Option<PathBuf> {
+        self.lock().get(execution).filter(|running| running.owner == *owner).map(|running| running.result.clone())
+    }
+
+    async fn report_phase(&self, execution: ExecutionId, phase: Phase) {
+        let _ = self.inner.reports.send(Report::Phase(execution, phase)).await;
+    }
+}

@@ -1,0 +1,110 @@
+//! The node's key, and the swarm's.
+
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use ed25519_dalek::SigningKey;
+use libp2p::identity::Keypair;
+use libp2p::pnet::PreSharedKey;
+
+/// A key file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The file cannot be read or written.
+    #[error("cannot read the key file {}: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Others may read it.
+    #[error("the key file {} can be read by others (mode {mode:o})", path.display())]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// It holds no key.
+    #[error("the key file {} holds no valid key: {reason}", path.display())]
+    Malformed {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Both forms of a node's one key.
+#[derive(Clone)]
+pub struct Identity {
+    /// For the machines.
+    pub signing: SigningKey,
+    /// For libp2p.
+    pub keypair: Keypair,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Identity({})", self.keypair.public().to_peer_id())
+    }
+}
+
+impl Identity {
+    /// The identity with this secret.
+    #[must_use]
+    pub fn from_secret(secret: [u8; 32]) -> Self {
+        let mut copy = secret;
+        let keypair = Keypair::ed25519_from_bytes(&mut copy).expect("any 32 bytes are an Ed25519 secret");
+        Self { signing: SigningKey::from_bytes(&secret), keypair }
+    }
+
+    /// The key in `path`; a new one where there is no file.
+    ///
+    /// # Errors
+    /// If the file cannot be read or made, is open to others, or holds no key.
+    pub fn load_or_create(path: &Path) -> Result<Self, KeyError> {
+        let io = |source| KeyError::Io { path: path.to_owned(), source };
+        match read_private(path) {
+            Ok(text) => {
+                let secret = hex::decode(text.trim()).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+                let reason = "expected 64 hex digits".to_owned();
+                secret.map(Self::from_secret).ok_or(KeyError::Malformed { path: path.to_owned(), reason })
+            }
+            Err(KeyError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                let mut secret = [0; 32];
+                getrandom::fill(&mut secret).map_err(|error| io(io::Error::other(error.to_string())))?;
+                let mut file =
+                    std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
+                file.write_all(hex::encode(secret).as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
+                Ok(Self::from_secret(secret))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The swarm key in `path`, in the format of IPFS's `swarm.key`.
+///
+/// # Errors
+/// If the file cannot be read, is open to others, or holds no key.
+pub fn load_swarm_key(path: &Path) -> Result<PreSharedKey, KeyError> {
+    let text = read_private(path)?;
+    let malformed = |reason: &str| KeyError::Malformed { path: path.to_owned(), reason: reason.to_owned() };
+    // The parser slices by bytes: what is not ASCII is refused before it.
+    if !text.is_ascii() {
+        return Err(malformed("it is not ASCII text"));
+    }
+    text.parse().map_err(|_| malformed("expected the lines /key/swarm/psk/1.0.0/, /base16/ and 64 hex digits"))
+}
+
+fn read_private(path: &Path) -> Result<String, KeyError> {
+    let io = |source| KeyError::Io { path: path.to_owned(), source };
+    let mode = std::fs::metadata(path).map_err(io)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(KeyError::Open { path: path.to_owned(), mode });
+    }
+    std::fs::read_to_string(path).map_err(io)
+}

@@ -1,0 +1,135 @@
+//! What the swarm is made of.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use bacnode_protocol::limits::ADVERT_BYTES_MAX;
+use bacnode_protocol::wire::Names;
+use libp2p::identity::Keypair;
+use libp2p::swarm::NetworkBehaviour;
+use libp2p::{StreamProtocol, connection_limits, gossipsub, identify, kad, ping};
+use sha2::{Digest, Sha256};
+
+use crate::config::Config;
+
+type Gossip = gossipsub::Behaviour<
+    gossipsub::IdentityTransform,
+    gossipsub::MaxCountSubscriptionFilter<gossipsub::WhitelistSubscriptionFilter>,
+>;
+
+/// Limits first, so that they are asked first; streams last.
+#[derive(NetworkBehaviour)]
+pub(super) struct Behaviour {
+    limits: connection_limits::Behaviour,
+    pub(super) gossip: Gossip,
+    pub(super) kad: kad::Behaviour<kad::store::MemoryStore>,
+    pub(super) identify: identify::Behaviour,
+    pub(super) ping: ping::Behaviour,
+    pub(super) stream: libp2p_stream::Behaviour,
+}
+
+/// A behaviour that cannot be made of these settings.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot set up the network: {0}")]
+pub struct SetupError(pub(super) String);
+
+fn failed(error: impl ToString) -> SetupError {
+    SetupError(error.to_string())
+}
+
+impl Behaviour {
+    pub(super) fn new(config: &Config, names: &Names, keypair: &Keypair) -> Result<Self, SetupError> {
+        let agent = format!("bacnode/{}", env!("CARGO_PKG_VERSION"));
+        let identify = identify::Config::new(names.identify.clone(), keypair.public())
+            .with_agent_version(agent)
+            .with_push_listen_addr_updates(true);
+        Ok(Self {
+            limits: connection_limits::Behaviour::new(limits()),
+            gossip: gossip(config, names)?,
+            kad: kademlia(names, keypair)?,
+            identify: identify::Behaviour::new(identify),
+            ping: ping::Behaviour::new(ping::Config::new().with_interval(Duration::from_secs(10))),
+            stream: libp2p_stream::Behaviour::new(),
+        })
+    }
+}
+
+/// A quarter of the connections is kept for those that we choose ourselves, against an eclipse.
+fn limits() -> connection_limits::ConnectionLimits {
+    connection_limits::ConnectionLimits::default()
+        .with_max_pending_incoming(Some(64))
+        .with_max_pending_outgoing(Some(64))
+        .with_max_established_incoming(Some(240))
+        .with_max_established_outgoing(Some(80))
+        .with_max_established(Some(320))
+        .with_max_established_per_peer(Some(4))
+}
+
+fn gossip(config: &Config, names: &Names) -> Result<Gossip, SetupError> {
+    let topic = gossipsub::IdentTopic::new(&names.capabilities);
+    let settings = gossipsub::ConfigBuilder::default()
+        .validate_messages()
+        // Adverts carry their author's signature; who passes one on says nothing about itself.
+        .validation_mode(gossipsub::ValidationMode::Anonymous)
+        .message_id_fn(|message: &gossipsub::Message| {
+            let digest = Sha256::new().chain_update(message.topic.as_str()).chain_update(&message.data).finalize();
+            gossipsub::MessageId::new(&digest[..16])
+        })
+        // The check covers the receive buffer, not one message.
+        .max_transmit_size(64 << 10)
+        .max_publish_messages(64)
+        .max_control_message_size(16 << 10)
+        .max_ihave_messages_heartbeat(10)
+        .connection_handler_queue_len(256)
+        .flood_publish(false)
+        .duplicate_cache_time(Duration::from_secs(120))
+        .heartbeat_interval(Duration::from_millis(config.gossip.heartbeat_ms))
+        .heartbeat_initial_delay(Duration::from_millis(config.gossip.heartbeat_ms.min(500)))
+        .build()
+        .map_err(failed)?;
+    let filter = gossipsub::MaxCountSubscriptionFilter {
+        filter: gossipsub::WhitelistSubscriptionFilter(HashSet::from([topic.hash()])),
+        max_subscribed_topics: 8,
+        max_subscriptions_per_request: 8,
+    };
+    let mut gossip =
+        Gossip::new_with_subscription_filter(gossipsub::MessageAuthenticity::Anonymous, settings, filter).map_err(failed)?;
+    let mut scores = gossipsub::PeerScoreParams::default();
+    // Peers of a demo or a test share one address.
+    scores.ip_colocation_factor_weight = 0.0;
+    let topic_score = gossipsub::TopicScoreParams {
+        // Adverts are rare: how many a peer delivers says nothing.
+        mesh_message_deliveries_weight: 0.0,
+        mesh_failure_penalty_weight: 0.0,
+        invalid_message_deliveries_weight: -100.0,
+        invalid_message_deliveries_decay: gossipsub::score_parameter_decay(Duration::from_secs(600)),
+        ..Default::default()
+    };
+    scores.topics.insert(topic.hash(), topic_score);
+    gossip.with_peer_score(scores, gossipsub::PeerScoreThresholds::default()).map_err(failed)?;
+    gossip.subscribe(&topic).map_err(|error| failed(format!("{error:?}")))?;
+    Ok(gossip)
+}
+
+fn kademlia(names: &Names, keypair: &Keypair) -> Result<kad::Behaviour<kad::store::MemoryStore>, SetupError> {
+    let peer = keypair.public().to_peer_id();
+    let mut settings = kad::Config::new(StreamProtocol::try_from_owned(names.kad.clone()).map_err(failed)?);
+    settings
+        .set_record_filtering(kad::StoreInserts::FilterBoth)
+        .set_kbucket_inserts(kad::BucketInserts::Manual)
+        .disjoint_query_paths(true)
+        .set_query_timeout(Duration::from_secs(10))
+        .set_periodic_bootstrap_interval(Some(Duration::from_secs(300)))
+        .set_caching(kad::Caching::Disabled);
+    let store = kad::store::MemoryStoreConfig {
+        // No third party's values: whatever is found must prove itself, and a provider does so by its content.
+        max_records: 0,
+        max_value_bytes: ADVERT_BYTES_MAX,
+        max_provided_keys: 65_536,
+        max_providers_per_key: 20,
+    };
+    let store = kad::store::MemoryStore::with_config(peer, store);
+    let mut kademlia = kad::Behaviour::with_config(peer, store, settings);
+    kademlia.set_mode(Some(kad::Mode::Server));
+    Ok(kademlia)
+}

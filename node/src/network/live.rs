@@ -1,0 +1,118 @@
+//! Live streams: what a run prints, while it runs, for its owner.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bacnode_protocol::id::{ExecutionId, NodeId};
+use bacnode_protocol::wire::live::{LiveRequest, PIECE_BYTES_MAX};
+use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
+use libp2p::Stream;
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use tokio::sync::mpsc;
+
+use super::{Network, view};
+use crate::engine::Runner;
+
+/// How often a file is looked at for more.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Some output of a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogPiece {
+    /// 1 is stdout, 2 is stderr.
+    pub stream: u8,
+    /// What it printed.
+    pub bytes: Vec<u8>,
+}
+
+/// Serves owners what their runs print here.
+pub(super) async fn serve(runner: Runner, mut incoming: libp2p_stream::IncomingStreams) {
+    while let Some((peer, stream)) = incoming.next().await {
+        let Some(owner) = NodeId::from_peer_id(&peer) else { continue };
+        let runner = runner.clone();
+        tokio::spawn(async move {
+            if let Err(error) = answer(runner, owner, stream).await {
+                tracing::debug!(peer = owner.short(), %error, "a log stream broke off");
+            }
+        });
+    }
+}
+
+async fn answer(runner: Runner, owner: NodeId, mut stream: Stream) -> std::io::Result<()> {
+    let request = tokio::time::timeout(Duration::from_secs(10), view::read::<LiveRequest>(&mut stream)).await??;
+    let (sender, mut pieces) = mpsc::channel(16);
+    tokio::spawn(async move { follow(&runner, &owner, request.execution, request.follow, sender).await });
+    while let Some(piece) = pieces.recv().await {
+        stream.write_all(&[piece.stream]).await?;
+        stream.write_all(&u32::try_from(piece.bytes.len()).unwrap_or(0).to_le_bytes()).await?;
+        stream.write_all(&piece.bytes).await?;
+        stream.flush().await?;
+    }
+    stream.write_all(&[0; 5]).await?;
+    stream.close().await
+}
+
+/// Reads what a run on this node prints, until it ends or nobody listens.
+pub(crate) async fn follow(runner: &Runner, owner: &NodeId, execution: ExecutionId, follow: bool, pieces: mpsc::Sender<LogPiece>) {
+    let mut offsets = [0u64; 2];
+    loop {
+        let Some(dir) = runner.logs_of(&execution, owner) else { return };
+        for (index, name) in ["stdout", "stderr"].iter().enumerate() {
+            let more = tail(&dir.join(name), &mut offsets[index], (index + 1) as u8, &pieces).await;
+            if more.is_err() {
+                return;
+            }
+        }
+        if !follow {
+            return;
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+async fn tail(path: &Path, offset: &mut u64, stream: u8, pieces: &mpsc::Sender<LogPiece>) -> Result<(), ()> {
+    let Ok(mut file) = tokio::fs::File::open(path).await else { return Ok(()) };
+    if file.seek(std::io::SeekFrom::Start(*offset)).await.is_err() {
+        return Ok(());
+    }
+    loop {
+        let mut bytes = vec![0; PIECE_BYTES_MAX];
+        match file.read(&mut bytes).await {
+            Ok(0) | Err(_) => return Ok(()),
+            Ok(read) => {
+                bytes.truncate(read);
+                *offset += read as u64;
+                pieces.send(LogPiece { stream, bytes }).await.map_err(|_| ())?;
+            }
+        }
+    }
+}
+
+impl Network {
+    /// Follows what `execution` prints at `node`. The pieces end when the run does, or the peer goes.
+    ///
+    /// # Errors
+    /// If the node cannot be asked, in words.
+    pub async fn logs_from(&self, node: NodeId, execution: ExecutionId, follow: bool) -> Result<mpsc::Receiver<LogPiece>, String> {
+        let mut stream = self.open(node, &self.names.live).await?;
+        view::write(&mut stream, &LiveRequest { execution, follow }).await.map_err(|error| error.to_string())?;
+        let (sender, pieces) = mpsc::channel(16);
+        tokio::spawn(async move {
+            loop {
+                let mut head = [0; 5];
+                if stream.read_exact(&mut head).await.is_err() || head[0] == 0 {
+                    return;
+                }
+                let len = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
+                let mut bytes = vec![0; len.min(PIECE_BYTES_MAX)];
+                if len > PIECE_BYTES_MAX || stream.read_exact(&mut bytes).await.is_err() {
+                    return;
+                }
+                if sender.send(LogPiece { stream: head[0], bytes }).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(pieces)
+    }
+}

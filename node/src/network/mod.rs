@@ -1,0 +1,185 @@
+//! The network: one swarm, and what speaks over it.
+//!
+//! [`service`] owns the swarm and does no domain work; [`gossip`] judges adverts; [`market`], [`view`], [`dag`] and [`live`]
+//! each own one stream protocol, with an accept loop that never waits for work. All queues are bounded: what overflows is
+//! counted and dropped, and the machines say it again.
+
+mod behaviour;
+mod dag;
+mod gossip;
+mod live;
+mod market;
+mod service;
+mod transport;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bacnode_protocol::content::Cid;
+use bacnode_protocol::id::NodeId;
+use bacnode_protocol::view::View;
+use bacnode_protocol::wire::Names;
+use bacnode_protocol::wire::view::NodeDetail;
+use libp2p::{Multiaddr, PeerId};
+use tokio::sync::{mpsc, oneshot};
+
+pub use self::live::LogPiece;
+pub(crate) use self::live::follow as follow_run;
+pub use self::service::PeerInfo;
+use crate::clock;
+
+/// Brings content here.
+#[async_trait::async_trait]
+pub trait Fetcher: Send + Sync {
+    /// Holds everything below `root`, at most `max` bytes, pinned for `reason`; `hints` are asked first. Gives the bytes
+    /// that had to come, or why they did not, in words.
+    async fn fetch(&self, root: Cid, hints: Vec<NodeId>, max: u64, reason: String) -> Result<u64, String>;
+}
+
+/// What the swarm task is told.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Dial(Multiaddr),
+    Connect(NodeId, oneshot::Sender<Result<(), String>>),
+    Publish(Vec<u8>),
+    Verdict(libp2p::gossipsub::MessageId, PeerId, libp2p::gossipsub::MessageAcceptance),
+    Provide(Cid),
+    Providers(Cid, oneshot::Sender<BTreeSet<NodeId>>),
+    Peers(oneshot::Sender<Vec<PeerInfo>>),
+    Addresses(bool, oneshot::Sender<Vec<Multiaddr>>),
+}
+
+/// A handle on the network. Cheap to clone.
+#[derive(Clone)]
+pub struct Network {
+    pub(crate) me: NodeId,
+    pub(crate) names: Arc<Names>,
+    pub(crate) view: Arc<Mutex<View>>,
+    commands: mpsc::Sender<Command>,
+    control: libp2p_stream::Control,
+    skews: Arc<Mutex<BTreeMap<NodeId, i64>>>,
+    detail: Arc<Mutex<NodeDetail>>,
+}
+
+impl std::fmt::Debug for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Network({})", self.me.short())
+    }
+}
+
+pub(crate) use self::dag::DagFetcher;
+pub(crate) use self::market::Links;
+pub(crate) use self::service::{Handlers, start};
+
+/// A difference between clocks that people should know of, in milliseconds.
+const SKEW_TOLD_MS: i64 = 30_000;
+
+impl Network {
+    /// The picture of the others.
+    pub(crate) fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(command(answer)).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// Connects to an address.
+    pub async fn dial(&self, address: Multiaddr) {
+        let _ = self.commands.send(Command::Dial(address)).await;
+    }
+
+    /// Makes sure that `node` is connected.
+    ///
+    /// # Errors
+    /// If it cannot be reached, in words.
+    pub async fn connect(&self, node: NodeId) -> Result<(), String> {
+        if self.view().is_connected(&node) {
+            return Ok(());
+        }
+        let connected = tokio::time::timeout(std::time::Duration::from_secs(5), self.ask(|a| Command::Connect(node, a)));
+        connected.await.ok().flatten().unwrap_or_else(|| Err("it cannot be reached".into()))
+    }
+
+    /// Tells everybody.
+    pub(crate) async fn publish(&self, advert: Vec<u8>) {
+        let _ = self.commands.send(Command::Publish(advert)).await;
+    }
+
+    /// Says in the DHT that `root` can be had here.
+    pub(crate) fn provide(&self, root: Cid) {
+        if self.commands.try_send(Command::Provide(root)).is_err() {
+            tracing::debug!(%root, "too busy to announce a root; its owner knows it anyway");
+        }
+    }
+
+    /// Who says in the DHT that it has `root`. A hint.
+    pub async fn providers(&self, root: Cid) -> BTreeSet<NodeId> {
+        self.ask(|answer| Command::Providers(root, answer)).await.unwrap_or_default()
+    }
+
+    /// Everybody connected.
+    pub async fn peers(&self) -> Vec<PeerInfo> {
+        self.ask(Command::Peers).await.unwrap_or_default()
+    }
+
+    /// Where this node listens, each with its `/p2p/…`; addresses that were seen to work come first.
+    pub async fn addresses(&self) -> Vec<Multiaddr> {
+        let Some(me) = self.me.peer_id() else { return Vec::new() };
+        let addresses = self.ask(|answer| Command::Addresses(false, answer)).await.unwrap_or_default();
+        addresses.into_iter().filter_map(|address| address.with_p2p(me).ok()).collect()
+    }
+
+    /// Only the addresses that were seen to work: what an advert may say.
+    pub(crate) async fn confirmed(&self) -> Vec<Multiaddr> {
+        self.ask(|answer| Command::Addresses(true, answer)).await.unwrap_or_default()
+    }
+
+    /// A stream to a peer, which is connected first if need be.
+    async fn open(&self, node: NodeId, protocol: &str) -> Result<libp2p::Stream, String> {
+        self.connect(node).await?;
+        let peer = node.peer_id().ok_or("it has no valid id")?;
+        let protocol = libp2p::StreamProtocol::try_from_owned(protocol.to_owned()).map_err(|e| e.to_string())?;
+        let mut control = self.control.clone();
+        let opened = tokio::time::timeout(std::time::Duration::from_secs(10), control.open_stream(peer, protocol)).await;
+        opened.map_err(|_| "it does not answer".to_owned())?.map_err(|error| error.to_string())
+    }
+
+    /// Notes a peer's clock.
+    fn note_clock(&self, node: NodeId, theirs: bacnode_protocol::time::UnixMillis) {
+        let ours = clock::unix();
+        let ahead = i64::try_from(ours.0).unwrap_or(0) - i64::try_from(theirs.0).unwrap_or(0);
+        let mut skews = self.skews.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if skews.len() < 1_000 || skews.contains_key(&node) {
+            skews.insert(node, ahead);
+        }
+        if ahead.abs() > SKEW_TOLD_MS {
+            tracing::warn!(peer = node.short(), ahead_ms = ahead, "a peer's clock and ours differ; adverts are not believed");
+        }
+    }
+
+    /// What the operator should know.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let skews = self.skews.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let off: Vec<i64> = skews.values().copied().filter(|ahead| ahead.abs() > SKEW_TOLD_MS).collect();
+        let Some(&sample) = off.get(off.len() / 2) else { return Vec::new() };
+        let (amount, side) = (sample.unsigned_abs() / 1_000, if sample > 0 { "ahead of" } else { "behind" });
+        let amount = if amount >= 120 { format!("{} min", amount / 60) } else { format!("{amount} s") };
+        let peers = if off.len() == 1 { "1 peer".to_owned() } else { format!("{} peers", off.len()) };
+        let whose = if off.len() * 2 > skews.len() { "this node's clock is" } else { "the clock here is" };
+        vec![format!("{whose} {amount} {side} {peers}; adverts more than 30 s off are not believed")]
+    }
+
+    /// What this node answers about itself.
+    pub(crate) fn set_detail(&self, detail: NodeDetail) {
+        *self.detail.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = detail;
+    }
+
+    pub(crate) fn detail(&self) -> NodeDetail {
+        self.detail.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+}

@@ -1,0 +1,578 @@
+//! The swarm task: dispatches events, performs commands, keeps connections.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bacnode_protocol::content::Cid;
+use bacnode_protocol::id::NodeId;
+use bacnode_protocol::time::Span;
+use bacnode_protocol::view::View;
+use bacnode_protocol::wire::Names;
+use bacnode_protocol::wire::view::NodeDetail;
+use futures::StreamExt as _;
+use libp2p::core::ConnectedPoint;
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::SwarmEvent;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::{Multiaddr, PeerId, Swarm, gossipsub, identify, kad, ping};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::behaviour::{Behaviour, BehaviourEvent, SetupError};
+use super::{Command, Network, dag, gossip, live, market, transport, view};
+use crate::config::{Config, Role};
+use crate::content::Content;
+use crate::driver;
+use crate::engine::Runner;
+use crate::identity::Identity;
+use crate::store::Store;
+
+/// Commands that may wait for the swarm.
+const COMMANDS_MAX: usize = 1024;
+/// How often the connections are looked after.
+const CARE: Duration = Duration::from_millis(500);
+/// Pauses between attempts to reach one address.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// Roots announced in the DHT a second.
+const PROVIDES_PER_CARE: usize = 3;
+/// Roots that wait to be announced.
+const PROVIDES_MAX: usize = 1_000;
+/// Nodes found in the DHT that are named as providers.
+const PROVIDERS_MAX: usize = 20;
+
+/// A connected peer.
+#[derive(Debug, Clone)]
+pub struct PeerInfo {
+    /// Who.
+    pub node: NodeId,
+    /// Where.
+    pub address: Multiaddr,
+    /// Whether we called.
+    pub outgoing: bool,
+    /// Round trip.
+    pub rtt: Option<Duration>,
+    /// Its program.
+    pub agent: String,
+}
+
+/// What the streams are served from. A bootstrap peer serves only views.
+pub(crate) struct Handlers {
+    pub(crate) content: Option<Content>,
+    pub(crate) events: mpsc::Sender<driver::Event>,
+}
+
+/// A network that runs, and what is needed to go on.
+pub(crate) struct Started {
+    pub(crate) network: Network,
+    pub(crate) listening: Vec<Multiaddr>,
+    pub(crate) task: tokio::task::JoinHandle<()>,
+    live: Option<libp2p_stream::IncomingStreams>,
+}
+
+impl Started {
+    /// Lets owners read what their runs print here.
+    pub(crate) fn serve_logs(&mut self, runner: Runner) {
+        if let Some(incoming) = self.live.take() {
+            tokio::spawn(live::serve(runner, incoming));
+        }
+    }
+}
+
+/// Starts the swarm and every stream's accept loop.
+///
+/// # Errors
+/// If the settings contradict each other, or an address cannot be listened on.
+pub(crate) async fn start(
+    config: &Config,
+    identity: &Identity,
+    store: &Store,
+    handlers: Handlers,
+    stop: CancellationToken,
+) -> Result<Started, SetupError> {
+    let names = Arc::new(Names::new(&config.network));
+    let transport = transport::build(config, &identity.keypair)?;
+    let behaviour = Behaviour::new(config, &names, &identity.keypair)?;
+    let settings = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(600));
+    let mut swarm = Swarm::new(transport, behaviour, identity.keypair.public().to_peer_id(), settings);
+    let listening = listen(&mut swarm, config).await?;
+    let me = NodeId::of(&identity.signing.verifying_key());
+    let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+    let network = Network {
+        me,
+        names: Arc::clone(&names),
+        view: Arc::new(Mutex::new(View::new(config.network_id()))),
+        commands,
+        control: swarm.behaviour().stream.new_control(),
+        skews: Arc::default(),
+        detail: Arc::new(Mutex::new(NodeDetail::default())),
+    };
+    let mut control = network.control.clone();
+    let mut accept = |name: &str| {
+        let protocol = libp2p::StreamProtocol::try_from_owned(name.to_owned()).map_err(|e| SetupError(e.to_string()))?;
+        control.accept(protocol).map_err(|error| SetupError(error.to_string()))
+    };
+    let (connected_sender, connected) = mpsc::channel(256);
+    let (heard_sender, heard) = mpsc::channel(gossip::QUEUE_MAX);
+    tokio::spawn(view::serve(network.clone(), accept(&names.view)?, handlers.events.clone()));
+    let every = Duration::from_secs(config.gossip.view_s.max(1));
+    tokio::spawn(view::run(network.clone(), every, connected, handlers.events.clone()));
+    tokio::spawn(gossip::run(network.clone(), heard, handlers.events.clone()));
+    let mut live = None;
+    if config.role == Role::Full {
+        tokio::spawn(market::serve(accept(&names.market)?, handlers.events.clone()));
+        live = Some(accept(&names.live)?);
+        if let Some(content) = handlers.content {
+            tokio::spawn(dag::serve(content, accept(&names.dag)?));
+        }
+    }
+    let known = store.known_peers().map_err(|error| SetupError(error.to_string()))?;
+    let service = Service {
+        topic: gossipsub::IdentTopic::new(&names.capabilities).hash(),
+        kad_name: names.kad.clone(),
+        peers_wanted: config.peers_wanted,
+        network: network.clone(),
+        store: store.clone(),
+        events: handlers.events,
+        peers: HashMap::new(),
+        anchors: config.bootstrap.iter().map(|address| Anchor::new(address.clone())).collect(),
+        known: known.into_iter().filter(|(node, _)| *node != me).collect(),
+        connecting: HashMap::new(),
+        look_ups: HashMap::new(),
+        provides: BTreeSet::new(),
+        tried: HashMap::new(),
+        connected: connected_sender,
+        heard: heard_sender,
+        swarm,
+    };
+    let task = tokio::spawn(service.run(receiver, stop));
+    Ok(Started { network, listening, task, live })
+}
+
+/// Listens on every address, and waits until each is known.
+async fn listen(swarm: &mut Swarm<Behaviour>, config: &Config) -> Result<Vec<Multiaddr>, SetupError> {
+    let mut waiting = Vec::new();
+    for address in &config.listen {
+        let id = swarm.listen_on(address.clone()).map_err(|error| cannot_listen(address, &error))?;
+        waiting.push(id);
+    }
+    let mut listening = Vec::new();
+    while !waiting.is_empty() {
+        match tokio::time::timeout(Duration::from_secs(10), swarm.select_next_some()).await {
+            Ok(SwarmEvent::NewListenAddr { listener_id, address }) => {
+                waiting.retain(|id| *id != listener_id);
+                listening.push(address);
+            }
+            Ok(SwarmEvent::ListenerClosed { reason, .. }) => {
+                let reason = reason.err().map_or_else(|| "it was closed".to_owned(), |error| error.to_string());
+                return Err(SetupError(format!("cannot listen: {reason}")));
+            }
+            Ok(_) => {}
+            Err(_) => return Err(SetupError("cannot listen: no address came up within 10 s".into())),
+        }
+    }
+    // Addresses that were asked for by name are as good as confirmed.
+    for address in &listening {
+        if config.listen.iter().any(|wanted| !is_unspecified(wanted)) {
+            swarm.add_external_address(address.clone());
+        }
+    }
+    Ok(listening)
+}
+
+fn cannot_listen(address: &Multiaddr, error: &libp2p::TransportError<std::io::Error>) -> SetupError {
+    let text = match error {
+        libp2p::TransportError::Other(error) => deepest(error),
+        libp2p::TransportError::MultiaddrNotSupported(_) => "this kind of address is not offered".to_owned(),
+    };
+    SetupError(format!("cannot listen on {address}: {text}"))
+}
+
+fn deepest(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+fn is_unspecified(address: &Multiaddr) -> bool {
+    address.iter().any(|protocol| match protocol {
+        Protocol::Ip4(ip) => ip.is_unspecified(),
+        Protocol::Ip6(ip) => ip.is_unspecified(),
+        _ => false,
+    })
+}
+
+fn ip_of(address: &Multiaddr) -> Option<std::net::IpAddr> {
+    address.iter().find_map(|protocol| match protocol {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(ip.into()),
+        _ => None,
+    })
+}
+
+/// An address that the operator named, to be reached for ever.
+struct Anchor {
+    address: Multiaddr,
+    peer: Option<PeerId>,
+    next: Instant,
+    pause: Duration,
+    warned: bool,
+}
+
+impl Anchor {
+    fn new(address: Multiaddr) -> Self {
+        let peer = address.iter().find_map(|protocol| match protocol {
+            Protocol::P2p(peer) => Some(peer),
+            _ => None,
+        });
+        Self { address, peer, next: Instant::now(), pause: RETRY_MIN, warned: false }
+    }
+}
+
+struct Service {
+    swarm: Swarm<Behaviour>,
+    network: Network,
+    store: Store,
+    events: mpsc::Sender<driver::Event>,
+    topic: gossipsub::TopicHash,
+    kad_name: String,
+    peers_wanted: usize,
+    peers: HashMap<PeerId, PeerInfo>,
+    anchors: Vec<Anchor>,
+    known: Vec<(NodeId, Multiaddr)>,
+    connecting: HashMap<NodeId, Vec<oneshot::Sender<Result<(), String>>>>,
+    look_ups: HashMap<kad::QueryId, (BTreeSet<NodeId>, oneshot::Sender<BTreeSet<NodeId>>)>,
+    provides: BTreeSet<Cid>,
+    /// When each node of the view was last called, so that a dead one is not called all the time.
+    tried: HashMap<NodeId, Instant>,
+    connected: mpsc::Sender<NodeId>,
+    heard: mpsc::Sender<gossip::Heard>,
+}
+
+impl Service {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>, stop: CancellationToken) {
+        let mut care = tokio::time::interval(CARE);
+        care.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                Some(command) = commands.recv() => self.command(command),
+                event = self.swarm.select_next_some() => self.event(event).await,
+                _ = care.tick() => self.care(),
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Dial(address) => _ = self.swarm.dial(address),
+            Command::Connect(node, answer) => self.connect(node, answer),
+            Command::Publish(advert) => {
+                if let Err(error) = self.swarm.behaviour_mut().gossip.publish(self.topic.clone(), advert) {
+                    tracing::debug!(%error, "the advert goes to nobody now");
+                }
+            }
+            Command::Verdict(id, from, verdict) => {
+                self.swarm.behaviour_mut().gossip.report_message_validation_result(&id, &from, verdict);
+            }
+            Command::Provide(root) => {
+                if self.provides.len() < PROVIDES_MAX {
+                    self.provides.insert(root);
+                }
+            }
+            Command::Providers(root, answer) => {
+                let query = self.swarm.behaviour_mut().kad.get_providers(kad::RecordKey::new(&root.multihash()));
+                self.look_ups.insert(query, (BTreeSet::new(), answer));
+            }
+            Command::Peers(answer) => _ = answer.send(self.peers.values().cloned().collect()),
+            Command::Addresses(confirmed, answer) => _ = answer.send(self.addresses(confirmed)),
+        }
+    }
+
+    /// Confirmed addresses first, then (if wanted) those that are only listened on.
+    fn addresses(&self, confirmed: bool) -> Vec<Multiaddr> {
+        let mut addresses: Vec<Multiaddr> = self.swarm.external_addresses().cloned().collect();
+        for address in self.swarm.listeners().filter(|_| !confirmed) {
+            if !addresses.contains(address) {
+                addresses.push(address.clone());
+            }
+        }
+        addresses
+    }
+
+    fn connect(&mut self, node: NodeId, answer: oneshot::Sender<Result<(), String>>) {
+        let Some(peer) = node.peer_id() else {
+            let _ = answer.send(Err("it has no valid id".into()));
+            return;
+        };
+        if self.swarm.is_connected(&peer) {
+            let _ = answer.send(Ok(()));
+            return;
+        }
+        let waiting = self.connecting.entry(node).or_default();
+        waiting.retain(|waiting| !waiting.is_closed());
+        waiting.push(answer);
+        if waiting.len() == 1 {
+            self.call(node, peer);
+        }
+    }
+
+    /// Dials `peer` at every address that is known for it.
+    fn call(&mut self, node: NodeId, peer: PeerId) {
+        let advertised = self.network.view().get(&node).map(|known| known.advert.addresses.clone());
+        let mut addresses: Vec<Multiaddr> = advertised
+            .iter()
+            .flatten()
+            .filter_map(|bytes| Multiaddr::try_from(bytes.to_vec()).ok())
+            .chain(self.known.iter().filter(|(known, _)| *known == node).map(|(_, address)| address.clone()))
+            .collect();
+        addresses.truncate(8);
+        self.tried.insert(node, Instant::now());
+        let options = DialOpts::peer_id(peer)
+            .condition(PeerCondition::DisconnectedAndNotDialing)
+            .addresses(addresses)
+            .extend_addresses_through_behaviour()
+            .build();
+        if let Err(error) = self.swarm.dial(options) {
+            // A dial that is under way already will answer.
+            if !matches!(error, libp2p::swarm::DialError::DialPeerConditionFalse(_)) {
+                self.answer_connect(&node, Err("no address of it is known"));
+            }
+        }
+    }
+
+    fn answer_connect(&mut self, node: &NodeId, result: Result<(), &str>) {
+        for answer in self.connecting.remove(node).unwrap_or_default() {
+            let _ = answer.send(result.map_err(str::to_owned));
+        }
+    }
+
+    /// Keeps the anchors, enough peers, and the announcements going.
+    fn care(&mut self) {
+        let now = Instant::now();
+        let connected: Vec<PeerId> = self.peers.keys().copied().collect();
+        for anchor in &mut self.anchors {
+            if anchor.peer.is_some_and(|peer| connected.contains(&peer)) {
+                anchor.pause = RETRY_MIN;
+                anchor.next = now + RETRY_MIN;
+            } else if anchor.next <= now {
+                anchor.next = now + anchor.pause;
+                anchor.pause = (anchor.pause * 2).min(RETRY_MAX);
+                let _ = self.swarm.dial(anchor.address.clone());
+            }
+        }
+        if self.peers.len() < self.peers_wanted {
+            self.seek_peers(now);
+        }
+        for _ in 0..PROVIDES_PER_CARE {
+            let Some(root) = self.provides.pop_first() else { break };
+            let key = kad::RecordKey::new(&root.multihash());
+            if let Err(error) = self.swarm.behaviour_mut().kad.start_providing(key) {
+                tracing::debug!(%root, %error, "a root is not announced");
+            }
+        }
+        let gone = self.network.view().expire(crate::clock::tick());
+        for node in gone {
+            tracing::info!(peer = node.short(), "node is not heard any more");
+        }
+    }
+
+    /// Calls a few nodes: of the view, or known from before when the view is empty.
+    fn seek_peers(&mut self, now: Instant) {
+        let me = self.network.me;
+        let from_view: Vec<NodeId> = self.network.view().iter().map(|(node, _)| *node).collect();
+        let from_before = self.known.iter().map(|(node, _)| *node);
+        let rested = |node: &NodeId| self.tried.get(node).is_none_or(|at| now.duration_since(*at) > RETRY_MAX / 4);
+        let candidates: Vec<(NodeId, PeerId)> = from_view
+            .into_iter()
+            .chain(from_before)
+            .filter(|node| *node != me && rested(node))
+            .filter_map(|node| Some((node, node.peer_id()?)))
+            .filter(|(_, peer)| !self.peers.contains_key(peer))
+            .take(2)
+            .collect();
+        for (node, peer) in candidates {
+            self.call(node, peer);
+        }
+        if self.tried.len() > 4096 {
+            self.tried.retain(|_, at| now.duration_since(*at) < RETRY_MAX);
+        }
+    }
+
+    async fn event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => self.gossip(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Kad(event)) => self.kad(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.identify(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.ping(event),
+            SwarmEvent::ConnectionEstablished { peer_id, endpoint, num_established, .. } => {
+                self.established(peer_id, &endpoint, num_established.get()).await;
+            }
+            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => self.closed(peer_id).await,
+            SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => self.not_reached(peer_id, &error),
+            SwarmEvent::NewListenAddr { address, .. } => tracing::info!(%address, "listening"),
+            _ => {}
+        }
+    }
+
+    fn gossip(&mut self, event: gossipsub::Event) {
+        if let gossipsub::Event::Subscribed { .. } = event {
+            // Somebody new listens.
+            let _ = self.events.try_send(driver::Event::AddressesChanged);
+        }
+        if let gossipsub::Event::Message { propagation_source, message_id, message } = event {
+            let heard = gossip::Heard { id: message_id.clone(), from: propagation_source, data: message.data };
+            if self.heard.try_send(heard).is_err() {
+                let ignore = gossipsub::MessageAcceptance::Ignore;
+                self.swarm.behaviour_mut().gossip.report_message_validation_result(&message_id, &propagation_source, ignore);
+            }
+        }
+    }
+
+    fn kad(&mut self, event: kad::Event) {
+        match event {
+            kad::Event::OutboundQueryProgressed { id, result: kad::QueryResult::GetProviders(result), step, .. } => {
+                let Some((found, _)) = self.look_ups.get_mut(&id) else { return };
+                if let Ok(kad::GetProvidersOk::FoundProviders { providers, .. }) = result {
+                    found.extend(providers.iter().filter_map(NodeId::from_peer_id));
+                }
+                let enough = found.len() >= PROVIDERS_MAX || found.iter().any(|node| *node != self.network.me);
+                // Waiting for the rest of the network to say "nor do I" would only take time.
+                if step.last || enough {
+                    if let Some((found, answer)) = self.look_ups.remove(&id) {
+                        let _ = answer.send(found);
+                    }
+                    if let Some(mut query) = self.swarm.behaviour_mut().kad.query_mut(&id) {
+                        query.finish();
+                    }
+                }
+            }
+            kad::Event::InboundRequest { request: kad::InboundRequest::AddProvider { record: Some(record) } } => {
+                use kad::store::RecordStore as _;
+                if let Err(error) = self.swarm.behaviour_mut().kad.store_mut().add_provider(record) {
+                    tracing::debug!(%error, "a provider record is not kept");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn identify(&mut self, event: identify::Event) {
+        let (identify::Event::Received { peer_id, info, .. } | identify::Event::Pushed { peer_id, info, .. }) = event else {
+            return;
+        };
+        if let Some(peer) = self.peers.get_mut(&peer_id) {
+            peer.agent = info.agent_version.chars().filter(|c| !c.is_control()).take(64).collect();
+        }
+        if info.protocols.iter().any(|protocol| protocol.as_ref() == self.kad_name) {
+            for address in info.listen_addrs.into_iter().take(8) {
+                self.swarm.behaviour_mut().kad.add_address(&peer_id, address);
+            }
+        }
+        // The peer sees us at an address of ours: then whoever sees the same network can call us there.
+        if let Some(ip) = ip_of(&info.observed_addr) {
+            let ours: Vec<Multiaddr> = self.swarm.listeners().filter(|a| ip_of(a) == Some(ip)).cloned().collect();
+            for address in ours {
+                self.confirm(address);
+            }
+        }
+    }
+
+    fn confirm(&mut self, address: Multiaddr) {
+        if !self.swarm.external_addresses().any(|known| *known == address) {
+            tracing::debug!(%address, "address confirmed");
+            self.swarm.add_external_address(address);
+            let _ = self.events.try_send(driver::Event::AddressesChanged);
+        }
+    }
+
+    fn ping(&mut self, event: ping::Event) {
+        let Ok(rtt) = event.result else { return };
+        if let Some(peer) = self.peers.get_mut(&event.peer) {
+            peer.rtt = Some(rtt);
+            let span = Span(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX));
+            self.network.view().measured(peer.node, span);
+        }
+    }
+
+    async fn established(&mut self, peer: PeerId, endpoint: &ConnectedPoint, count: u32) {
+        let Some(node) = NodeId::from_peer_id(&peer) else {
+            // Only Ed25519 keys sign adverts and results here.
+            let _ = self.swarm.disconnect_peer_id(peer);
+            return;
+        };
+        let address = endpoint.get_remote_address().clone();
+        if let ConnectedPoint::Listener { local_addr, .. } = endpoint {
+            // Somebody came in by this address: it works.
+            self.confirm(local_addr.clone());
+        }
+        if count > 1 {
+            return;
+        }
+        tracing::debug!(peer = node.short(), %address, "connected");
+        if endpoint.is_dialer() {
+            let plain: Multiaddr = address.iter().filter(|p| !matches!(p, Protocol::P2p(_))).collect();
+            self.swarm.behaviour_mut().kad.add_address(&peer, plain.clone());
+            if let Err(error) = self.store.remember_peer(&node, &plain) {
+                tracing::warn!(%error, "cannot remember a peer");
+            }
+        }
+        for anchor in self.anchors.iter_mut().filter(|anchor| anchor.address == address || anchor.peer == Some(peer)) {
+            anchor.peer = Some(peer);
+            anchor.warned = false;
+        }
+        let info = PeerInfo { node, address, outgoing: endpoint.is_dialer(), rtt: None, agent: String::new() };
+        self.peers.insert(peer, info);
+        self.network.view().connected(node);
+        self.answer_connect(&node, Ok(()));
+        if self.peers.len() == 1 {
+            let _ = self.swarm.behaviour_mut().kad.bootstrap();
+        }
+        let _ = self.connected.try_send(node);
+        let _ = self.events.send(driver::Event::PeerUp(node)).await;
+    }
+
+    async fn closed(&mut self, peer: PeerId) {
+        let Some(info) = self.peers.remove(&peer) else { return };
+        tracing::debug!(peer = info.node.short(), "disconnected");
+        self.network.view().disconnected(&info.node);
+        let _ = self.events.send(driver::Event::PeerDown(info.node)).await;
+    }
+
+    fn not_reached(&mut self, peer: Option<PeerId>, error: &libp2p::swarm::DialError) {
+        if let Some(node) = peer.as_ref().and_then(NodeId::from_peer_id) {
+            self.answer_connect(&node, Err("it cannot be reached"));
+        }
+        let text = error.to_string();
+        let anchor = self.anchors.iter_mut().find(|anchor| {
+            anchor.peer.is_some() && anchor.peer == peer || text.contains(&anchor.address.to_string())
+        });
+        let Some(anchor) = anchor else { return };
+        if matches!(error, libp2p::swarm::DialError::LocalPeerId { .. }) {
+            tracing::warn!(address = %anchor.address, "a bootstrap address is this node's own (is its key on two machines?)");
+        } else if !std::mem::replace(&mut anchor.warned, true) {
+            let reason = reason(error);
+            tracing::warn!(address = %anchor.address, reason, "a bootstrap peer cannot be reached; it is tried again");
+        }
+    }
+}
+
+/// The cause of a failed call, in words.
+fn reason(error: &libp2p::swarm::DialError) -> String {
+    use libp2p::swarm::DialError;
+    match error {
+        DialError::WrongPeerId { obtained, .. } => format!("another peer answers there: {obtained}"),
+        DialError::Transport(errors) => errors.first().map_or_else(
+            || "no address".to_owned(),
+            |(_, error)| match error {
+                libp2p::TransportError::Other(error) => deepest(error),
+                libp2p::TransportError::MultiaddrNotSupported(_) => "this kind of address is not offered".to_owned(),
+            },
+        ),
+        other => other.to_string(),
+    }
+}

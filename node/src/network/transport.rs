@@ -1,0 +1,87 @@
+//! TCP with DNS, Noise and Yamux; behind the swarm's key where there is one.
+
+use std::time::Duration;
+
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::{Boxed, MemoryTransport};
+use libp2p::core::upgrade::Version;
+use libp2p::futures::{AsyncRead, AsyncWrite};
+use libp2p::identity::Keypair;
+use libp2p::multiaddr::Protocol;
+use libp2p::pnet::{PnetConfig, PreSharedKey};
+use libp2p::{Multiaddr, PeerId, Transport, dns, noise, tcp, yamux};
+
+use super::behaviour::SetupError;
+use crate::config::Config;
+
+/// From the first byte to a multiplexed connection: also what ends a peer that says nothing.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Streams of one connection.
+const STREAMS_MAX: usize = 256;
+
+/// The transport of these settings.
+///
+/// # Errors
+/// If an address needs one that this node does not have, or would go around the swarm's key.
+pub(super) fn build(config: &Config, keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, SetupError> {
+    let forced = std::env::var("LIBP2P_FORCE_PNET").is_ok_and(|value| value == "1");
+    if forced && config.swarm_key.is_none() {
+        return Err(SetupError("LIBP2P_FORCE_PNET=1 is set, but there is no swarm key".into()));
+    }
+    for address in config.listen.iter().chain(&config.bootstrap) {
+        check(address, config.swarm_key.is_some())?;
+    }
+    let failed = |error: std::io::Error| SetupError(format!("cannot read the DNS settings: {error}"));
+    let memory = config.listen.iter().any(|address| matches!(address.iter().next(), Some(Protocol::Memory(_))));
+    if memory {
+        return guard(MemoryTransport::new(), config.swarm_key, keypair);
+    }
+    let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true));
+    guard(dns::tokio::Transport::system(tcp).map_err(failed)?, config.swarm_key, keypair)
+}
+
+/// Fails closed: with a key there is TCP (or memory) and nothing else, because the key cannot guard anything else.
+fn check(address: &Multiaddr, keyed: bool) -> Result<(), SetupError> {
+    for protocol in address {
+        let other = match protocol {
+            Protocol::Quic | Protocol::QuicV1 | Protocol::Udp(_) => "QUIC",
+            Protocol::Ws(_) | Protocol::Wss(_) => "WebSocket",
+            _ => continue,
+        };
+        let message = if keyed {
+            format!("{address}: a swarm key guards TCP only, {other} would go around it")
+        } else {
+            format!("{address}: {other} is not offered yet; use an address with /tcp/")
+        };
+        return Err(SetupError(message));
+    }
+    Ok(())
+}
+
+fn guard<T>(transport: T, key: Option<PreSharedKey>, keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, SetupError>
+where
+    T: Transport + Send + Unpin + 'static,
+    T::Output: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    T::Error: Send + Sync + 'static,
+    T::Dial: Send + 'static,
+    T::ListenerUpgrade: Send + 'static,
+{
+    match key {
+        Some(key) => secure(transport.and_then(move |socket, _| PnetConfig::new(key).handshake(socket)), keypair),
+        None => secure(transport, keypair),
+    }
+}
+
+fn secure<T>(transport: T, keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, SetupError>
+where
+    T: Transport + Send + Unpin + 'static,
+    T::Output: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    T::Error: Send + Sync + 'static,
+    T::Dial: Send + 'static,
+    T::ListenerUpgrade: Send + 'static,
+{
+    let mut muxer = yamux::Config::default();
+    muxer.set_max_num_streams(STREAMS_MAX);
+    let noise = noise::Config::new(keypair).map_err(|error| SetupError(error.to_string()))?;
+    Ok(transport.upgrade(Version::V1Lazy).authenticate(noise).multiplex(muxer).timeout(UPGRADE_TIMEOUT).boxed())
+}

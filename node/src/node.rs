@@ -1,0 +1,267 @@
+//! Wiring: constructs the parts, starts them, stops them in reverse.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bacnode_protocol::compute;
+use bacnode_protocol::time::Span;
+use bacnode_protocol::wire::signed::Signer;
+use bacnode_protocol::wire::task::{Engine, Engines};
+use libp2p::Multiaddr;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::Api;
+use crate::config::{Config, Role};
+use crate::content::{Content, ContentError};
+use crate::driver::{Announcer, Driver, EVENTS_MAX, Event};
+use crate::engine::{Report, Runner, wasm};
+use crate::identity::{Identity, KeyError};
+use crate::network::{self, DagFetcher, Handlers, Links, Network};
+use crate::store::{Store, StoreError};
+
+/// Awards that may wait at one node.
+const QUEUE_MAX: usize = 256;
+/// Workers kept warm.
+const WARM_WORKERS: usize = 2;
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// Its data folder.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its content.
+    #[error(transparent)]
+    Content(#[from] ContentError),
+    /// Its network.
+    #[error("{0}")]
+    Network(String),
+    /// Its API.
+    #[error("cannot listen for the API on {address}: {source}")]
+    Api {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Something else of the system's.
+    #[error("{what}: {source}")]
+    System {
+        /// What was done.
+        what: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+/// A node that runs.
+#[derive(Debug)]
+pub struct Node {
+    network: Network,
+    content: Content,
+    listening: Vec<Multiaddr>,
+    api: Option<SocketAddr>,
+    network_name: String,
+    events: mpsc::Sender<Event>,
+    wasm: Option<wasm::Engine>,
+    stop: CancellationToken,
+    api_stop: CancellationToken,
+    api_task: Option<tokio::task::JoinHandle<()>>,
+    driver_task: Option<tokio::task::JoinHandle<()>>,
+    swarm_task: tokio::task::JoinHandle<()>,
+}
+
+impl Node {
+    /// Starts a node with these settings.
+    ///
+    /// # Errors
+    /// If the data folder, the key, the network or the API cannot be had.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let folder = |source| StoreError::Folder { path: config.data_dir.clone(), source };
+        std::fs::create_dir_all(&config.data_dir).map_err(folder)?;
+        let store = Store::open(&config.data_dir)?;
+        let identity = Identity::load_or_create(&config.data_dir.join("node.key"))?;
+        let epoch = store.next_epoch()?;
+        let signer = Signer::new(identity.signing.clone(), config.network_id());
+        let content = Content::open(store.clone(), &config.data_dir, config.content_max)?;
+        let (events, receiver) = mpsc::channel(EVENTS_MAX);
+        let stop = CancellationToken::new();
+        let handlers = Handlers { content: Some(content.clone()), events: events.clone() };
+        let started = network::start(&config, &identity, &store, handlers, stop.clone()).await;
+        let mut started = started.map_err(|error| StartError::Network(error.to_string()))?;
+        let network = started.network.clone();
+        let mut node = Self {
+            network: network.clone(),
+            content: content.clone(),
+            listening: std::mem::take(&mut started.listening),
+            api: None,
+            network_name: config.network.clone(),
+            events: events.clone(),
+            wasm: None,
+            stop,
+            api_stop: CancellationToken::new(),
+            api_task: None,
+            driver_task: None,
+            swarm_task: tokio::spawn(async {}),
+        };
+        let fetcher = Arc::new(DagFetcher { network: network.clone(), content: content.clone() });
+        let wasm = wasm_engine(&config, &store)?;
+        let (reports, engine_reports) = mpsc::channel::<Report>(1024);
+        let runner = Runner::new(
+            content.clone(),
+            Arc::clone(&fetcher) as _,
+            wasm.clone(),
+            config.limits,
+            config.allow_local.clone(),
+            reports,
+        );
+        let runner = runner.map_err(|source| StartError::System { what: "cannot make the folder of runs", source })?;
+        started.serve_logs(runner.clone());
+        let engines = if config.compute && config.role == Role::Full { Engines::of(&[Engine::Wasm]) } else { Engines::default() };
+        if engines.has(Engine::Wasm) {
+            wasm.warm_up().await;
+        }
+        node.wasm = Some(wasm);
+        forward(engine_reports, events.clone());
+        listen_to_content(&content, &events)?;
+        let announcer = Announcer::new(
+            signer.clone(),
+            epoch,
+            config.gossip,
+            config.name.clone(),
+            labels(&config),
+            engines,
+            config.total,
+        );
+        let driver = Driver {
+            store: store.clone(),
+            content: content.clone(),
+            network: network.clone(),
+            links: Links::new(network.clone()),
+            fetcher: Arc::clone(&fetcher) as _,
+            runner: runner.clone(),
+            events: events.clone(),
+            announcer,
+        };
+        let running = driver.start(&signer, epoch, machine(&config, engines), store.records()?);
+        node.driver_task = Some(tokio::spawn(running.run(receiver)));
+        for pin in content.pins()? {
+            network.provide(pin.root);
+        }
+        if let Some(address) = config.api {
+            let listener = tokio::net::TcpListener::bind(address).await;
+            let listener = listener.map_err(|source| StartError::Api { address, source })?;
+            node.api = listener.local_addr().ok();
+            let api = Api { store, content, network, events, fetcher, runner, config: Arc::new(config) };
+            node.api_task = Some(tokio::spawn(crate::api::serve(listener, api, node.api_stop.clone())));
+        }
+        node.swarm_task = started.task;
+        Ok(node)
+    }
+
+    /// A handle on its network.
+    #[must_use]
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Its content.
+    #[must_use]
+    pub fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// Where its API listens.
+    #[must_use]
+    pub fn api(&self) -> Option<SocketAddr> {
+        self.api
+    }
+
+    /// Where peers connect.
+    #[must_use]
+    pub fn listening(&self) -> &[Multiaddr] {
+        &self.listening
+    }
+
+    /// Who it is and where, for others to join.
+    pub async fn identity(&self) -> bacnode_protocol::api::NodeIdentity {
+        crate::api::identity(&self.network, &self.network_name, self.api).await
+    }
+
+    /// Brings content here over the network, pinned for the user.
+    ///
+    /// # Errors
+    /// If nobody has it, in words.
+    pub async fn fetch(&self, root: bacnode_protocol::content::Cid) -> Result<u64, String> {
+        use crate::network::Fetcher as _;
+        let fetcher = DagFetcher { network: self.network.clone(), content: self.content.clone() };
+        fetcher.fetch(root, Vec::new(), u64::MAX, "user".into()).await
+    }
+
+    /// Takes leave of the network and ends everything.
+    pub async fn stop(mut self) {
+        self.api_stop.cancel();
+        if let Some(task) = self.api_task.take() {
+            let _ = tokio::time::timeout(std::time::Duration::from_secs(2), task).await;
+        }
+        let (left, leaving) = oneshot::channel();
+        if self.events.send(Event::Leave(left)).await.is_ok() {
+            let _ = tokio::time::timeout(std::time::Duration::from_secs(5), leaving).await;
+        }
+        if let Some(wasm) = &self.wasm {
+            wasm.shut_down().await;
+        }
+        self.stop.cancel();
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), &mut self.swarm_task).await;
+    }
+}
+
+fn wasm_engine(config: &Config, store: &Store) -> Result<wasm::Engine, StartError> {
+    let program = match &config.worker {
+        Some(program) => program.clone(),
+        None => std::env::current_exe()
+            .map_err(|source| StartError::System { what: "cannot find this program to start workers with", source })?,
+    };
+    Ok(wasm::Engine::new(program, config.data_dir.join("cache").join("wasm"), store.secret()?, WARM_WORKERS))
+}
+
+fn machine(config: &Config, engines: Engines) -> compute::Config {
+    compute::Config {
+        engines,
+        total: config.total,
+        queue_max: QUEUE_MAX,
+        per_owner_max: QUEUE_MAX,
+        local_paths: config.allow_local.iter().map(|(path, rw)| (path.to_string_lossy().into_owned(), *rw)).collect(),
+        orphan_max: Span::secs(24 * 3600),
+        timeout_max: Span::secs(config.limits.timeout_s),
+    }
+}
+
+/// The operator's labels, and what the node finds out itself.
+fn labels(config: &Config) -> Vec<(String, String)> {
+    let own = [("Architecture", crate::api::go_arch()), ("Operating-System", std::env::consts::OS)];
+    let own = own.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
+    own.chain(config.labels.iter().cloned()).collect()
+}
+
+fn forward(mut reports: mpsc::Receiver<Report>, events: mpsc::Sender<Event>) {
+    tokio::spawn(async move {
+        while let Some(report) = reports.recv().await {
+            if events.send(Event::Report(report)).await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// The compute machine bids better when it knows what lies here; one that misses a change only bids worse.
+fn listen_to_content(content: &Content, events: &mpsc::Sender<Event>) -> Result<(), ContentError> {
+    let events = events.clone();
+    content.listen(Box::new(move |root, size| {
+        let _ = events.try_send(Event::Holding(root, size));
+    }))
+}

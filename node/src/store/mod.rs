@@ -1,0 +1,217 @@
+//! One RocksDB in the data folder: what the machines remember, what content is held, whom we knew.
+//!
+//! Every step of a machine is one write batch, appended to the log without waiting for the disk; [`Log`] syncs in the
+//! background and says how far it is. `kill -9` therefore loses nothing, and a power cut at most a suffix of steps that
+//! nobody was told to rely on.
+
+mod jobs;
+mod log;
+mod meta;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rocksdb::{BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, Options, WriteBatch};
+
+pub use self::jobs::Page;
+pub use self::log::Log;
+
+/// The schema that this program writes.
+const SCHEMA: u64 = 1;
+
+/// The column families.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Column {
+    /// Job id → `JobRecord`.
+    Jobs,
+    /// Job id → `JobStateRecord`.
+    JobState,
+    /// Creation time ‖ job id → nothing: the order of lists.
+    JobsByTime,
+    /// Job id → nothing, while the job has not ended: what a restart replays.
+    OpenJobs,
+    /// Job id ‖ execution id → `ExecutionRecord`.
+    Executions,
+    /// Job id ‖ sequence → `JobEvent`.
+    Events,
+    /// Execution id → `HeldRecord`.
+    Held,
+    /// CID → where the block's bytes are.
+    Blocks,
+    /// CID of a whole file → the file that holds its bytes.
+    Files,
+    /// Root CID ‖ reason → size, time.
+    Pins,
+    /// Name → value.
+    Meta,
+    /// Node → how to reach it.
+    Peers,
+}
+
+impl Column {
+    const ALL: [Self; 12] = [
+        Self::Jobs,
+        Self::JobState,
+        Self::JobsByTime,
+        Self::OpenJobs,
+        Self::Executions,
+        Self::Events,
+        Self::Held,
+        Self::Blocks,
+        Self::Files,
+        Self::Pins,
+        Self::Meta,
+        Self::Peers,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Jobs => "jobs",
+            Self::JobState => "job_state",
+            Self::JobsByTime => "jobs_by_time",
+            Self::OpenJobs => "open_jobs",
+            Self::Executions => "executions",
+            Self::Events => "events",
+            Self::Held => "held",
+            Self::Blocks => "blocks",
+            Self::Files => "files",
+            Self::Pins => "pins",
+            Self::Meta => "meta",
+            Self::Peers => "peers",
+        }
+    }
+}
+
+/// A data folder that cannot be opened, or a disk that does not do as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process has it.
+    #[error("the data folder {} is in use by another process", .0.display())]
+    Locked(PathBuf),
+    /// A newer program wrote it.
+    #[error("the data folder was written by a newer version (schema {found}, this one knows {SCHEMA})")]
+    Newer {
+        /// The schema found.
+        found: u64,
+    },
+    /// The folder itself.
+    #[error("cannot use the data folder {}: {source}", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The database.
+    #[error("the database failed: {0}")]
+    Database(#[from] rocksdb::Error),
+    /// A value that this program cannot read.
+    #[error("a record in the database is damaged ({0})")]
+    Damaged(&'static str),
+}
+
+/// The database. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    db: Arc<DB>,
+    log: Log,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Store({})", self.db.path().display())
+    }
+}
+
+impl Store {
+    /// Opens the database below `data_dir`, making it where there is none.
+    ///
+    /// # Errors
+    /// If another process has it, a newer program wrote it, or the disk fails.
+    pub fn open(data_dir: &Path) -> Result<Self, StoreError> {
+        let path = data_dir.join("db");
+        let folder = |source| StoreError::Folder { path: data_dir.to_owned(), source };
+        std::fs::create_dir_all(&path).map_err(folder)?;
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        // A peer should be small: little memory, few files, few threads.
+        options.set_db_write_buffer_size(16 << 20);
+        options.set_max_total_wal_size(64 << 20);
+        options.set_max_open_files(128);
+        options.set_keep_log_file_num(2);
+        options.set_max_background_jobs(2);
+        options.set_max_log_file_size(1 << 20);
+        options.set_wal_recovery_mode(rocksdb::DBRecoveryMode::PointInTime);
+        let cache = Cache::new_lru_cache(4 << 20);
+        let families = Column::ALL.iter().map(|column| {
+            let mut family = Options::default();
+            let mut table = BlockBasedOptions::default();
+            table.set_block_cache(&cache);
+            table.set_cache_index_and_filter_blocks(true);
+            table.set_bloom_filter(10.0, false);
+            family.set_block_based_table_factory(&table);
+            family.set_write_buffer_size(if *column == Column::Blocks { 8 << 20 } else { 2 << 20 });
+            ColumnFamilyDescriptor::new(column.name(), family)
+        });
+        let db = DB::open_cf_descriptors(&options, &path, families).map_err(|error| {
+            let text = error.to_string();
+            if text.contains("LOCK") || text.contains("lock") {
+                StoreError::Locked(data_dir.to_owned())
+            } else if text.contains("Column families not opened") {
+                StoreError::Newer { found: SCHEMA + 1 }
+            } else {
+                StoreError::Database(error)
+            }
+        })?;
+        let db = Arc::new(db);
+        let store = Self { log: Log::start(Arc::clone(&db)), db };
+        store.check_schema()?;
+        Ok(store)
+    }
+
+    fn check_schema(&self) -> Result<(), StoreError> {
+        match self.counter("schema")? {
+            0 => self.set_counter("schema", SCHEMA),
+            SCHEMA => Ok(()),
+            found => Err(StoreError::Newer { found }),
+        }
+    }
+
+    /// The log that says what is on disk.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    pub(crate) fn family(&self, column: Column) -> &ColumnFamily {
+        self.db.cf_handle(column.name()).expect("every column is opened with the database")
+    }
+
+    pub(crate) fn get(&self, column: Column, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.db.get_cf(self.family(column), key)?)
+    }
+
+    pub(crate) fn put_in(&self, batch: &mut WriteBatch, column: Column, key: &[u8], value: &[u8]) {
+        batch.put_cf(self.family(column), key, value);
+    }
+
+    pub(crate) fn delete_in(&self, batch: &mut WriteBatch, column: Column, key: &[u8]) {
+        batch.delete_cf(self.family(column), key);
+    }
+
+    /// Every (key, value) whose key starts with `prefix`, in order.
+    pub(crate) fn scan(&self, column: Column, prefix: &[u8]) -> impl Iterator<Item = Result<(Box<[u8]>, Box<[u8]>), StoreError>> {
+        let start = rocksdb::IteratorMode::From(prefix, rocksdb::Direction::Forward);
+        let prefix = prefix.to_vec();
+        self.db
+            .iterator_cf(self.family(column), start)
+            .map(|item| item.map_err(StoreError::from))
+            .take_while(move |item| item.as_ref().is_ok_and(|(key, _)| key.starts_with(&prefix)) || item.is_err())
+    }
+
+    /// The database itself, for iterators that run backwards.
+    pub(crate) fn db(&self) -> &DB {
+        &self.db
+    }
+}
