@@ -1,1 +1,148 @@
-fn main(){}
+//! `bacnode-bootstrap`: a peer that others join through. It keeps the DHT and the gossip going and never runs a job.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use bacnode_bootstrap::network::NetworkFile;
+use bacnode_node::config::{Config, Role};
+use bacnode_node::{Node, identity};
+use clap::{Parser, Subcommand};
+use tokio::io::AsyncReadExt as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// A peer through which others join a bacnode network. It never runs jobs.
+#[derive(Debug, Parser)]
+#[command(name = "bacnode-bootstrap", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve a network
+    Serve(Serve),
+}
+
+#[derive(Debug, clap::Args)]
+struct Serve {
+    /// Where the key and the known peers lie
+    #[arg(long, env = "BACNODE_DATA_DIR", value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Where peers connect (multiaddr)
+    #[arg(long, env = "BACNODE_LISTEN", value_name = "MULTIADDR", default_value = "/ip4/0.0.0.0/tcp/1235", value_delimiter = ',')]
+    listen: Vec<String>,
+    /// The network: a name, or a network file
+    #[arg(long, env = "BACNODE_NETWORK", value_name = "NAME|FILE", default_value = "local")]
+    network: String,
+    /// A swarm key (IPFS format): only its holders get in
+    #[arg(long, env = "BACNODE_SWARM_KEY", value_name = "FILE")]
+    swarm_key: Option<PathBuf>,
+    /// Another bootstrap peer of the same network
+    #[arg(long, env = "BACNODE_BOOTSTRAP", value_name = "MULTIADDR", value_delimiter = ',')]
+    bootstrap: Vec<String>,
+    /// A label for people
+    #[arg(long, env = "BACNODE_NAME", value_name = "NAME", default_value = "bootstrap")]
+    name: String,
+    /// Write who and where this peer is when it can be joined
+    #[arg(long, env = "BACNODE_READY_FILE", value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+    /// End when stdin does: for whoever starts peers as children
+    #[arg(long, hide = true)]
+    until_eof: bool,
+}
+
+/// What the user is told, and the exit code: 2 for wrong settings, 1 for the rest.
+struct Failure(u8, String);
+
+fn main() -> ExitCode {
+    let Command::Serve(args) = Cli::parse().command;
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&Failure(1, format!("cannot start: {error}"))),
+    };
+    let served = runtime.block_on(serve(args));
+    runtime.shutdown_background();
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => fail(&failure),
+    }
+}
+
+fn fail(failure: &Failure) -> ExitCode {
+    say(&format!("error: {}", failure.1));
+    ExitCode::from(failure.0)
+}
+
+fn say(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+async fn serve(args: Serve) -> Result<(), Failure> {
+    log_to_stderr();
+    let config = settings(&args)?;
+    let node = Node::start(config).await.map_err(|error| Failure(1, error.to_string()))?;
+    let identity = node.identity().await;
+    say(&format!("bootstrap peer of the network `{}`", identity.network));
+    for address in &identity.addresses {
+        say(&format!("join with    bacnode serve --network {} --bootstrap {address}", identity.network));
+    }
+    if let Some(path) = &args.ready_file {
+        let text = serde_json::to_string_pretty(&identity).unwrap_or_default();
+        let aside = path.with_extension("part");
+        let written = std::fs::write(&aside, text).and_then(|()| std::fs::rename(&aside, path));
+        written.map_err(|error| Failure(1, format!("cannot write the ready file {}: {error}", path.display())))?;
+    }
+    until_told(args.until_eof).await.map_err(|error| Failure(1, format!("cannot wait for signals: {error}")))?;
+    node.stop().await;
+    Ok(())
+}
+
+fn settings(args: &Serve) -> Result<Config, Failure> {
+    let address = |text: &String| {
+        text.parse().map_err(|_| Failure(2, format!("`{text}` is not a multiaddr (like /ip4/192.0.2.7/tcp/1235)")))
+    };
+    let mut config = Config::new(args.data_dir.clone());
+    config.role = Role::Bootstrap;
+    config.api = None;
+    config.compute = false;
+    config.name.clone_from(&args.name);
+    config.listen = args.listen.iter().map(address).collect::<Result<_, _>>()?;
+    config.bootstrap = args.bootstrap.iter().map(address).collect::<Result<_, _>>()?;
+    let file = NetworkFile::find(&args.network).map_err(|error| Failure(2, error.to_string()))?;
+    config.network = file.map_or_else(|| args.network.clone(), |file| file.name);
+    if let Some(path) = &args.swarm_key {
+        config.swarm_key = Some(identity::load_swarm_key(path).map_err(|error| Failure(2, error.to_string()))?);
+    }
+    Ok(config)
+}
+
+async fn until_told(until_eof: bool) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let eof = async {
+        if until_eof {
+            let mut rest = [0; 64];
+            let mut stdin = tokio::io::stdin();
+            while stdin.read(&mut rest).await.is_ok_and(|read| read > 0) {}
+        } else {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = eof => {}
+    }
+    Ok(())
+}
+
+fn log_to_stderr() {
+    use tracing_subscriber::filter::{LevelFilter, Targets};
+    use tracing_subscriber::layer::SubscriberExt as _;
+    use tracing_subscriber::util::SubscriberInitExt as _;
+    let filter = Targets::new().with_default(LevelFilter::ERROR).with_target("bacnode_node", LevelFilter::INFO);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(false);
+    tracing_subscriber::registry().with(filter).with(layer).init();
+}

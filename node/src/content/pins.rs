@@ -10,9 +10,6 @@ use super::blocks::Place;
 use super::{Content, ContentError};
 use crate::store::Column;
 
-/// Why users keep content.
-pub const USER: &str = "user";
-
 /// A pinned root.
 #[derive(Debug, Clone)]
 pub struct Pin {

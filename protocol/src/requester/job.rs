@@ -63,7 +63,6 @@ pub(super) struct Round {
     pub(super) ask: FencingToken,
     pub(super) asked: BTreeSet<NodeId>,
     pub(super) bids: BTreeMap<NodeId, Bid>,
-    pub(super) want: u32,
 }
 
 /// An attempt.

@@ -65,7 +65,7 @@ impl State {
         }
         let nodes = u32::try_from(asked.len()).unwrap_or(u32::MAX);
         job.tell(now.unix, view, None, None, What::Asked { nodes, slots: want }, out);
-        job.round = Some(Round { ask: token, asked: asked.into_iter().collect(), bids: BTreeMap::new(), want });
+        job.round = Some(Round { ask: token, asked: asked.into_iter().collect(), bids: BTreeMap::new() });
         self.asks.insert(token, id);
         self.timers.set(Timer::Round(id), now.tick + ASK_TIMEOUT);
     }

@@ -1,0 +1,360 @@
+//! What can be typed. Nothing is done here.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A peer-to-peer compute network: run jobs where the data is.
+#[derive(Debug, Parser)]
+#[command(name = "bacnode", version, about, max_term_width = 100, after_help = "\
+Examples:
+  bacnode demo                                    watch a small network of real peers work
+  bacnode serve --mdns                            make this machine a peer
+  bacnode submit job.yaml                         run a job, wait for its end
+  bacnode job describe JOB                        read its story
+  bacnode job get JOB -o results                  fetch what it produced
+
+Exit codes: 0 done, 1 the job failed, 2 wrong usage or spec, 3 the node cannot be reached, 4 not found, 5 --wait-timeout passed")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) global: Global,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// The node to speak to: URL or HOST:PORT
+    #[arg(long, global = true, env = "BACNODE_API", default_value = "127.0.0.1:1234", value_name = "ADDRESS", help_heading = "Global")]
+    pub(crate) api: String,
+    /// How to print what is read
+    #[arg(long, global = true, env = "BACNODE_OUTPUT", value_enum, default_value_t = Format::Table, help_heading = "Global")]
+    pub(crate) output: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Json,
+    Yaml,
+    Csv,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make this machine a peer
+    Serve(Box<Serve>),
+    /// Run a job from a YAML or JSON file (`-` reads stdin)
+    Submit(Submit),
+    /// Run a WebAssembly module
+    Wasm {
+        #[command(subcommand)]
+        command: Wasm,
+    },
+    /// Look at jobs, fetch their results, stop them
+    Job {
+        #[command(subcommand)]
+        command: Job,
+    },
+    /// Look at nodes
+    Node {
+        #[command(subcommand)]
+        command: Node,
+    },
+    /// Who is connected
+    Peers,
+    /// Add and fetch content
+    Content {
+        #[command(subcommand)]
+        command: Content,
+    },
+    /// Start a bootstrap peer and some nodes on this machine, run real jobs, kill a node
+    Demo(Demo),
+    /// Show the settings and where they come from
+    Config {
+        #[command(subcommand)]
+        command: Config,
+    },
+    /// Show the version of this program and of the node
+    Version,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Serve {
+    /// Where everything lies
+    #[arg(long, env = "BACNODE_DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Where the API listens; loopback only
+    #[arg(long = "api-listen", env = "BACNODE_API_LISTEN", value_name = "ADDRESS:PORT")]
+    pub(crate) api_listen: Option<SocketAddr>,
+    /// Where peers connect (multiaddr); may be repeated
+    #[arg(long, env = "BACNODE_LISTEN", value_name = "MULTIADDR", value_delimiter = ',')]
+    pub(crate) listen: Vec<String>,
+    /// A peer to join through (multiaddr); may be repeated, one is enough
+    #[arg(long, env = "BACNODE_BOOTSTRAP", value_name = "MULTIADDR", value_delimiter = ',')]
+    pub(crate) bootstrap: Vec<String>,
+    /// The network: a name, or a network file
+    #[arg(long, env = "BACNODE_NETWORK", value_name = "NAME|FILE")]
+    pub(crate) network: Option<String>,
+    /// A swarm key (IPFS format): only its holders get in
+    #[arg(long, env = "BACNODE_SWARM_KEY", value_name = "FILE")]
+    pub(crate) swarm_key: Option<PathBuf>,
+    /// A label for people
+    #[arg(long, env = "BACNODE_NAME", value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// A label for jobs; may be repeated
+    #[arg(long, env = "BACNODE_LABEL", value_name = "KEY=VALUE", value_delimiter = ',')]
+    pub(crate) label: Vec<String>,
+    /// A local path that jobs may read, or write with `:rw`; may be repeated
+    #[arg(long, env = "BACNODE_ALLOW_LOCAL", value_name = "PATH[:rw]", value_delimiter = ',')]
+    pub(crate) allow_local: Vec<String>,
+    /// Run no jobs here, only submit them
+    #[arg(long, env = "BACNODE_NO_COMPUTE")]
+    pub(crate) no_compute: bool,
+    /// Cores that jobs may use in all (80 % by default)
+    #[arg(long, env = "BACNODE_CPU", value_name = "N")]
+    pub(crate) cpu: Option<String>,
+    /// Memory that jobs may use in all (80 % by default)
+    #[arg(long, env = "BACNODE_MEMORY", value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
+    /// Disk for content (20 % of what is free by default)
+    #[arg(long, env = "BACNODE_DISK", value_name = "SIZE")]
+    pub(crate) disk: Option<String>,
+    /// Write who and where this node is when it takes jobs
+    #[arg(long, env = "BACNODE_READY_FILE", value_name = "FILE")]
+    pub(crate) ready_file: Option<PathBuf>,
+    /// What is logged
+    #[arg(long, env = "BACNODE_LOG_LEVEL", value_enum)]
+    pub(crate) log_level: Option<LogLevel>,
+    /// How it is logged
+    #[arg(long, env = "BACNODE_LOG_FORMAT", value_enum)]
+    pub(crate) log_format: Option<LogFormat>,
+    /// End when stdin does: for whoever starts nodes as children
+    #[arg(long, hide = true)]
+    pub(crate) until_eof: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+/// How a submitted job is waited for.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Waiting {
+    /// Return when the job is acknowledged
+    #[arg(long, conflicts_with = "follow")]
+    pub(crate) no_wait: bool,
+    /// Wait for the end (the default)
+    #[arg(long, conflicts_with = "no_wait")]
+    pub(crate) wait: bool,
+    /// Wait at most so many seconds, then exit with 5
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) wait_timeout: Option<u64>,
+    /// Print what the program prints while it runs
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Print the job's id and nothing else
+    #[arg(long)]
+    pub(crate) id_only: bool,
+    /// Put the result into this new or empty folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) download: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Submit {
+    /// The job
+    pub(crate) spec: PathBuf,
+    /// A value for `{{.KEY}}` in the spec; may be repeated
+    #[arg(short = 'V', long = "var", value_name = "KEY=VALUE")]
+    pub(crate) vars: Vec<String>,
+    /// Check and show the job, do not submit it
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Wasm {
+    /// Run a module: a file here, or content by its CID
+    Run(WasmRun),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct WasmRun {
+    /// The module
+    pub(crate) module: String,
+    /// Its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) args: Vec<String>,
+    /// An input: FILE:PATH, FOLDER:PATH, ipfs://CID:PATH or local:///HOST/PATH:PATH; may be repeated
+    #[arg(short, long, value_name = "SOURCE:PATH")]
+    pub(crate) input: Vec<String>,
+    /// A folder to keep; may be repeated
+    #[arg(long, value_name = "NAME:PATH")]
+    pub(crate) result: Vec<String>,
+    /// An environment variable; may be repeated
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// The job's name
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// How many times to run it
+    #[arg(long, default_value_t = 1)]
+    pub(crate) count: i64,
+    /// Cores
+    #[arg(long)]
+    pub(crate) cpu: Option<String>,
+    /// Memory
+    #[arg(long)]
+    pub(crate) memory: Option<String>,
+    /// Seconds that one run may take
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) timeout: Option<i64>,
+    /// The function to call
+    #[arg(long, default_value = "_start")]
+    pub(crate) entrypoint: String,
+    /// Seeded chance and a fixed clock: equal inputs give equal results
+    #[arg(long)]
+    pub(crate) deterministic: bool,
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Job {
+    /// List jobs, the latest first
+    List {
+        /// At most so many
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+        /// The oldest first
+        #[arg(long)]
+        reverse: bool,
+    },
+    /// Tell a job's story
+    Describe {
+        /// Id, the start of one, or name
+        job: String,
+    },
+    /// List a job's attempts
+    Executions {
+        /// Id, the start of one, or name
+        job: String,
+    },
+    /// List everything that happened to a job
+    History {
+        /// Id, the start of one, or name
+        job: String,
+    },
+    /// Print what a job's program printed
+    Logs {
+        /// Id, the start of one, or name
+        job: String,
+        /// Until it ends
+        #[arg(long, short)]
+        follow: bool,
+        /// Of this attempt
+        #[arg(long)]
+        execution: Option<String>,
+    },
+    /// Fetch a job's results
+    Get {
+        /// Id, the start of one, or name
+        job: String,
+        /// A new or empty folder
+        #[arg(long = "to", short = 'o', value_name = "DIR")]
+        dir: Option<PathBuf>,
+        /// Into a folder that is not empty, too
+        #[arg(long)]
+        force: bool,
+    },
+    /// Stop a job
+    Stop {
+        /// Id, the start of one, or name
+        job: String,
+        /// Why, for its story
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Check a spec without submitting it
+    Validate {
+        /// The job
+        spec: PathBuf,
+        /// A value for `{{.KEY}}` in the spec; may be repeated
+        #[arg(short = 'V', long = "var", value_name = "KEY=VALUE")]
+        vars: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Node {
+    /// List the nodes that this one knows
+    List,
+    /// Show one node
+    Describe {
+        /// Id, the start of one, or name; this node without
+        node: Option<String>,
+    },
+    /// Show who this node is and where others can reach it
+    Id,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Content {
+    /// Add a file or folder
+    Add {
+        /// What to add
+        path: PathBuf,
+    },
+    /// Fetch content by its CID
+    Get {
+        /// The content
+        cid: String,
+        /// A new file, or a new or empty folder; a file goes to stdout without
+        #[arg(long = "to", short = 'o', value_name = "PATH")]
+        to: Option<PathBuf>,
+        /// Over what is there, too
+        #[arg(long)]
+        force: bool,
+    },
+    /// List what this node keeps, or the entries of a folder
+    Ls {
+        /// The folder
+        cid: Option<String>,
+    },
+    /// Show who has content
+    Providers {
+        /// The content
+        cid: String,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Demo {
+    /// Nodes beside the bootstrap peer
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(3..=16))]
+    pub(crate) nodes: u8,
+    /// Leave the network up and print commands to play with
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Print each setting of `serve`, its value and where it comes from
+    Show(Box<Serve>),
+}

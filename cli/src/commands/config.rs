@@ -1,0 +1,18 @@
+//! `config show`
+
+use clap::ArgMatches;
+
+use crate::args::{Format, Serve};
+use crate::error::Result;
+use crate::output;
+use crate::settings::Settings;
+
+pub(super) fn show(args: &Serve, matches: &ArgMatches, format: Format) -> Result<()> {
+    let settings = Settings::resolve(args, matches)?;
+    let rows: Vec<Vec<String>> = settings
+        .shown
+        .iter()
+        .map(|setting| vec![setting.name.clone(), setting.value.clone(), setting.origin.clone()])
+        .collect();
+    output::rows(format, &settings.shown, &["setting", "value", "origin"], &rows)
+}

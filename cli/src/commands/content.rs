@@ -1,0 +1,100 @@
+//! `content`: add, get, ls, providers.
+
+use std::path::Path;
+
+use bacnode_protocol::api::{Content as Added, Entry, Pin, Provider};
+use bacnode_protocol::job::format_bytes;
+use futures::TryStreamExt as _;
+use reqwest::{Body, Method};
+use tokio_util::io::ReaderStream;
+
+use super::download;
+use crate::args::{Content, Format};
+use crate::client::{Client, segment};
+use crate::error::{Exit, Failure, Result};
+use crate::output;
+
+pub(super) async fn run(client: &Client, format: Format, command: Content) -> Result<()> {
+    match command {
+        Content::Add { path } => {
+            let added = add(client, &path).await?;
+            let row = vec![added.cid.clone(), format_bytes(added.size)];
+            output::rows(format, &added, &["cid", "size"], &[row])
+        }
+        Content::Get { cid, to: Some(to), force } => {
+            if to.is_dir() {
+                download::check_target(&to, force)?;
+            }
+            download::content(client, &cid, &to, force).await
+        }
+        Content::Get { cid, to: None, .. } => to_stdout(client, &cid).await,
+        Content::Ls { cid: None } => pins(client, format).await,
+        Content::Ls { cid: Some(cid) } => {
+            let entries: Vec<Entry> = client.get(&format!("network/content/{}/ls", segment(&cid))).await?;
+            let row = |e: &Entry| vec![e.name.clone(), e.kind.clone(), format_bytes(e.size), e.cid.clone()];
+            output::rows(format, &entries, &["name", "type", "size", "cid"], &entries.iter().map(row).collect::<Vec<_>>())
+        }
+        Content::Providers { cid } => {
+            let providers: Vec<Provider> = client.get(&format!("network/content/{}/providers", segment(&cid))).await?;
+            if providers.is_empty() {
+                return Err(Failure::new(Exit::NotFound, format!("nobody is known to have {cid}")));
+            }
+            let row = |p: &Provider| vec![p.name.clone(), p.peer_id.clone()];
+            output::rows(format, &providers, &["name", "node"], &providers.iter().map(row).collect::<Vec<_>>())
+        }
+    }
+}
+
+async fn pins(client: &Client, format: Format) -> Result<()> {
+    let pins: Vec<Pin> = client.get("network/content").await?;
+    let row = |pin: &Pin| vec![pin.cid.clone(), format_bytes(pin.size), pin.reasons.join(", ")];
+    output::rows(format, &pins, &["cid", "size", "kept for"], &pins.iter().map(row).collect::<Vec<_>>())
+}
+
+/// Adds a file or folder through the node.
+pub(super) async fn add(client: &Client, path: &Path) -> Result<Added> {
+    let meta = std::fs::metadata(path).map_err(|error| {
+        let reason = if error.kind() == std::io::ErrorKind::NotFound { "no such file".into() } else { error.to_string() };
+        Failure::usage(format!("cannot read {}: {reason}", path.display()))
+    })?;
+    let request = client.request(Method::POST, "network/content");
+    let request = if meta.is_dir() {
+        request.header("content-type", "application/x-tar").body(pack(path.to_owned()))
+    } else {
+        let file = tokio::fs::File::open(path).await;
+        let file = file.map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))?;
+        request.body(Body::wrap_stream(ReaderStream::with_capacity(file, 256 << 10)))
+    };
+    client.json(request).await
+}
+
+/// A folder as a tar stream, packed while it is sent. Links are not followed, and not sent.
+fn pack(path: std::path::PathBuf) -> Body {
+    let (reader, writer) = tokio::io::duplex(1 << 20);
+    tokio::task::spawn_blocking(move || {
+        let mut tar = tar::Builder::new(tokio_util::io::SyncIoBridge::new(writer));
+        tar.follow_symlinks(false);
+        tar.mode(tar::HeaderMode::Deterministic);
+        let packed = tar.append_dir_all("", &path).and_then(|()| tar.finish());
+        if let Err(error) = packed {
+            output::note(&format!("warning: {}: {error}", path.display()));
+        }
+    });
+    Body::wrap_stream(ReaderStream::with_capacity(reader, 256 << 10))
+}
+
+async fn to_stdout(client: &Client, cid: &str) -> Result<()> {
+    let response = client.send(client.request(Method::GET, &format!("network/content/{}", segment(cid)))).await?;
+    let folder = response.headers().get("x-content-kind").is_some_and(|kind| kind == "folder");
+    if folder {
+        return Err(Failure::usage(format!("{cid} is a folder")).hint("name a place for it with -o DIR"));
+    }
+    let mut stream = response.bytes_stream();
+    while let Some(piece) = stream.try_next().await.map_err(|error| Failure::failed(format!("the transfer broke off: {error}")))? {
+        if output::raw(&piece).is_err() {
+            // Whoever reads has had enough.
+            return Ok(());
+        }
+    }
+    Ok(())
+}

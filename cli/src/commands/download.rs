@@ -1,0 +1,113 @@
+//! Bringing content from the node into a folder.
+
+use std::io::Read;
+use std::path::Path;
+
+use bacnode_protocol::api::Results;
+use bacnode_protocol::content::unixfs::is_safe_name;
+use futures::TryStreamExt as _;
+use indicatif::{ProgressBar, ProgressStyle};
+use reqwest::Method;
+use tokio_util::io::{StreamReader, SyncIoBridge};
+
+use crate::client::{Client, segment};
+use crate::error::{Exit, Failure, Result};
+use crate::output;
+
+/// Puts a job's results into `dir`: one folder per partition where there are several.
+pub(super) async fn results(client: &Client, job: &str, dir: &Path, force: bool) -> Result<()> {
+    let results: Results = client.get(&format!("orchestrator/jobs/{}/results", segment(job))).await?;
+    let roots: Vec<&str> = results.items.iter().filter_map(|item| item.params.get("CID")?.as_str()).collect();
+    if roots.is_empty() {
+        return Err(Failure::new(Exit::NotFound, format!("the job {job} has no results"))
+            .hint(format!("`bacnode job describe {job}` shows how far it is")));
+    }
+    check_target(dir, force)?;
+    let failed = |error: std::io::Error| Failure::failed(format!("cannot make {}: {error}", dir.display()));
+    for (index, root) in roots.iter().enumerate() {
+        let target = if roots.len() == 1 { dir.to_owned() } else { dir.join(index.to_string()) };
+        std::fs::create_dir_all(&target).map_err(failed)?;
+        content(client, root, &target, force).await?;
+    }
+    output::note(&format!("{} {}", output::green("fetched"), dir.display()));
+    Ok(())
+}
+
+/// A new or empty folder, unless forced.
+pub(super) fn check_target(dir: &Path, force: bool) -> Result<()> {
+    let mut entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Failure::usage(format!("cannot use {}: {error}", dir.display()))),
+    };
+    if entries.next().is_some() && !force {
+        return Err(Failure::usage(format!("{} is not empty", dir.display())).hint("name another folder, or add --force"));
+    }
+    Ok(())
+}
+
+/// Puts content at `to`: a folder's entries into it, a file as it.
+pub(super) async fn content(client: &Client, cid: &str, to: &Path, force: bool) -> Result<()> {
+    let response = client.send(client.request(Method::GET, &format!("network/content/{}", segment(cid)))).await?;
+    let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let folder = header("x-content-kind").as_deref() == Some("folder");
+    let size = header("x-content-size").and_then(|text| text.parse().ok()).unwrap_or(0);
+    let progress = progress(size);
+    let stream = response.bytes_stream().map_err(std::io::Error::other);
+    let reader = SyncIoBridge::new(StreamReader::new(stream));
+    let to = to.to_owned();
+    let written = tokio::task::spawn_blocking(move || {
+        let mut reader = progress.wrap_read(reader);
+        let written = if folder { unpack(&mut reader, &to, force) } else { write_file(&mut reader, &to, force) };
+        progress.finish_and_clear();
+        written.map_err(|error| Failure::failed(format!("cannot write {}: {error}", to.display())))
+    });
+    written.await.map_err(|error| Failure::failed(error.to_string()))?
+}
+
+fn progress(size: u64) -> ProgressBar {
+    if !output::is_terminal() || size < 1 << 20 {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(size);
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn write_file(reader: &mut impl Read, to: &Path, force: bool) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true);
+    let mut file = if force { options.create(true).truncate(true) } else { options.create_new(true) }.open(to)?;
+    std::io::copy(reader, &mut file).map(|_| ())
+}
+
+/// Unpacks what the node sent. It is our own node, but names came from the network.
+fn unpack(reader: &mut impl Read, to: &Path, force: bool) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    let mut archive = tar::Archive::new(&mut *reader);
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let path = entry.path()?.into_owned();
+        let mut target = to.to_owned();
+        for part in path.components() {
+            match part {
+                std::path::Component::Normal(name) if name.to_str().is_some_and(is_safe_name) => target.push(name),
+                _ => return Err(std::io::Error::other(format!("`{}` would leave the folder", path.display()))),
+            }
+        }
+        match entry.header().entry_type() {
+            tar::EntryType::Directory => std::fs::create_dir_all(&target)?,
+            tar::EntryType::Regular => {
+                if let Some(parent) = target.parent() {
+                    std::fs::create_dir_all(parent)?;
+                }
+                write_file(&mut entry, &target, force)?;
+            }
+            _ => return Err(std::io::Error::other(format!("`{}` is neither a file nor a folder", path.display()))),
+        }
+    }
+    // The archive's end is padding; reading it tells a broken stream from a whole one.
+    std::io::copy(reader, &mut std::io::sink()).map(|_| ())
+}

@@ -1,0 +1,216 @@
+//! `job`: list, describe, executions, history, logs, get, stop, validate.
+
+use std::collections::BTreeMap;
+
+use bacnode_protocol::api::{Execution, GetJobResponse, HistoryItem, Job as JobInfo, LogFrame, Page};
+use bacnode_protocol::job::{ValidJob, format_bytes};
+use futures::StreamExt as _;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::{download, submit};
+use crate::args::{Format, Job};
+use crate::client::{Client, segment};
+use crate::error::{Failure, Result};
+use crate::output;
+
+pub(super) async fn run(client: &Client, format: Format, command: Job) -> Result<()> {
+    match command {
+        Job::List { limit, reverse } => list(client, format, limit, reverse).await,
+        Job::Describe { job } => describe(client, format, &job).await,
+        Job::Executions { job } => executions(client, format, &job).await,
+        Job::History { job } => history(client, format, &job).await,
+        Job::Logs { job, follow, execution } => logs(client, &job, follow, execution.as_deref()).await,
+        Job::Get { job, dir, force } => {
+            let dir = dir.unwrap_or_else(|| format!("job-{}", job.chars().take(17).collect::<String>()).into());
+            download::results(client, &job, &dir, force).await
+        }
+        Job::Stop { job, reason } => {
+            let request = client.request(Method::DELETE, &format!("orchestrator/jobs/{}", segment(&job)));
+            client.send(request.json(&json!({ "reason": reason }))).await?;
+            output::note(&format!("{} {}", output::green("stopped"), output::plain(&job)));
+            Ok(())
+        }
+        Job::Validate { spec, vars } => {
+            let (spec, _) = submit::read(&spec, &vars)?;
+            ValidJob::new(submit::without_files(&spec))?;
+            output::note(&output::green("the spec is valid"));
+            Ok(())
+        }
+    }
+}
+
+async fn list(client: &Client, format: Format, limit: usize, reverse: bool) -> Result<()> {
+    let page: Page<JobInfo> = client.get(&format!("orchestrator/jobs?limit={limit}&reverse={reverse}")).await?;
+    let row = |job: &JobInfo| {
+        let message = job.state.message.lines().next().unwrap_or_default().to_owned();
+        vec![job.id.clone(), job.name.clone(), job.state.state_type.clone(), output::ago(job.create_time), message]
+    };
+    output::rows(format, &page, &["id", "name", "state", "submitted", "why"], &page.items.iter().map(row).collect::<Vec<_>>())
+}
+
+async fn executions(client: &Client, format: Format, job: &str) -> Result<()> {
+    let page: Page<Execution> = client.get(&format!("orchestrator/jobs/{}/executions", segment(job))).await?;
+    let row = |execution: &Execution| {
+        vec![
+            execution.id.clone(),
+            execution.node_id.clone(),
+            execution.partition_index.to_string(),
+            execution.state().map_or("Unknown", |state| state.name()).to_owned(),
+            execution.published_result.params.get("CID").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            execution.compute_state.message.clone(),
+        ]
+    };
+    let headings = ["id", "node", "slot", "state", "result", "why"];
+    output::rows(format, &page, &headings, &page.items.iter().map(row).collect::<Vec<_>>())
+}
+
+async fn history(client: &Client, format: Format, job: &str) -> Result<()> {
+    let page: Page<HistoryItem> = client.get(&format!("orchestrator/jobs/{}/history", segment(job))).await?;
+    let row = |item: &HistoryItem| vec![item.time.clone(), item.event.topic.clone(), item.event.message.clone()];
+    output::rows(format, &page, &["time", "event", "what"], &page.items.iter().map(row).collect::<Vec<_>>())
+}
+
+/// Prints what a program printed: its stdout to stdout, its stderr to stderr.
+pub(super) async fn logs(client: &Client, job: &str, follow: bool, execution: Option<&str>) -> Result<()> {
+    let path = format!(
+        "orchestrator/jobs/{}/logs?follow={follow}&execution_id={}",
+        segment(job),
+        execution.map(segment).unwrap_or_default()
+    );
+    // A WebSocket handshake answers errors without our sentence; a look at the job first gives it.
+    let _: GetJobResponse = client.get(&format!("orchestrator/jobs/{}", segment(job))).await?;
+    let url = format!("{}/api/v1/{path}", client.base().replacen("http", "ws", 1));
+    let connected = tokio_tungstenite::connect_async(url).await;
+    let (mut socket, _) = connected.map_err(|_| Failure::failed(format!("the logs of {job} cannot be had")))?;
+    while let Some(Ok(message)) = socket.next().await {
+        let Message::Text(text) = message else { continue };
+        let frame: LogFrame = serde_json::from_str(&text).unwrap_or_default();
+        if !frame.error.is_empty() {
+            return Err(Failure::failed(frame.error));
+        }
+        let Some(piece) = frame.value else { continue };
+        if piece.kind == 2 {
+            use std::io::Write as _;
+            let _ = std::io::stderr().write_all(piece.line.as_bytes());
+        } else if output::raw(piece.line.as_bytes()).is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+async fn describe(client: &Client, format: Format, job: &str) -> Result<()> {
+    let answer: GetJobResponse =
+        client.get(&format!("orchestrator/jobs/{}?include=executions,history", segment(job))).await?;
+    if format != Format::Table {
+        return output::structured(format, &answer);
+    }
+    let (job, executions) = (&answer.job, answer.executions.as_ref().map(|page| page.items.as_slice()).unwrap_or_default());
+    let history = answer.history.as_ref().map(|page| page.items.as_slice()).unwrap_or_default();
+    head(job, history);
+    results(executions);
+    story(history);
+    Ok(())
+}
+
+fn field(name: &str, value: &str) {
+    output::line(&format!("{name:<10}{}", output::plain(value)));
+}
+
+fn head(job: &JobInfo, history: &[HistoryItem]) {
+    field("job", &job.id);
+    if job.name != job.id {
+        field("name", &job.name);
+    }
+    let span = match (history.first(), history.last()) {
+        (Some(first), Some(last)) if job.is_terminal() => {
+            let spent = millis(&last.time).saturating_sub(millis(&first.time));
+            format!(" after {}", output::duration(spent))
+        }
+        _ => String::new(),
+    };
+    let state = &job.state.state_type;
+    let painted = if state == "Completed" { output::green(state) } else if state == "Failed" { output::red(state) } else { output::bold(state) };
+    output::line(&format!("{:<10}{painted}{span}", "state"));
+    for (index, line) in job.state.message.lines().enumerate() {
+        field(if index == 0 { "because" } else { "" }, line);
+    }
+    let Some(task) = job.tasks.first() else { return };
+    let module = task.engine.params.iter().find(|(key, _)| key.eq_ignore_ascii_case("EntryModule"));
+    let module = module.and_then(|(_, value)| value.as_str()).unwrap_or_default();
+    let runs = if job.count == 1 { String::new() } else { format!(", {} runs", job.count) };
+    field("runs", &format!("{} {module}{runs}", task.engine.kind));
+    for (index, input) in task.input_sources.iter().enumerate() {
+        let source = ["CID", "SourcePath"].iter().find_map(|key| input.source.params.get(*key)?.as_str());
+        field(if index == 0 { "reads" } else { "" }, &format!("{} ← {}", input.target, source.unwrap_or(&input.source.kind)));
+    }
+}
+
+fn results(executions: &[Execution]) {
+    let mut done: Vec<_> = executions.iter().filter(|execution| execution.compute_state.state_type == 9).collect();
+    done.sort_by_key(|execution| execution.partition_index);
+    for (index, execution) in done.iter().enumerate() {
+        let cid = execution.published_result.params.get("CID").and_then(Value::as_str).unwrap_or_default();
+        let used = |name: &str| execution.usage.get(name).and_then(Value::as_u64).unwrap_or(0);
+        let code = execution.run_output.exit_code;
+        let moved = match (used("BytesHeld"), used("BytesIn")) {
+            (0, 0) => String::new(),
+            (held, moved) => format!(", {} of inputs lay there, {} moved", format_bytes(held), format_bytes(moved)),
+        };
+        field(if index == 0 { "result" } else { "" }, cid);
+        field("", &format!(
+            "exit code {code}, {} of CPU, {} of memory{moved}",
+            output::duration(used("CPUMillis")),
+            format_bytes(used("MemoryPeak")),
+        ));
+    }
+    let printed = done.first().map(|execution| execution.run_output.stdout.as_str()).unwrap_or_default();
+    for (index, line) in printed.lines().take(12).enumerate() {
+        field(if index == 0 { "printed" } else { "" }, line);
+    }
+}
+
+/// The story, a line each, with the time since the start; what a node says is gathered under the round it belongs to.
+fn story(history: &[HistoryItem]) {
+    let Some(first) = history.first() else { return };
+    output::line("");
+    let start = millis(&first.time);
+    let mut nodes: BTreeMap<&str, usize> = BTreeMap::new();
+    for item in history {
+        if let Some(node) = item.event.details.get("NodeID") {
+            let next = nodes.len();
+            nodes.entry(node).or_insert(next);
+        }
+        let at = format!("+{}", output::duration(millis(&item.time).saturating_sub(start)));
+        let text = output::plain(&item.event.message);
+        let (mark, text) = match item.event.topic.as_str() {
+            "Asked" => ("?", text),
+            "Bid" => ("·", output::dim(&text)),
+            "Declined" | "Refused" => ("✗", output::dim(&text)),
+            "Awarded" => ("→", output::bold(&text)),
+            "Running" => ("▶", text),
+            "Suspected" | "Lost" => ("!", output::red(&text)),
+            "Accepted" | "Completed" => ("✓", output::green(&text)),
+            "Failed" => ("✗", output::red(&text)),
+            _ => (" ", text),
+        };
+        let mut lines = text.lines();
+        output::line(&format!("{at:>12} {mark} {}", lines.next().unwrap_or_default()));
+        for line in lines {
+            output::line(&format!("{:>14} {line}", ""));
+        }
+    }
+}
+
+/// Milliseconds since some day, from the API's own RFC 3339 times.
+fn millis(time: &str) -> u64 {
+    let number = |range: std::ops::Range<usize>| time.get(range).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+    let (year, month, day) = (number(0..4), number(5..7), number(8..10));
+    // Days from civil (Hinnant).
+    let year = if month <= 2 { year.saturating_sub(1) } else { year };
+    let month = (month + 9) % 12;
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day;
+    ((days * 24 + number(11..13)) * 60 + number(14..16)) * 60_000 + number(17..19) * 1_000 + number(20..23)
+}

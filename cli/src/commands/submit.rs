@@ -1,0 +1,209 @@
+//! `submit`: hand in a job, show how it goes, say how it ended.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bacnode_protocol::api::{GetJobResponse, HistoryItem, PutJobRequest, PutJobResponse};
+use bacnode_protocol::job::{JobSpec, ValidJob, parse, read_document, render};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
+
+use super::{content, download, job};
+use crate::args::{Format, Submit, Waiting};
+use crate::client::{Client, segment};
+use crate::error::{Exit, Failure, Result};
+use crate::output;
+use crate::settings::pair;
+
+pub(super) async fn run(client: &Client, args: Submit) -> Result<()> {
+    let (mut spec, base) = read(&args.spec, &args.vars)?;
+    if args.dry_run {
+        ValidJob::new(without_files(&spec))?;
+        return output::structured(Format::Yaml, &spec);
+    }
+    upload_files(client, &mut spec, &base).await?;
+    submit(client, spec, args.waiting).await
+}
+
+/// Reads a spec; relative paths in it start at its own folder.
+pub(super) fn read(path: &Path, vars: &[String]) -> Result<(JobSpec, PathBuf)> {
+    let text = if path == Path::new("-") {
+        let mut text = String::new();
+        let read = std::io::stdin().read_to_string(&mut text);
+        read.map_err(|error| Failure::usage(format!("cannot read the spec from stdin: {error}")))?;
+        text
+    } else {
+        std::fs::read_to_string(path).map_err(|error| {
+            let reason = if error.kind() == std::io::ErrorKind::NotFound { "no such file".into() } else { error.to_string() };
+            Failure::usage(format!("cannot read the spec {}: {reason}", path.display()))
+        })?
+    };
+    let vars = vars.iter().map(|text| pair("-V", text)).collect::<Result<BTreeMap<_, _>>>()?;
+    let spec = parse(&read_document(&render(&text, &vars)?)?)?;
+    let base = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok((spec, base.to_owned()))
+}
+
+/// The path of an input of type `file`: something beside the spec, to be added as content.
+fn file_path(source: &bacnode_protocol::job::SpecConfig) -> Option<&str> {
+    if source.kind != "file" {
+        return None;
+    }
+    source.params.iter().find(|(key, _)| key.eq_ignore_ascii_case("path")).and_then(|(_, value)| value.as_str())
+}
+
+/// The spec as if its files were content, to be checked before anything is added.
+pub(super) fn without_files(spec: &JobSpec) -> JobSpec {
+    let mut spec = spec.clone();
+    for input in spec.tasks.iter_mut().flat_map(|task| &mut task.input_sources) {
+        if file_path(&input.source).is_some() {
+            input.source.kind = "inline".into();
+            input.source.params = [("URL".to_owned(), Value::String("data:,".into()))].into_iter().collect();
+        }
+    }
+    spec
+}
+
+/// Adds the files that a spec names, and puts their CIDs in their places.
+async fn upload_files(client: &Client, spec: &mut JobSpec, base: &Path) -> Result<()> {
+    ValidJob::new(without_files(spec))?;
+    for input in spec.tasks.iter_mut().flat_map(|task| &mut task.input_sources) {
+        let Some(path) = file_path(&input.source) else { continue };
+        let added = content::add(client, &base.join(path)).await?;
+        input.source.kind = "ipfs".into();
+        input.source.params = [("CID".to_owned(), Value::String(added.cid))].into_iter().collect();
+    }
+    Ok(())
+}
+
+/// Hands a job in and waits as told.
+pub(super) async fn submit(client: &Client, spec: JobSpec, waiting: Waiting) -> Result<()> {
+    let job = serde_json::to_value(&spec).map_err(|error| Failure::failed(error.to_string()))?;
+    let path = if waiting.no_wait { "orchestrator/jobs" } else { "orchestrator/jobs?wait=true" };
+    if let Some(dir) = &waiting.download {
+        download::check_target(dir, false)?;
+    }
+    let put: PutJobResponse = client.put(path, &PutJobRequest { job, force: false }).await?;
+    let id = put.job_id;
+    if waiting.id_only {
+        output::line(&id);
+    } else if waiting.no_wait {
+        output::line(&id);
+        output::note(&output::dim(&format!("bacnode job describe {id}")));
+    }
+    if waiting.no_wait {
+        return Ok(());
+    }
+    if !waiting.id_only {
+        output::note(&format!("{} {id}", output::bold("job")));
+    }
+    let ended = tokio::select! {
+        ended = wait(client, &id, &waiting) => ended?,
+        _ = tokio::signal::ctrl_c() => {
+            return Err(Failure::new(Exit::Interrupted, format!("detached; the job {id} goes on"))
+                .hint(format!("`bacnode job describe {id}` shows it, `bacnode job stop {id}` stops it")));
+        }
+    };
+    if !ended {
+        return Err(Failure::new(Exit::Timeout, format!("the job {id} has not ended yet"))
+            .hint(format!("`bacnode job describe {id}` shows how far it is")));
+    }
+    finish(client, &id, &waiting).await
+}
+
+/// Shows the job's story as it unfolds; `false` if the time was up first.
+async fn wait(client: &Client, id: &str, waiting: &Waiting) -> Result<bool> {
+    let shown = follow_story(client, id, waiting);
+    let logs = async {
+        if waiting.follow {
+            // What cannot be followed can be read afterwards.
+            let _ = job::logs(client, id, true, None).await;
+        }
+    };
+    let both = async {
+        let (told, ()) = tokio::join!(shown, logs);
+        told
+    };
+    match waiting.wait_timeout {
+        Some(seconds) => match tokio::time::timeout(Duration::from_secs(seconds), both).await {
+            Ok(told) => told.map(|()| true),
+            Err(_) => Ok(false),
+        },
+        None => both.await.map(|()| true),
+    }
+}
+
+async fn follow_story(client: &Client, id: &str, waiting: &Waiting) -> Result<()> {
+    let mut lines = client.lines::<HistoryItem>(&format!("network/jobs/{}/events", segment(id))).await?;
+    let spinner = spinner(waiting);
+    while let Some(item) = lines.next().await? {
+        let text = output::plain(&item.event.message);
+        match &spinner {
+            Some(spinner) => {
+                spinner.println(format!("  {}", output::dim(&text)));
+                spinner.set_message(text);
+            }
+            None if waiting.id_only => {}
+            None => output::note(&format!("  {text}")),
+        }
+        if ["Completed", "Failed", "Stopped"].contains(&item.event.topic.as_str()) {
+            if let Some(spinner) = &spinner {
+                spinner.finish_and_clear();
+            }
+            return Ok(());
+        }
+    }
+    Err(Failure::new(Exit::Unreachable, format!("the node went away; the job {id} goes on when it is back"))
+        .hint(format!("`bacnode job describe {id}` shows how far it is")))
+}
+
+fn spinner(waiting: &Waiting) -> Option<ProgressBar> {
+    if waiting.id_only || waiting.follow || !output::is_terminal() {
+        return None;
+    }
+    let spinner = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
+        spinner.set_style(style);
+    }
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    Some(spinner)
+}
+
+/// Says how the job ended; a program's own exit code counts.
+async fn finish(client: &Client, id: &str, waiting: &Waiting) -> Result<()> {
+    let answer: GetJobResponse = client.get(&format!("orchestrator/jobs/{}?include=executions", segment(id))).await?;
+    let executions = answer.executions.unwrap_or_default().items;
+    if answer.job.state.state_type != "Completed" {
+        let message = match answer.job.state.message.as_str() {
+            "" => format!("the job {}", answer.job.state.state_type.to_lowercase()),
+            cause => cause.to_owned(),
+        };
+        let hint = match executions.last() {
+            Some(_) => format!("`bacnode job describe {id}` tells the story, `bacnode job logs {id}` what was printed"),
+            None => "`bacnode node list` shows what the nodes have".to_owned(),
+        };
+        return Err(Failure::failed(message).hint(hint));
+    }
+    let mut done: Vec<_> = executions.iter().filter(|e| e.compute_state.state_type == 9).collect();
+    done.sort_by_key(|execution| execution.partition_index);
+    if !waiting.id_only {
+        for execution in &done {
+            let cid = execution.published_result.params.get("CID").and_then(Value::as_str).unwrap_or_default();
+            output::note(&format!("{} {}", output::green("done"), output::dim(&format!("bacnode job get {id} -o results"))));
+            output::line(cid);
+        }
+    }
+    if let Some(dir) = &waiting.download {
+        download::results(client, id, dir, false).await?;
+    }
+    match done.iter().find(|execution| execution.run_output.exit_code != 0) {
+        Some(execution) => {
+            let code = execution.run_output.exit_code;
+            Err(Failure::failed(format!("the program exited {code}"))
+                .hint(format!("`bacnode job logs {id}` shows what it printed")))
+        }
+        None => Ok(()),
+    }
+}

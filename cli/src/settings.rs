@@ -1,0 +1,237 @@
+//! What `serve` will do: flags over environment over `config.toml` over defaults, each value with its origin.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use bacnode_bootstrap::network::NetworkFile;
+use bacnode_node::config::Config;
+use bacnode_node::identity;
+use bacnode_protocol::job::{format_bytes, format_cpu, parse_bytes, parse_cpu};
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+use serde::Deserialize;
+
+use crate::args::{LogFormat, LogLevel, Serve};
+use crate::error::{Failure, Result};
+
+/// `config.toml`: the flags of `serve` under the same names.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+struct ConfigFile {
+    api_listen: Option<SocketAddr>,
+    listen: Option<Vec<String>>,
+    bootstrap: Option<Vec<String>>,
+    network: Option<String>,
+    swarm_key: Option<PathBuf>,
+    name: Option<String>,
+    label: Option<Vec<String>>,
+    allow_local: Option<Vec<String>>,
+    no_compute: Option<bool>,
+    cpu: Option<String>,
+    memory: Option<String>,
+    disk: Option<String>,
+    ready_file: Option<PathBuf>,
+}
+
+/// One setting, for `config show`.
+#[derive(Debug, Clone, serde::Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Setting {
+    pub(crate) name: String,
+    pub(crate) value: String,
+    pub(crate) origin: String,
+}
+
+/// Everything that `serve` needs.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) config: Config,
+    pub(crate) ready_file: Option<PathBuf>,
+    pub(crate) log_level: LogLevel,
+    pub(crate) log_format: LogFormat,
+    pub(crate) shown: Vec<Setting>,
+}
+
+/// Takes each setting from where it comes first, and notes where that was.
+struct Chooser<'a> {
+    matches: &'a ArgMatches,
+    shown: Vec<Setting>,
+}
+
+impl Chooser<'_> {
+    fn typed(&self, id: &str) -> Option<&'static str> {
+        match self.matches.value_source(id)? {
+            ValueSource::CommandLine => Some("flag"),
+            ValueSource::EnvVariable => Some("environment"),
+            _ => None,
+        }
+    }
+
+    /// `typed` if it was typed, else the file's, else the default.
+    fn choose<T>(&mut self, id: &str, typed: Option<T>, file: Option<T>, default: T, show: impl Fn(&T) -> String) -> T {
+        let (value, origin) = match (self.typed(id), typed, file) {
+            (Some(origin), Some(value), _) => (value, origin),
+            (_, _, Some(value)) => (value, "config.toml"),
+            _ => (default, "default"),
+        };
+        self.shown.push(Setting { name: id.replace('_', "-"), value: show(&value), origin: origin.into() });
+        value
+    }
+}
+
+fn listed<T: ToString>(values: &[T]) -> String {
+    values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The data folder: named, or `~/.bacnode`.
+fn data_dir(args: &Serve) -> Result<PathBuf> {
+    match &args.data_dir {
+        Some(dir) => Ok(dir.clone()),
+        None => std::env::home_dir()
+            .map(|home| home.join(".bacnode"))
+            .ok_or_else(|| Failure::usage("there is no home folder").hint("name a data folder with --data-dir")),
+    }
+}
+
+fn read_file(data_dir: &Path) -> Result<ConfigFile> {
+    let path = data_dir.join("config.toml");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => toml::from_str(&text).map_err(|error| {
+            let message = error.message().lines().next().unwrap_or("unreadable").to_owned();
+            Failure::usage(format!("{}: {message}", path.display()))
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(ConfigFile::default()),
+        Err(error) => Err(Failure::usage(format!("cannot read {}: {error}", path.display()))),
+    }
+}
+
+impl Settings {
+    /// What these flags, this environment and the file in the data folder say.
+    pub(crate) fn resolve(args: &Serve, matches: &ArgMatches) -> Result<Self> {
+        let dir = data_dir(args)?;
+        let file = read_file(&dir)?;
+        let mut config = Config::new(dir.clone());
+        let mut chooser = Chooser { matches, shown: Vec::new() };
+        let dir_origin = chooser.typed("data_dir").unwrap_or("default").to_owned();
+        chooser.shown.push(Setting { name: "data-dir".into(), value: dir.display().to_string(), origin: dir_origin });
+        let default_api = config.api.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 1234)));
+        let api = chooser.choose("api_listen", args.api_listen, file.api_listen, default_api, ToString::to_string);
+        if !api.ip().is_loopback() {
+            return Err(Failure::usage(format!("the API cannot listen on {api}: it has no passwords and no TLS yet"))
+                .hint("listen on 127.0.0.1 and reach it through ssh"));
+        }
+        config.api = Some(api);
+        let listen = config.listen.iter().map(ToString::to_string).collect();
+        let listen = chooser.choose("listen", some(&args.listen), file.listen, listen, |l| listed(l));
+        config.listen = listen.iter().map(|text| multiaddr("listen", text)).collect::<Result<_>>()?;
+        let network = chooser.choose("network", args.network.clone(), file.network, "local".into(), Clone::clone);
+        let bootstrap = chooser.choose("bootstrap", some(&args.bootstrap), file.bootstrap, Vec::new(), |l| listed(l));
+        config.bootstrap = bootstrap.iter().map(|text| multiaddr("bootstrap", text)).collect::<Result<_>>()?;
+        join_network(&mut config, &network)?;
+        let key = chooser.choose("swarm_key", args.swarm_key.clone().map(Some), file.swarm_key.map(Some), None, path_or_none);
+        if let Some(path) = key {
+            let key = identity::load_swarm_key(&path);
+            config.swarm_key = Some(key.map_err(|error| {
+                Failure::usage(error.to_string()).hint(format!("chmod 600 {}", path.display()))
+            })?);
+        }
+        config.name = chooser.choose("name", args.name.clone(), file.name, host_name(), Clone::clone);
+        let labels = chooser.choose("label", some(&args.label), file.label, Vec::new(), |l| listed(l));
+        config.labels = labels.iter().map(|text| pair("label", text)).collect::<Result<_>>()?;
+        let allow = chooser.choose("allow_local", some(&args.allow_local), file.allow_local, Vec::new(), |l| listed(l));
+        config.allow_local = allow.iter().map(|text| local_path(text)).collect::<Result<_>>()?;
+        let no_compute = chooser.choose("no_compute", args.no_compute.then_some(true), file.no_compute, false, ToString::to_string);
+        config.compute = !no_compute;
+        resources(&mut config, args, (file.cpu, file.memory, file.disk), &mut chooser)?;
+        let ready = chooser.choose("ready_file", args.ready_file.clone().map(Some), file.ready_file.map(Some), None, path_or_none);
+        Ok(Self {
+            config,
+            ready_file: ready,
+            log_level: args.log_level.unwrap_or(LogLevel::Info),
+            log_format: args.log_format.unwrap_or(LogFormat::Text),
+            shown: chooser.shown,
+        })
+    }
+}
+
+fn some(values: &[String]) -> Option<Vec<String>> {
+    (!values.is_empty()).then(|| values.to_vec())
+}
+
+#[expect(clippy::ref_option, reason = "it is handed a setting of this type")]
+fn path_or_none(path: &Option<PathBuf>) -> String {
+    path.as_ref().map_or_else(|| "none".into(), |path| path.display().to_string())
+}
+
+fn resources(
+    config: &mut Config,
+    args: &Serve,
+    file: (Option<String>, Option<String>, Option<String>),
+    chooser: &mut Chooser<'_>,
+) -> Result<()> {
+    let wrong = |name: &str, text: &str, like: &str| {
+        Failure::usage(format!("--{name} {text}: not an amount")).hint(format!("write it like {like}"))
+    };
+    let cpu = chooser.choose("cpu", args.cpu.clone(), file.0, format_cpu(config.total.cpu_milli), Clone::clone);
+    config.total.cpu_milli = parse_cpu(&cpu).ok_or_else(|| wrong("cpu", &cpu, "2 or 500m"))?;
+    let size = |bytes| format_bytes(bytes).replace(' ', "");
+    let default = size(config.total.memory);
+    let memory = chooser.choose("memory", args.memory.clone(), file.1, default, Clone::clone);
+    config.total.memory = parse_bytes(&memory).ok_or_else(|| wrong("memory", &memory, "4GiB"))?;
+    let disk = chooser.choose("disk", args.disk.clone(), file.2, size(config.content_max), Clone::clone);
+    config.content_max = parse_bytes(&disk).ok_or_else(|| wrong("disk", &disk, "20GiB"))?;
+    Ok(())
+}
+
+pub(crate) fn multiaddr<T: std::str::FromStr>(flag: &str, text: &str) -> Result<T> {
+    text.parse().map_err(|_| {
+        Failure::usage(format!("--{flag} {text}: not a multiaddr"))
+            .hint("write it like /ip4/192.0.2.7/tcp/1235/p2p/12D3KooW…; `bacnode node id` prints a node's own")
+    })
+}
+
+pub(crate) fn pair(flag: &str, text: &str) -> Result<(String, String)> {
+    let (key, value) = text.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or_else(|| {
+        Failure::usage(format!("{flag} `{text}`: expected KEY=VALUE"))
+    })?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn local_path(text: &str) -> Result<(PathBuf, bool)> {
+    let (path, writable) = match text.rsplit_once(':') {
+        Some((path, "rw")) => (path, true),
+        Some((path, "ro")) => (path, false),
+        _ => (text, false),
+    };
+    // A glob's fixed part is what is allowed: `/data/*` and `/data` mean the same.
+    let path = path.trim_end_matches("/**").trim_end_matches("/*");
+    if !path.starts_with('/') || path.contains('*') {
+        return Err(Failure::usage(format!("--allow-local {text}: expected an absolute path")));
+    }
+    Ok((PathBuf::from(path), writable))
+}
+
+/// Takes a network by name or from a file.
+fn join_network(config: &mut Config, network: &str) -> Result<()> {
+    let file = NetworkFile::find(network).map_err(|error| Failure::usage(error.to_string()))?;
+    let Some(file) = file else {
+        config.network = network.to_owned();
+        return Ok(());
+    };
+    if config.bootstrap.is_empty() {
+        config.bootstrap = file.addresses.iter().map(|text| multiaddr("network", text)).collect::<Result<_>>()?;
+    }
+    if config.bootstrap.is_empty() {
+        let message = format!("the network file `{}` holds no address to join through yet", file.name);
+        return Err(Failure::usage(message)
+            .hint("name a peer with --bootstrap or BACNODE_BOOTSTRAP; bootstrap/README.md says how to host one"));
+    }
+    config.network = file.name;
+    Ok(())
+}
+
+/// This machine's name, as a label.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().chars().take(32).collect()
+}
