@@ -60,6 +60,10 @@ struct Chooser<'a> {
 
 impl Chooser<'_> {
     fn typed(&self, id: &str) -> Option<&'static str> {
+        // For `serve`, the global `--api` is where to listen.
+        if id == "api_listen" && self.matches.value_source("api") == Some(ValueSource::CommandLine) {
+            return Some("flag");
+        }
         match self.matches.value_source(id)? {
             ValueSource::CommandLine => Some("flag"),
             ValueSource::EnvVariable => Some("environment"),

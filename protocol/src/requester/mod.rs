@@ -144,5 +144,3 @@ pub enum Answer {
     Busy(String),
 }
 
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,568 @@
+//! A small network of the real machines in virtual time: messages with latency, loss and repetition, disks that remember
+//! what was written, executors that take a while. Enough for the machines' own tests; the simulator does more.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bacnode_protocol::compute::{self, Ended, Run};
+use bacnode_protocol::content::{Cid, Codec};
+use bacnode_protocol::id::{BootId, ExecutionId, JobId, NetworkId, NodeId};
+use bacnode_protocol::job::state::JobState;
+use bacnode_protocol::outbox::{Outbox, When};
+use bacnode_protocol::record::{Record, Records, What};
+use bacnode_protocol::requester::{self, Answer, Submission};
+use bacnode_protocol::time::{Now, Span, Tick, UnixMillis};
+use bacnode_protocol::view::View;
+use bacnode_protocol::wire::advert::Advert;
+use bacnode_protocol::wire::bounded::{ListMax, TextMax};
+use bacnode_protocol::wire::market::{Head, Lease, Market, Outcome, Phase, Usage};
+use bacnode_protocol::wire::signed::Signer;
+use bacnode_protocol::wire::task::{Engine, EngineTask, Engines, Resources, Task, WasmTask};
+use rand::rngs::ChaCha12Rng;
+use rand::{RngExt as _, SeedableRng as _};
+
+const GIB: u64 = 1 << 30;
+const SYNC: Span = Span::millis(3);
+const START: u64 = 1_700_000_000_000;
+
+#[derive(Debug, Clone, Copy)]
+pub struct Faults {
+    pub loss: f64,
+    pub repeat: f64,
+    pub latency_max: Span,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self { loss: 0.0, repeat: 0.0, latency_max: Span::millis(1) }
+    }
+}
+
+#[derive(Debug)]
+enum Event {
+    Deliver { from: usize, to: usize, message: Market },
+    Synced { node: usize, life: u64, outputs: Vec<Deferred> },
+    Ran { node: usize, life: u64, run: Box<Run> },
+    Fetched { node: usize, life: u64, execution: ExecutionId },
+    Wake { node: usize },
+}
+
+#[derive(Debug)]
+enum Deferred {
+    Requester(requester::Output),
+    Compute(compute::Output),
+}
+
+#[derive(Debug, Default)]
+struct Disk {
+    jobs: BTreeMap<JobId, Record>,
+    states: BTreeMap<JobId, Record>,
+    executions: BTreeMap<ExecutionId, Record>,
+    events: BTreeMap<JobId, u32>,
+    held: BTreeMap<ExecutionId, Record>,
+}
+
+impl Disk {
+    fn write(&mut self, record: Record) {
+        match &record {
+            Record::Job(job) => _ = self.jobs.insert(job.id, record),
+            Record::JobState(state) => _ = self.states.insert(state.id, record),
+            Record::Execution(execution) => _ = self.executions.insert(execution.id, record),
+            Record::Event(job, sequence, _) => _ = self.events.insert(*job, sequence + 1),
+            Record::Held(held) => _ = self.held.insert(held.execution, record),
+            Record::Forget(execution) => _ = self.held.remove(execution),
+        }
+    }
+
+    fn records(&self) -> Records {
+        let mut records = Records::default();
+        for record in self.jobs.values().chain(self.executions.values()).chain(self.held.values()) {
+            match record.clone() {
+                Record::Job(job) => {
+                    let state = match self.states.get(&job.id) {
+                        Some(Record::JobState(state)) => Some(state.clone()),
+                        _ => None,
+                    };
+                    records.jobs.push((*job, state));
+                }
+                Record::Execution(execution) => records.executions.push(*execution),
+                Record::Held(held) => records.held.push(*held),
+                _ => {}
+            }
+        }
+        records.executions.sort_by_key(|execution| execution.token);
+        records.events = self.events.iter().map(|(job, count)| (*job, *count)).collect();
+        records
+    }
+}
+
+struct Host {
+    signer: Signer,
+    up: bool,
+    life: u64,
+    disk: Disk,
+    view: View,
+    requester: Option<requester::State>,
+    compute: Option<compute::State>,
+    total: Resources,
+    waking: bool,
+}
+
+/// What one job's watchers were told.
+#[derive(Debug, Clone, Default)]
+pub struct Told {
+    pub ends: Vec<(JobState, String)>,
+    pub accepted: BTreeMap<ExecutionId, Cid>,
+    pub events: Vec<What>,
+}
+
+pub struct World {
+    pub faults: Faults,
+    pub now: Tick,
+    rng: ChaCha12Rng,
+    hosts: Vec<Host>,
+    queue: BTreeMap<(Tick, u64), Event>,
+    sequence: u64,
+    pub run_for: Span,
+    pub told: BTreeMap<JobId, Told>,
+    pub answers: Vec<(u64, Answer)>,
+    /// Who runs what now, and everything that ever overlapped for one slot.
+    running: BTreeMap<(JobId, u32), BTreeSet<usize>>,
+    pub overlaps: u32,
+    pub starts: BTreeMap<usize, u32>,
+    cut: BTreeSet<(usize, usize)>,
+    /// How each run ends, in turn; completed with 0 when there are no more.
+    pub outcomes: Vec<Outcome>,
+}
+
+fn network() -> NetworkId {
+    NetworkId::new("world", None)
+}
+
+impl World {
+    pub fn new(seed: u64, nodes: usize) -> Self {
+        let mut world = Self {
+            faults: Faults::default(),
+            now: Tick(1_000_000),
+            rng: ChaCha12Rng::seed_from_u64(seed),
+            hosts: Vec::new(),
+            queue: BTreeMap::new(),
+            sequence: 0,
+            run_for: Span::millis(20),
+            told: BTreeMap::new(),
+            answers: Vec::new(),
+            running: BTreeMap::new(),
+            overlaps: 0,
+            starts: BTreeMap::new(),
+            cut: BTreeSet::new(),
+            outcomes: Vec::new(),
+        };
+        for index in 0..nodes {
+            let mut secret = [0; 32];
+            secret[0] = 1 + index as u8;
+            secret[1..9].copy_from_slice(&seed.to_be_bytes());
+            let signer = Signer::new(ed25519_dalek::SigningKey::from_bytes(&secret), network());
+            let total = Resources { cpu_milli: 2_000, memory: 4 * GIB, disk: 10 * GIB, gpu: 0 };
+            let host = Host {
+                signer,
+                up: false,
+                life: 0,
+                disk: Disk::default(),
+                view: View::new(network()),
+                requester: None,
+                compute: None,
+                total,
+                waking: false,
+            };
+            world.hosts.push(host);
+        }
+        for index in 0..nodes {
+            world.start(index);
+        }
+        world
+    }
+
+    pub fn id(&self, node: usize) -> NodeId {
+        self.hosts[node].signer.node()
+    }
+
+    fn index(&self, id: &NodeId) -> usize {
+        self.hosts.iter().position(|host| host.signer.node() == *id).expect("a host")
+    }
+
+    fn clock(&self) -> Now {
+        Now { tick: self.now, unix: UnixMillis(START + self.now.as_ms()) }
+    }
+
+    fn push(&mut self, after: Span, event: Event) {
+        self.sequence += 1;
+        self.queue.insert((self.now + after, self.sequence), event);
+    }
+
+    fn advert(&self, node: usize) -> bacnode_protocol::wire::advert::SignedAdvert {
+        let host = &self.hosts[node];
+        Advert {
+            node: host.signer.node(),
+            sequence: host.life << 20,
+            issued: self.clock().unix,
+            ttl_s: 80_000,
+            wire: (1, 1),
+            engines: Engines::of(&[Engine::Wasm]),
+            total: host.total,
+            load_percent: 0,
+            name: TextMax::truncated(&format!("node-{node}")),
+            version: TextMax::default(),
+            labels_hash: [0; 8],
+            addresses: ListMax::default(),
+            leaving: false,
+        }
+        .sign(&host.signer)
+    }
+
+    /// Starts a node from its disk; everybody up knows everybody up.
+    pub fn start(&mut self, node: usize) {
+        let now = self.clock();
+        let host = &mut self.hosts[node];
+        host.up = true;
+        host.life += 1;
+        host.view = View::new(network());
+        let advert = self.advert(node);
+        for other in 0..self.hosts.len() {
+            if self.hosts[other].up {
+                let theirs = self.advert(other);
+                let (id, me) = (self.id(other), self.id(node));
+                let _ = self.hosts[other].view.offer(advert.clone(), now);
+                let _ = self.hosts[node].view.offer(theirs, now);
+                self.hosts[other].view.connected(me);
+                self.hosts[node].view.connected(id);
+            }
+        }
+        let (mut requester_out, mut compute_out) = (Outbox::default(), Outbox::default());
+        let host = &mut self.hosts[node];
+        let config = compute::Config {
+            engines: Engines::of(&[Engine::Wasm]),
+            total: host.total,
+            queue_max: 32,
+            per_owner_max: 32,
+            local_paths: Vec::new(),
+            orphan_max: Span::secs(3600),
+            timeout_max: Span::secs(86_400),
+        };
+        let records = host.disk.records();
+        let (signer, life) = (host.signer.clone(), host.life);
+        let held = records.held.clone();
+        host.compute = Some(compute::State::restore(signer.clone(), BootId(life), config, held, now, &mut compute_out));
+        let (settings, view) = (requester::Config::default(), &host.view);
+        let machine =
+            requester::State::restore(signer, life, [7; 32], settings, records, now, view, &mut requester_out);
+        host.requester = Some(machine);
+        self.perform(node, requester_out, compute_out);
+        let me = self.id(node);
+        for other in 0..self.hosts.len() {
+            if other != node && self.hosts[other].up {
+                self.requester_input(other, requester::Input::PeerUp(me));
+                self.compute_input(other, compute::Input::PeerUp(me));
+                self.requester_input(other, requester::Input::ViewGrew);
+                let id = self.id(other);
+                self.requester_input(node, requester::Input::PeerUp(id));
+            }
+        }
+        self.wake_later(node);
+    }
+
+    /// kill -9: what is in memory is gone, what was written is not.
+    pub fn crash(&mut self, node: usize) {
+        self.hosts[node].up = false;
+        self.hosts[node].requester = None;
+        self.hosts[node].compute = None;
+        for who in self.running.values_mut() {
+            who.remove(&node);
+        }
+        let me = self.id(node);
+        for other in 0..self.hosts.len() {
+            if self.hosts[other].up {
+                self.hosts[other].view.disconnected(&me);
+                self.requester_input(other, requester::Input::PeerDown(me));
+            }
+        }
+    }
+
+    /// Nothing passes between two nodes, and neither is told.
+    pub fn cut(&mut self, a: usize, b: usize) {
+        self.cut.insert((a.min(b), a.max(b)));
+    }
+
+    pub fn heal(&mut self, a: usize, b: usize) {
+        self.cut.remove(&(a.min(b), a.max(b)));
+    }
+
+    pub fn task(&self) -> Task {
+        Task {
+            engine: EngineTask::Wasm(WasmTask {
+                module: TextMax::truncated("/main.wasm"),
+                entrypoint: TextMax::truncated("_start"),
+                args: ListMax::default(),
+            }),
+            inputs: ListMax::default(),
+            outputs: ListMax::default(),
+            env: ListMax::default(),
+            resources: Resources { cpu_milli: 500, memory: GIB / 2, disk: 0, gpu: 0 },
+            timeout_ms: 60_000,
+            slots: 1,
+            deterministic: false,
+            exclusive: false,
+        }
+    }
+
+    pub fn submit(&mut self, node: usize, nonce: &[u8], task: Task, slots: u32) -> JobId {
+        let id = JobId::new(&self.id(node), "default", "job", nonce);
+        let submission = Submission {
+            request: 1,
+            id,
+            spec: b"{}".to_vec(),
+            task,
+            slots,
+            lease: Lease { heartbeat_ms: 1_000, length_ms: 5_000, grace_ms: 1_000, orphan_ms: 60_000 },
+            queue_timeout: Span::secs(60),
+            total_timeout: None,
+            elsewhere: Vec::new(),
+            waits: false,
+        };
+        self.requester_input(node, requester::Input::Submit(Box::new(submission)));
+        id
+    }
+
+    pub fn stop(&mut self, node: usize, job: JobId) {
+        self.requester_input(node, requester::Input::Stop { request: 2, job, reason: "enough".into() });
+    }
+
+    fn requester_input(&mut self, node: usize, input: requester::Input) {
+        let now = self.clock();
+        let host = &mut self.hosts[node];
+        let Some(machine) = &mut host.requester else { return };
+        let mut out = Outbox::default();
+        machine.handle(input, now, &host.view, &mut out);
+        if let Err(error) = machine.check() {
+            panic!("requester of node {node} at {:?}: {error}", self.now);
+        }
+        self.perform(node, out, Outbox::default());
+    }
+
+    fn compute_input(&mut self, node: usize, input: compute::Input) {
+        let now = self.clock();
+        let Some(machine) = &mut self.hosts[node].compute else { return };
+        let mut out = Outbox::default();
+        machine.handle(input, now, &mut out);
+        if let Err(error) = machine.check() {
+            panic!("compute machine of node {node} at {:?}: {error}", self.now);
+        }
+        self.perform(node, Outbox::default(), out);
+    }
+
+    fn perform(&mut self, node: usize, mut requester: Outbox<requester::Output>, mut compute: Outbox<compute::Output>) {
+        let mut deferred = Vec::new();
+        for queued in requester.drain() {
+            match queued.when {
+                When::Now => self.perform_requester(node, queued.output),
+                When::AfterSync => deferred.push(Deferred::Requester(queued.output)),
+            }
+        }
+        for queued in compute.drain() {
+            match queued.when {
+                When::Now => self.perform_compute(node, queued.output),
+                When::AfterSync => deferred.push(Deferred::Compute(queued.output)),
+            }
+        }
+        if !deferred.is_empty() {
+            let life = self.hosts[node].life;
+            self.push(SYNC, Event::Synced { node, life, outputs: deferred });
+        }
+        self.wake_later(node);
+    }
+
+    fn wake_later(&mut self, node: usize) {
+        if !std::mem::replace(&mut self.hosts[node].waking, true) {
+            self.push(Span::millis(20), Event::Wake { node });
+        }
+    }
+
+    fn perform_requester(&mut self, node: usize, output: requester::Output) {
+        let life = self.hosts[node].life;
+        match output {
+            requester::Output::Persist(record) => self.hosts[node].disk.write(record),
+            requester::Output::Send { to, message } => self.send(node, &to, message),
+            requester::Output::FindProviders(job, _) => {
+                self.requester_input(node, requester::Input::Providers(job, BTreeSet::new()));
+            }
+            requester::Output::Fetch(fetch) => {
+                let execution = fetch.execution;
+                self.push(Span::millis(2), Event::Fetched { node, life, execution });
+            }
+            requester::Output::Drop(_) => {}
+            requester::Output::Answer(request, answer) => self.answers.push((request, answer)),
+            requester::Output::Tell(job, _, event) => {
+                let told = self.told.entry(job).or_default();
+                match &event.what {
+                    What::Ended { state, message } => told.ends.push((*state, message.to_string())),
+                    What::Accepted { root } => _ = told.accepted.insert(event.execution.expect("an attempt"), *root),
+                    _ => {}
+                }
+                told.events.push(event.what);
+            }
+        }
+    }
+
+    fn perform_compute(&mut self, node: usize, output: compute::Output) {
+        match output {
+            compute::Output::Persist(record) => self.hosts[node].disk.write(record),
+            compute::Output::Send { to, message } => self.send(node, &to, message),
+            compute::Output::Start(run) => {
+                *self.starts.entry(node).or_default() += 1;
+                let who = self.running.entry((run.job, run.slot)).or_default();
+                self.overlaps += u32::from(!who.is_empty());
+                who.insert(node);
+                let life = self.hosts[node].life;
+                self.compute_input(node, compute::Input::Phase(run.execution, Phase::Running));
+                self.push(self.run_for, Event::Ran { node, life, run });
+            }
+            compute::Output::Stop(execution) => self.end(node, execution, Outcome::Cancelled),
+            compute::Output::Unpin(_) => {}
+        }
+    }
+
+    fn end(&mut self, node: usize, execution: ExecutionId, outcome: Outcome) {
+        for who in self.running.values_mut() {
+            who.remove(&node);
+        }
+        let root = matches!(outcome, Outcome::Completed { .. }).then(|| Cid::of(Codec::Raw, b"result"));
+        let ended = Ended {
+            outcome,
+            root,
+            size: 6,
+            usage: Usage::default(),
+            stdout: Head::default(),
+            stderr: Head::default(),
+            blocks: Vec::new(),
+        };
+        self.compute_input(node, compute::Input::Ended(execution, Box::new(ended)));
+    }
+
+    fn send(&mut self, from: usize, to: &NodeId, message: Market) {
+        let to = self.index(to);
+        if from == to {
+            return self.push(Span::ZERO, Event::Deliver { from, to, message });
+        }
+        let copies = if self.rng.random_bool(self.faults.loss) {
+            0
+        } else {
+            1 + usize::from(self.rng.random_bool(self.faults.repeat))
+        };
+        for _ in 0..copies {
+            let latency = Span(self.rng.random_range(100..=self.faults.latency_max.0.max(100)));
+            self.push(latency, Event::Deliver { from, to, message: message.clone() });
+        }
+    }
+
+    /// Runs until `until`.
+    pub fn run(&mut self, span: Span) {
+        let until = self.now + span;
+        while let Some((&(at, sequence), _)) = self.queue.first_key_value() {
+            if at > until {
+                break;
+            }
+            let event = self.queue.remove(&(at, sequence)).expect("just seen");
+            self.now = at;
+            self.step(event);
+        }
+        self.now = until;
+    }
+
+    fn step(&mut self, event: Event) {
+        match event {
+            Event::Deliver { from, to, message } => {
+                if !self.hosts[to].up || !self.hosts[from].up || self.cut.contains(&(from.min(to), from.max(to))) {
+                    return;
+                }
+                let from = self.id(from);
+                self.requester_input(to, requester::Input::Message { from, message: message.clone() });
+                self.compute_input(to, compute::Input::Message { from, message });
+            }
+            Event::Synced { node, life, outputs } if self.hosts[node].life == life && self.hosts[node].up => {
+                for output in outputs {
+                    match output {
+                        Deferred::Requester(output) => self.perform_requester(node, output),
+                        Deferred::Compute(output) => self.perform_compute(node, output),
+                    }
+                }
+            }
+            Event::Ran { node, life, run } if self.hosts[node].life == life && self.hosts[node].up => {
+                let outcome =
+                    if self.outcomes.is_empty() { Outcome::Completed { exit_code: 0 } } else { self.outcomes.remove(0) };
+                self.end(node, run.execution, outcome);
+            }
+            Event::Fetched { node, life, execution } if self.hosts[node].life == life => {
+                self.requester_input(node, requester::Input::Fetched(execution, Ok(())));
+            }
+            Event::Wake { node } => {
+                self.hosts[node].waking = false;
+                if self.hosts[node].up {
+                    self.wake(node);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Time passes; those with open awards hear from each other.
+    fn wake(&mut self, node: usize) {
+        let due = |at: Option<Tick>, now: Tick| at.is_some_and(|at| at <= now);
+        let now = self.now;
+        if due(self.hosts[node].requester.as_ref().and_then(requester::State::deadline), now) {
+            self.requester_input(node, requester::Input::Tick);
+        }
+        if due(self.hosts[node].compute.as_ref().and_then(compute::State::deadline), now) {
+            self.compute_input(node, compute::Input::Tick);
+        }
+        let owners: Vec<NodeId> = self.hosts[node].compute.iter().flat_map(compute::State::owners).collect();
+        for owner in owners {
+            let owner = self.index(&owner);
+            let cut = self.cut.contains(&(node.min(owner), node.max(owner)));
+            if self.hosts[owner].up && !cut && self.rng.random_bool(0.1) {
+                let me = self.id(node);
+                self.requester_input(owner, requester::Input::Alive(me));
+            }
+        }
+        let busy = self.hosts[node].requester.as_ref().is_some_and(|machine| machine.open_jobs() > 0)
+            || self.hosts[node].compute.as_ref().is_some_and(|machine| machine.held_count() > 0);
+        if busy {
+            self.wake_later(node);
+        }
+    }
+
+    pub fn used(&self, node: usize) -> Resources {
+        self.hosts[node].compute.as_ref().map(compute::State::used).unwrap_or_default()
+    }
+
+    pub fn held(&self, node: usize) -> usize {
+        self.hosts[node].compute.as_ref().map_or(0, compute::State::held_count)
+    }
+
+    /// The node that runs something now.
+    pub fn runner(&self) -> Option<usize> {
+        self.running.values().flatten().next().copied()
+    }
+
+    pub fn resize(&mut self, node: usize, total: Resources) {
+        self.hosts[node].total = total;
+        self.start(node);
+    }
+}
+
+trait Millis {
+    fn as_ms(self) -> u64;
+}
+
+impl Millis for Tick {
+    fn as_ms(self) -> u64 {
+        self.0 / 1_000
+    }
+}
