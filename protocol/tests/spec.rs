@@ -1,0 +1,118 @@
+//! Specs, good and bad, as people write them.
+
+use bacnode_protocol::job::{ValidJob, ValidSource, parse, read_document, render};
+
+const GOOD: &str = "
+name: hello
+TYPE: batch
+count: 2
+Tasks:
+  - Name: main
+    engine: {type: WASM, params: {EntryModule: main.wasm, Parameters: [a, 1, true]}}
+    InputSources:
+      - Source: {Type: inline, Params: {URL: 'data:application/wasm;base64,AGFzbQ=='}}
+        Target: /main.wasm
+    ResultPaths: [{Name: out, Path: /out}]
+    Env: {NAME: value, N: 3}
+    Resources: {CPU: 250m, Memory: 64Mi}
+    Timeouts: {ExecutionTimeout: 30}
+";
+
+fn check(text: &str) -> Result<ValidJob, String> {
+    let job = read_document(text).and_then(|document| parse(&document)).and_then(ValidJob::new);
+    job.map_err(|error| error.to_string())
+}
+
+fn wrong(change: impl Fn(&str) -> String) -> String {
+    check(&change(GOOD)).expect_err("not a valid spec")
+}
+
+#[test]
+fn a_good_spec_in_any_letter_case_and_as_json() {
+    let job = check(GOOD).expect("valid");
+    assert_eq!((job.spec.name.as_str(), job.slots), ("hello", 2));
+    assert_eq!(job.inputs[0].source, ValidSource::Inline(b"\0asm".to_vec()));
+    let json = serde_json::to_string(&job.spec).expect("JSON");
+    assert_eq!(check(&json).expect("valid").spec, job.spec);
+    assert_eq!(check(&format!("{{\"Job\": {json}}}")).expect("wrapped").spec, job.spec);
+}
+
+#[test]
+fn every_problem_is_told_with_its_path() {
+    let cases: [(&str, &str, &str); 14] = [
+        ("type: WASM", "type: wsm", "Tasks[0].Engine.Type: `wsm` is not an engine (wasm)"),
+        ("type: WASM", "type: docker", "Tasks[0].Engine.Type: `docker` is not offered yet"),
+        ("TYPE: batch", "TYPE: bach", "Type: `bach` is not a job type"),
+        ("TYPE: batch", "TYPE: service", "Type: `service` jobs are not offered yet"),
+        ("count: 2", "count: 0", "Count: must be from 1 to 1000, not 0"),
+        ("count: 2", "count: many", "Count: must be a whole number, not a text"),
+        ("Memory: 64Mi", "Memory: lots", "Tasks[0].Resources.Memory: `lots` is not an amount"),
+        ("Resources:", "Ressources:", "Tasks[0].Ressources: is not a known field (did you mean `Resources`?)"),
+        ("EntryModule: main.wasm", "EntryModule: other.wasm", "Tasks[0].Engine.Params.EntryModule: `other.wasm` is not among"),
+        ("EntryModule: main.wasm, ", "", "Tasks[0].Engine.Params.EntryModule: is required"),
+        ("NAME: value", "name: value", "Tasks[0].Env.name: a name has capitals"),
+        ("NAME: value", "BACNODE_X: value", "Tasks[0].Env.BACNODE_X: names with this prefix"),
+        ("Path: /out", "Path: ../out", "Tasks[0].ResultPaths[0].Path: `../out` must be an absolute path"),
+        ("Name: out", "Name: stdout", "Tasks[0].ResultPaths[0].Name: `stdout` must be a plain file name"),
+    ];
+    for (from, to, expected) in cases {
+        let message = wrong(|good| good.replace(from, to));
+        assert!(message.contains(expected), "{from} → {to}: {message}");
+    }
+}
+
+#[test]
+fn several_problems_are_told_together() {
+    let message = wrong(|good| good.replace("batch", "x").replace("count: 2", "count: -1"));
+    assert_eq!(message.lines().count(), 2, "{message}");
+}
+
+#[test]
+fn what_is_no_document_at_all() {
+    assert_eq!(check("").expect_err("empty"), "the spec is empty");
+    assert!(check("just words").expect_err("a text").contains("a set of fields, not a text"));
+    assert!(check("{ \"Name\": ").expect_err("cut").starts_with("not valid JSON"));
+    assert!(check("a: [b").expect_err("cut").starts_with("not valid YAML"));
+    assert!(check("a: &x [*x, *x]").is_err());
+}
+
+#[test]
+fn bad_cids_and_urls() {
+    let input = |source: &str| {
+        GOOD.replace("{Type: inline, Params: {URL: 'data:application/wasm;base64,AGFzbQ=='}}", source)
+    };
+    let cases = [
+        ("{Type: ipfs, Params: {CID: nonsense}}", "InputSources[0].Source.Params.CID: `nonsense`: not a content identifier"),
+        ("{Type: ipfs}", "InputSources[0].Source.Params.CID: is required"),
+        ("{Type: inline, Params: {URL: 'http://x'}}", "must be a data: URL"),
+        ("{Type: s3, Params: {Bucket: b}}", "`s3` is not offered yet"),
+        ("{Type: floppy}", "`floppy` is not a source"),
+        ("{Type: local, Params: {SourcePath: here}}", "must be an absolute path"),
+    ];
+    for (source, expected) in cases {
+        let message = check(&input(source)).expect_err("bad");
+        assert!(message.contains(expected), "{source}: {message}");
+    }
+}
+
+#[test]
+fn templates() {
+    let values = [("n".to_owned(), "5".to_owned())].into();
+    assert_eq!(render("Count: {{.n}} {{ .n }}", &values).expect("filled"), "Count: 5 5");
+    let error = render("{{.other}}", &values).expect_err("no value").to_string();
+    assert!(error.contains("needs a value for `other`"), "{error}");
+    assert!(render("{{.n", &values).is_err());
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(text in ".{0,300}") {
+        let _ = check(&text);
+    }
+
+    #[test]
+    fn no_change_of_a_good_spec_makes_it_panic(at in 0usize..600, with in "[ -~]{0,6}") {
+        let at = at.min(GOOD.len());
+        let _ = check(&format!("{}{with}{}", &GOOD[..at], &GOOD[at..]));
+    }
+}
