@@ -7,7 +7,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A peer-to-peer compute network: run jobs where the data is.
 #[derive(Debug, Parser)]
-#[command(name = "bacnode", version, about, max_term_width = 100, after_help = "\
+#[command(
+    name = "bacnode",
+    version,
+    about,
+    max_term_width = 100,
+    after_help = "\
 Examples:
   bacnode demo                                    watch a small network of real peers work
   bacnode serve --mdns                            make this machine a peer
@@ -15,7 +20,8 @@ Examples:
   bacnode job describe JOB                        read its story
   bacnode job get JOB -o results                  fetch what it produced
 
-Exit codes: 0 done, 1 the job failed, 2 wrong usage or spec, 3 the node cannot be reached, 4 not found, 5 --wait-timeout passed")]
+Exit codes: 0 done, 1 the job failed, 2 wrong usage or spec, 3 the node cannot be reached, 4 not found, 5 --wait-timeout passed"
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -26,7 +32,14 @@ pub(crate) struct Cli {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
     /// The node to speak to: URL or HOST:PORT
-    #[arg(long, global = true, env = "BACNODE_API", default_value = "127.0.0.1:1234", value_name = "ADDRESS", help_heading = "Global")]
+    #[arg(
+        long,
+        global = true,
+        env = "BACNODE_API",
+        default_value = "127.0.0.1:1234",
+        value_name = "ADDRESS",
+        help_heading = "Global"
+    )]
     pub(crate) api: String,
     /// How to print what is read
     #[arg(long, global = true, env = "BACNODE_OUTPUT", value_enum, default_value_t = Format::Table, help_heading = "Global")]

@@ -64,8 +64,11 @@ impl Client {
         while let Some(source) = cause.source() {
             cause = source;
         }
-        Failure::new(Exit::Unreachable, format!("the node at {} cannot be reached: {}", self.base, lower(&cause.to_string())))
-            .hint("start one with `bacnode serve`, or name one with --api or BACNODE_API")
+        Failure::new(
+            Exit::Unreachable,
+            format!("the node at {} cannot be reached: {}", self.base, lower(&cause.to_string())),
+        )
+        .hint("start one with `bacnode serve`, or name one with --api or BACNODE_API")
     }
 
     pub(crate) async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
@@ -115,7 +118,9 @@ impl<T: DeserializeOwned> Lines<T> {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
                 let item = serde_json::from_slice(&line);
-                return item.map(Some).map_err(|error| Failure::failed(format!("the node's answer is not understood: {error}")));
+                return item
+                    .map(Some)
+                    .map_err(|error| Failure::failed(format!("the node's answer is not understood: {error}")));
             }
             match self.body.next().await {
                 Some(Ok(bytes)) => self.buffer.extend_from_slice(&bytes),

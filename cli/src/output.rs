@@ -78,9 +78,15 @@ pub(crate) fn rows<T: Serialize>(format: Format, value: &T, headings: &[&str], r
         }
         Format::Csv => {
             let quote = |cell: &String| {
-                if cell.contains([',', '"', '\n']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.clone() }
+                if cell.contains([',', '"', '\n']) {
+                    format!("\"{}\"", cell.replace('"', "\"\""))
+                } else {
+                    cell.clone()
+                }
             };
-            line(&headings.iter().map(|heading| heading.to_lowercase().replace(' ', "_")).collect::<Vec<_>>().join(","));
+            line(
+                &headings.iter().map(|heading| heading.to_lowercase().replace(' ', "_")).collect::<Vec<_>>().join(","),
+            );
             for row in rows {
                 line(&row.iter().map(quote).collect::<Vec<_>>().join(","));
             }

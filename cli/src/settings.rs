@@ -132,22 +132,31 @@ impl Settings {
         let bootstrap = chooser.choose("bootstrap", some(&args.bootstrap), file.bootstrap, Vec::new(), |l| listed(l));
         config.bootstrap = bootstrap.iter().map(|text| multiaddr("bootstrap", text)).collect::<Result<_>>()?;
         join_network(&mut config, &network)?;
-        let key = chooser.choose("swarm_key", args.swarm_key.clone().map(Some), file.swarm_key.map(Some), None, path_or_none);
+        let key =
+            chooser.choose("swarm_key", args.swarm_key.clone().map(Some), file.swarm_key.map(Some), None, path_or_none);
         if let Some(path) = key {
             let key = identity::load_swarm_key(&path);
-            config.swarm_key = Some(key.map_err(|error| {
-                Failure::usage(error.to_string()).hint(format!("chmod 600 {}", path.display()))
-            })?);
+            config.swarm_key =
+                Some(key.map_err(|error| {
+                    Failure::usage(error.to_string()).hint(format!("chmod 600 {}", path.display()))
+                })?);
         }
         config.name = chooser.choose("name", args.name.clone(), file.name, host_name(), Clone::clone);
         let labels = chooser.choose("label", some(&args.label), file.label, Vec::new(), |l| listed(l));
         config.labels = labels.iter().map(|text| pair("label", text)).collect::<Result<_>>()?;
         let allow = chooser.choose("allow_local", some(&args.allow_local), file.allow_local, Vec::new(), |l| listed(l));
         config.allow_local = allow.iter().map(|text| local_path(text)).collect::<Result<_>>()?;
-        let no_compute = chooser.choose("no_compute", args.no_compute.then_some(true), file.no_compute, false, ToString::to_string);
+        let no_compute =
+            chooser.choose("no_compute", args.no_compute.then_some(true), file.no_compute, false, ToString::to_string);
         config.compute = !no_compute;
         resources(&mut config, args, (file.cpu, file.memory, file.disk), &mut chooser)?;
-        let ready = chooser.choose("ready_file", args.ready_file.clone().map(Some), file.ready_file.map(Some), None, path_or_none);
+        let ready = chooser.choose(
+            "ready_file",
+            args.ready_file.clone().map(Some),
+            file.ready_file.map(Some),
+            None,
+            path_or_none,
+        );
         Ok(Self {
             config,
             ready_file: ready,
@@ -195,9 +204,10 @@ pub(crate) fn multiaddr<T: std::str::FromStr>(flag: &str, text: &str) -> Result<
 }
 
 pub(crate) fn pair(flag: &str, text: &str) -> Result<(String, String)> {
-    let (key, value) = text.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or_else(|| {
-        Failure::usage(format!("{flag} `{text}`: expected KEY=VALUE"))
-    })?;
+    let (key, value) = text
+        .split_once('=')
+        .filter(|(key, _)| !key.is_empty())
+        .ok_or_else(|| Failure::usage(format!("{flag} `{text}`: expected KEY=VALUE")))?;
     Ok((key.to_owned(), value.to_owned()))
 }
 

@@ -104,13 +104,7 @@ pub(crate) struct Running {
 
 impl Driver {
     /// Rebuilds the machines and runs them until the node leaves.
-    pub(crate) fn start(
-        self,
-        signer: &Signer,
-        epoch: u64,
-        config: compute::Config,
-        records: Records,
-    ) -> Running {
+    pub(crate) fn start(self, signer: &Signer, epoch: u64, config: compute::Config, records: Records) -> Running {
         let now = clock::now();
         let (mut requester_out, mut compute_out) = (Outbox::default(), Outbox::default());
         let roots = records.held.iter().filter_map(|held| {
@@ -304,7 +298,9 @@ impl Running {
     fn sort_outputs(&mut self) {
         for queued in self.requester_out.drain() {
             match (queued.when, queued.output) {
-                (When::Now, requester::Output::Persist(record)) => self.hands.store.put_record(&mut self.batch, &record),
+                (When::Now, requester::Output::Persist(record)) => {
+                    self.hands.store.put_record(&mut self.batch, &record)
+                }
                 (When::Now, output) => self.now_effects.push(Effect::Requester(output)),
                 (When::AfterSync, output) => self.synced_effects.push(Effect::Requester(output)),
             }
@@ -325,7 +321,11 @@ impl Running {
             for effect in std::mem::take(&mut self.now_effects) {
                 self.perform(effect);
             }
-            if self.own.is_empty() && self.now_effects.is_empty() && self.synced_effects.is_empty() && self.batch.is_empty() {
+            if self.own.is_empty()
+                && self.now_effects.is_empty()
+                && self.synced_effects.is_empty()
+                && self.batch.is_empty()
+            {
                 break;
             }
             let me = self.hands.network.me;

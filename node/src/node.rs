@@ -121,7 +121,8 @@ impl Node {
         );
         let runner = runner.map_err(|source| StartError::System { what: "cannot make the folder of runs", source })?;
         started.serve_logs(runner.clone());
-        let engines = if config.compute && config.role == Role::Full { Engines::of(&[Engine::Wasm]) } else { Engines::default() };
+        let engines =
+            if config.compute && config.role == Role::Full { Engines::of(&[Engine::Wasm]) } else { Engines::default() };
         if engines.has(Engine::Wasm) {
             wasm.warm_up().await;
         }

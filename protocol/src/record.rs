@@ -211,4 +211,3 @@ pub struct Records {
     /// Awards held.
     pub held: Vec<HeldRecord>,
 }
-

@@ -87,7 +87,9 @@ impl View {
 
     fn make_room(&mut self) {
         while self.peers.len() > VIEW_NODES_MAX {
-            let Some(oldest) = self.peers.iter().min_by_key(|(_, peer)| peer.heard).map(|(node, _)| *node) else { return };
+            let Some(oldest) = self.peers.iter().min_by_key(|(_, peer)| peer.heard).map(|(node, _)| *node) else {
+                return;
+            };
             self.peers.remove(&oldest);
         }
         while self.left.len() > VIEW_NODES_MAX {
@@ -191,7 +193,12 @@ impl View {
     /// The adverts of these nodes.
     #[must_use]
     pub fn adverts(&self, nodes: &[NodeId]) -> Vec<SignedAdvert> {
-        nodes.iter().filter_map(|node| self.peers.get(node)).map(|peer| peer.signed.clone()).take(VIEW_ITEMS_MAX).collect()
+        nodes
+            .iter()
+            .filter_map(|node| self.peers.get(node))
+            .map(|peer| peer.signed.clone())
+            .take(VIEW_ITEMS_MAX)
+            .collect()
     }
 
     /// Every node that could ever run `task`, and why each other one could not.

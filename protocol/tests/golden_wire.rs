@@ -99,7 +99,15 @@ fn cases() -> Vec<(String, Vec<u8>)> {
         ("ask", Market::Ask(Ask { ask: token, job, want: 2, task: task().without_env_values() })),
         (
             "bid",
-            Market::Bid(Bid { ask: token, boot: BootId(4), bid: 5, places: 2, ttl_ms: 10_000, wait_ms: 30, bytes_held: 6 }),
+            Market::Bid(Bid {
+                ask: token,
+                boot: BootId(4),
+                bid: 5,
+                places: 2,
+                ttl_ms: 10_000,
+                wait_ms: 30,
+                bytes_held: 6,
+            }),
         ),
         (
             "decline",
@@ -151,7 +159,10 @@ fn cases() -> Vec<(String, Vec<u8>)> {
     cases.extend([
         ("market/alive".to_owned(), envelope::seal(&Frame::default())),
         ("advert".to_owned(), envelope::seal(&signed)),
-        ("view/exchange".to_owned(), envelope::seal(&ViewRequest::Exchange { now, known: ListMax::truncated([(me, 3)]) })),
+        (
+            "view/exchange".to_owned(),
+            envelope::seal(&ViewRequest::Exchange { now, known: ListMax::truncated([(me, 3)]) }),
+        ),
         ("view/push".to_owned(), envelope::seal(&ViewRequest::Push { adverts: ListMax::truncated([signed.clone()]) })),
         ("view/ask-detail".to_owned(), envelope::seal(&ViewRequest::Detail)),
         (

@@ -192,7 +192,8 @@ fn the_programs_own_failure_is_final_and_the_nodes_is_not() {
 #[test]
 fn after_three_nodes_failed_the_user_hears_every_cause() {
     let mut world = World::new(10, 5);
-    world.outcomes = (1..=3).map(|n| Outcome::NodeFailed { cause: TextMax::truncated(&format!("cause {n}")) }).collect();
+    world.outcomes =
+        (1..=3).map(|n| Outcome::NodeFailed { cause: TextMax::truncated(&format!("cause {n}")) }).collect();
     let job = world.submit(0, b"a", world.task(), 1);
     world.run(Span::secs(10));
     let (state, message) = &world.told[&job].ends[0];

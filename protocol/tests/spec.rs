@@ -48,7 +48,11 @@ fn every_problem_is_told_with_its_path() {
         ("count: 2", "count: many", "Count: must be a whole number, not a text"),
         ("Memory: 64Mi", "Memory: lots", "Tasks[0].Resources.Memory: `lots` is not an amount"),
         ("Resources:", "Ressources:", "Tasks[0].Ressources: is not a known field (did you mean `Resources`?)"),
-        ("EntryModule: main.wasm", "EntryModule: other.wasm", "Tasks[0].Engine.Params.EntryModule: `other.wasm` is not among"),
+        (
+            "EntryModule: main.wasm",
+            "EntryModule: other.wasm",
+            "Tasks[0].Engine.Params.EntryModule: `other.wasm` is not among",
+        ),
         ("EntryModule: main.wasm, ", "", "Tasks[0].Engine.Params.EntryModule: is required"),
         ("NAME: value", "name: value", "Tasks[0].Env.name: a name has capitals"),
         ("NAME: value", "BACNODE_X: value", "Tasks[0].Env.BACNODE_X: names with this prefix"),
@@ -78,11 +82,13 @@ fn what_is_no_document_at_all() {
 
 #[test]
 fn bad_cids_and_urls() {
-    let input = |source: &str| {
-        GOOD.replace("{Type: inline, Params: {URL: 'data:application/wasm;base64,AGFzbQ=='}}", source)
-    };
+    let input =
+        |source: &str| GOOD.replace("{Type: inline, Params: {URL: 'data:application/wasm;base64,AGFzbQ=='}}", source);
     let cases = [
-        ("{Type: ipfs, Params: {CID: nonsense}}", "InputSources[0].Source.Params.CID: `nonsense`: not a content identifier"),
+        (
+            "{Type: ipfs, Params: {CID: nonsense}}",
+            "InputSources[0].Source.Params.CID: `nonsense`: not a content identifier",
+        ),
         ("{Type: ipfs}", "InputSources[0].Source.Params.CID: is required"),
         ("{Type: inline, Params: {URL: 'http://x'}}", "must be a data: URL"),
         ("{Type: s3, Params: {Bucket: b}}", "`s3` is not offered yet"),

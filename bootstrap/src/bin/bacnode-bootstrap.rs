@@ -30,7 +30,13 @@ struct Serve {
     #[arg(long, env = "BACNODE_DATA_DIR", value_name = "DIR")]
     data_dir: PathBuf,
     /// Where peers connect (multiaddr)
-    #[arg(long, env = "BACNODE_LISTEN", value_name = "MULTIADDR", default_value = "/ip4/0.0.0.0/tcp/1235", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "BACNODE_LISTEN",
+        value_name = "MULTIADDR",
+        default_value = "/ip4/0.0.0.0/tcp/1235",
+        value_delimiter = ','
+    )]
     listen: Vec<String>,
     /// The network: a name, or a network file
     #[arg(long, env = "BACNODE_NETWORK", value_name = "NAME|FILE", default_value = "local")]

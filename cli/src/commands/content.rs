@@ -32,7 +32,12 @@ pub(super) async fn run(client: &Client, format: Format, command: Content) -> Re
         Content::Ls { cid: Some(cid) } => {
             let entries: Vec<Entry> = client.get(&format!("network/content/{}/ls", segment(&cid))).await?;
             let row = |e: &Entry| vec![e.name.clone(), e.kind.clone(), format_bytes(e.size), e.cid.clone()];
-            output::rows(format, &entries, &["name", "type", "size", "cid"], &entries.iter().map(row).collect::<Vec<_>>())
+            output::rows(
+                format,
+                &entries,
+                &["name", "type", "size", "cid"],
+                &entries.iter().map(row).collect::<Vec<_>>(),
+            )
         }
         Content::Providers { cid } => {
             let providers: Vec<Provider> = client.get(&format!("network/content/{}/providers", segment(&cid))).await?;
@@ -54,7 +59,8 @@ async fn pins(client: &Client, format: Format) -> Result<()> {
 /// Adds a file or folder through the node.
 pub(super) async fn add(client: &Client, path: &Path) -> Result<Added> {
     let meta = std::fs::metadata(path).map_err(|error| {
-        let reason = if error.kind() == std::io::ErrorKind::NotFound { "no such file".into() } else { error.to_string() };
+        let reason =
+            if error.kind() == std::io::ErrorKind::NotFound { "no such file".into() } else { error.to_string() };
         Failure::usage(format!("cannot read {}: {reason}", path.display()))
     })?;
     let request = client.request(Method::POST, "network/content");
@@ -90,7 +96,9 @@ async fn to_stdout(client: &Client, cid: &str) -> Result<()> {
         return Err(Failure::usage(format!("{cid} is a folder")).hint("name a place for it with -o DIR"));
     }
     let mut stream = response.bytes_stream();
-    while let Some(piece) = stream.try_next().await.map_err(|error| Failure::failed(format!("the transfer broke off: {error}")))? {
+    while let Some(piece) =
+        stream.try_next().await.map_err(|error| Failure::failed(format!("the transfer broke off: {error}")))?
+    {
         if output::raw(&piece).is_err() {
             // Whoever reads has had enough.
             return Ok(());

@@ -41,7 +41,9 @@ pub(super) fn check_target(dir: &Path, force: bool) -> Result<()> {
         Err(error) => return Err(Failure::usage(format!("cannot use {}: {error}", dir.display()))),
     };
     if entries.next().is_some() && !force {
-        return Err(Failure::usage(format!("{} is not empty", dir.display())).hint("name another folder, or add --force"));
+        return Err(
+            Failure::usage(format!("{} is not empty", dir.display())).hint("name another folder, or add --force")
+        );
     }
     Ok(())
 }
@@ -70,7 +72,9 @@ fn progress(size: u64) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new(size);
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}") {
+    if let Ok(style) =
+        ProgressStyle::with_template("{bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}")
+    {
         bar.set_style(style);
     }
     bar

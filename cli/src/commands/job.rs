@@ -47,7 +47,12 @@ async fn list(client: &Client, format: Format, limit: usize, reverse: bool) -> R
         let message = job.state.message.lines().next().unwrap_or_default().to_owned();
         vec![job.id.clone(), job.name.clone(), job.state.state_type.clone(), output::ago(job.create_time), message]
     };
-    output::rows(format, &page, &["id", "name", "state", "submitted", "why"], &page.items.iter().map(row).collect::<Vec<_>>())
+    output::rows(
+        format,
+        &page,
+        &["id", "name", "state", "submitted", "why"],
+        &page.items.iter().map(row).collect::<Vec<_>>(),
+    )
 }
 
 async fn executions(client: &Client, format: Format, job: &str) -> Result<()> {
@@ -107,7 +112,8 @@ async fn describe(client: &Client, format: Format, job: &str) -> Result<()> {
     if format != Format::Table {
         return output::structured(format, &answer);
     }
-    let (job, executions) = (&answer.job, answer.executions.as_ref().map(|page| page.items.as_slice()).unwrap_or_default());
+    let (job, executions) =
+        (&answer.job, answer.executions.as_ref().map(|page| page.items.as_slice()).unwrap_or_default());
     let history = answer.history.as_ref().map(|page| page.items.as_slice()).unwrap_or_default();
     head(job, history);
     results(executions);
@@ -132,7 +138,13 @@ fn head(job: &JobInfo, history: &[HistoryItem]) {
         _ => String::new(),
     };
     let state = &job.state.state_type;
-    let painted = if state == "Completed" { output::green(state) } else if state == "Failed" { output::red(state) } else { output::bold(state) };
+    let painted = if state == "Completed" {
+        output::green(state)
+    } else if state == "Failed" {
+        output::red(state)
+    } else {
+        output::bold(state)
+    };
     output::line(&format!("{:<10}{painted}{span}", "state"));
     for (index, line) in job.state.message.lines().enumerate() {
         field(if index == 0 { "because" } else { "" }, line);
@@ -144,7 +156,10 @@ fn head(job: &JobInfo, history: &[HistoryItem]) {
     field("runs", &format!("{} {module}{runs}", task.engine.kind));
     for (index, input) in task.input_sources.iter().enumerate() {
         let source = ["CID", "SourcePath"].iter().find_map(|key| input.source.params.get(*key)?.as_str());
-        field(if index == 0 { "reads" } else { "" }, &format!("{} ← {}", input.target, source.unwrap_or(&input.source.kind)));
+        field(
+            if index == 0 { "reads" } else { "" },
+            &format!("{} ← {}", input.target, source.unwrap_or(&input.source.kind)),
+        );
     }
 }
 
@@ -160,11 +175,14 @@ fn results(executions: &[Execution]) {
             (held, moved) => format!(", {} of inputs lay there, {} moved", format_bytes(held), format_bytes(moved)),
         };
         field(if index == 0 { "result" } else { "" }, cid);
-        field("", &format!(
-            "exit code {code}, {} of CPU, {} of memory{moved}",
-            output::duration(used("CPUMillis")),
-            format_bytes(used("MemoryPeak")),
-        ));
+        field(
+            "",
+            &format!(
+                "exit code {code}, {} of CPU, {} of memory{moved}",
+                output::duration(used("CPUMillis")),
+                format_bytes(used("MemoryPeak")),
+            ),
+        );
     }
     let printed = done.first().map(|execution| execution.run_output.stdout.as_str()).unwrap_or_default();
     for (index, line) in printed.lines().take(12).enumerate() {

@@ -73,7 +73,8 @@ async fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<()> {
         Command::Content { command } => content::run(&client()?, global.output, command).await,
         Command::Demo(args) => demo::run(&args).await,
         Command::Config { command: crate::args::Config::Show(args) } => {
-            let own = matches.subcommand().and_then(|(_, config)| config.subcommand()).map_or(matches, |(_, show)| show);
+            let own =
+                matches.subcommand().and_then(|(_, config)| config.subcommand()).map_or(matches, |(_, show)| show);
             config::show(&args, own, global.output)
         }
         Command::Version => version::run(&client()?, global.output).await,

@@ -34,7 +34,8 @@ async fn list(client: &Client, format: Format) -> Result<()> {
     let answer: ListNodes = client.get("orchestrator/nodes").await?;
     let row = |node: &NodeState| {
         let (info, compute) = (&node.info, &node.info.compute);
-        let engines = if compute.execution_engines.is_empty() { "none".into() } else { compute.execution_engines.join(", ") };
+        let engines =
+            if compute.execution_engines.is_empty() { "none".into() } else { compute.execution_engines.join(", ") };
         vec![
             info.name.clone(),
             info.node_id.clone(),
@@ -55,7 +56,11 @@ fn describe(info: &NodeInfo, format: Format) -> Result<()> {
         return output::structured(format, info);
     }
     let compute = &info.compute;
-    let engines = if compute.execution_engines.is_empty() { "none: runs no jobs".into() } else { compute.execution_engines.join(", ") };
+    let engines = if compute.execution_engines.is_empty() {
+        "none: runs no jobs".into()
+    } else {
+        compute.execution_engines.join(", ")
+    };
     let (max, free) = (compute.max_capacity, compute.available_capacity);
     let fields = [
         ("node", info.node_id.clone()),
@@ -75,7 +80,11 @@ fn describe(info: &NodeInfo, format: Format) -> Result<()> {
         output::line(&format!("{:<10}{}", if index == 0 { "addresses" } else { "" }, output::plain(address)));
     }
     for (index, (key, value)) in info.labels.iter().enumerate() {
-        output::line(&format!("{:<10}{}", if index == 0 { "labels" } else { "" }, output::plain(&format!("{key}={value}"))));
+        output::line(&format!(
+            "{:<10}{}",
+            if index == 0 { "labels" } else { "" },
+            output::plain(&format!("{key}={value}"))
+        ));
     }
     Ok(())
 }

@@ -55,7 +55,9 @@ fn explain(error: &bacnode_node::StartError) -> Failure {
         error.to_string(),
     );
     match error {
-        StartError::Api { .. } => failure.hint("is another node running? --api names another address, port 0 any free one"),
+        StartError::Api { .. } => {
+            failure.hint("is another node running? --api names another address, port 0 any free one")
+        }
         StartError::Network(text) if text.contains("cannot listen") => {
             failure.hint("is another node running? --listen names another address, port 0 any free one")
         }

@@ -36,7 +36,8 @@ pub(super) fn read(path: &Path, vars: &[String]) -> Result<(JobSpec, PathBuf)> {
         text
     } else {
         std::fs::read_to_string(path).map_err(|error| {
-            let reason = if error.kind() == std::io::ErrorKind::NotFound { "no such file".into() } else { error.to_string() };
+            let reason =
+                if error.kind() == std::io::ErrorKind::NotFound { "no such file".into() } else { error.to_string() };
             Failure::usage(format!("cannot read the spec {}: {reason}", path.display()))
         })?
     };
@@ -191,7 +192,11 @@ async fn finish(client: &Client, id: &str, waiting: &Waiting) -> Result<()> {
     if !waiting.id_only {
         for execution in &done {
             let cid = execution.published_result.params.get("CID").and_then(Value::as_str).unwrap_or_default();
-            output::note(&format!("{} {}", output::green("done"), output::dim(&format!("bacnode job get {id} -o results"))));
+            output::note(&format!(
+                "{} {}",
+                output::green("done"),
+                output::dim(&format!("bacnode job get {id} -o results"))
+            ));
             output::line(cid);
         }
     }

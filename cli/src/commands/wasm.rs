@@ -20,13 +20,15 @@ pub(super) async fn run(client: &Client, args: WasmRun) -> Result<()> {
     let target = format!("/{}", if module_name.ends_with(".wasm") { module_name } else { "main.wasm" });
     let mut inputs = vec![input(client, &args.module, &target).await?];
     for text in &args.input {
-        let (source, path) = text.rsplit_once(':').filter(|(source, path)| !source.is_empty() && path.starts_with('/')).ok_or_else(
-            || Failure::usage(format!("-i {text}: expected SOURCE:PATH, the path being absolute")),
-        )?;
+        let (source, path) = text
+            .rsplit_once(':')
+            .filter(|(source, path)| !source.is_empty() && path.starts_with('/'))
+            .ok_or_else(|| Failure::usage(format!("-i {text}: expected SOURCE:PATH, the path being absolute")))?;
         inputs.push(input(client, source, path).await?);
     }
     let results = args.result.iter().map(|text| {
-        let (name, path) = text.split_once(':').ok_or_else(|| Failure::usage(format!("--result {text}: expected NAME:PATH")))?;
+        let (name, path) =
+            text.split_once(':').ok_or_else(|| Failure::usage(format!("--result {text}: expected NAME:PATH")))?;
         Ok(ResultPath { name: name.into(), path: path.into() })
     });
     let engine = json!({ "EntryModule": target, "Entrypoint": args.entrypoint, "Parameters": args.args });

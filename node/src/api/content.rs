@@ -79,7 +79,8 @@ async fn receive(body: Body, path: &FsPath) -> Result<(), ApiError> {
 /// Unpacks files and folders, and refuses everything else.
 fn unpack(archive: &FsPath, to: &FsPath) -> Result<(), ContentError> {
     let bad = |reason: String| ContentError::Refused(format!("the upload: {reason}"));
-    let io = |error: std::io::Error| ContentError::Refused(format!("the upload is not a tar archive of a folder: {error}"));
+    let io =
+        |error: std::io::Error| ContentError::Refused(format!("the upload is not a tar archive of a folder: {error}"));
     std::fs::create_dir_all(to).map_err(io)?;
     let mut archive = tar::Archive::new(std::io::BufReader::new(std::fs::File::open(archive).map_err(io)?));
     for (count, entry) in archive.entries().map_err(io)?.enumerate() {
@@ -155,7 +156,8 @@ fn stream(content: Content, root: Cid, folder: bool) -> Body {
     let (sender, receiver) = mpsc::channel(8);
     tokio::task::spawn_blocking(move || {
         let mut out = std::io::BufWriter::with_capacity(PIECE_BYTES, Pieces(sender));
-        let written = if folder { content.write_tar(&root, &mut out) } else { content.write_file(&root, &mut out).map(|_| ()) };
+        let written =
+            if folder { content.write_tar(&root, &mut out) } else { content.write_file(&root, &mut out).map(|_| ()) };
         let flushed = out.flush();
         if let Err(error) = written.and(flushed.map_err(crate::content::io_error("cannot send"))) {
             tracing::warn!(%root, %error, "a download broke off");
@@ -163,7 +165,9 @@ fn stream(content: Content, root: Cid, folder: bool) -> Body {
             let _ = out.get_ref().0.blocking_send(Err(std::io::Error::other(error.to_string())));
         }
     });
-    Body::from_stream(futures::stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) }))
+    Body::from_stream(futures::stream::unfold(receiver, |mut receiver| async move {
+        Some((receiver.recv().await?, receiver))
+    }))
 }
 
 struct Pieces(mpsc::Sender<Result<Bytes, std::io::Error>>);
@@ -203,7 +207,10 @@ pub(super) async fn ls(
     Ok(Json(entries.await?))
 }
 
-pub(super) async fn providers(State(api): State<Api>, Path(text): Path<String>) -> Result<Json<Vec<Provider>>, ApiError> {
+pub(super) async fn providers(
+    State(api): State<Api>,
+    Path(text): Path<String>,
+) -> Result<Json<Vec<Provider>>, ApiError> {
     let root = parse(&text)?;
     let mut nodes = api.network.providers(root).await;
     let content = api.content.clone();

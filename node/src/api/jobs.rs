@@ -95,7 +95,8 @@ async fn prepare(api: &Api, valid: ValidJob) -> Result<Prepared, ApiError> {
                     let root = content.import_bytes(bytes, "input")?.root;
                     if let Some(source) = spec.tasks.first_mut().and_then(|task| task.input_sources.get_mut(index)) {
                         source.source.kind = "ipfs".into();
-                        source.source.params = [("CID".to_owned(), Value::String(root.to_string()))].into_iter().collect();
+                        source.source.params =
+                            [("CID".to_owned(), Value::String(root.to_string()))].into_iter().collect();
                     }
                     Source::Content(root)
                 }
@@ -151,7 +152,11 @@ fn resolve(api: &Api, text: &str) -> Result<JobId, ApiError> {
         match api.store.jobs_with_prefix(text)?.as_slice() {
             [id] => return Ok(*id),
             [] => {}
-            _ => return Err(ApiError::bad(format!("`{text}` is the start of several jobs' ids")).hint("write more of it")),
+            _ => {
+                return Err(
+                    ApiError::bad(format!("`{text}` is the start of several jobs' ids")).hint("write more of it")
+                );
+            }
         }
     }
     let named = |job: &JobRecord, _: Option<&JobStateRecord>| Job::new(job, None).name == text;
@@ -206,7 +211,8 @@ fn execution_page(api: &Api, id: &JobId, job: &Job) -> Result<Page<Execution>, A
 fn history_page(api: &Api, id: &JobId, wanted: impl Fn(&HistoryItem) -> bool) -> Result<Page<HistoryItem>, ApiError> {
     let name = id.to_string();
     let events = api.store.events(id, 0)?;
-    let items = events.iter().map(|(sequence, event)| HistoryItem::new(&name, *sequence, event)).filter(wanted).collect();
+    let items =
+        events.iter().map(|(sequence, event)| HistoryItem::new(&name, *sequence, event)).filter(wanted).collect();
     Ok(Page { items, next_token: String::new() })
 }
 
@@ -233,7 +239,8 @@ pub(super) async fn history(
     };
     let execution = given("execution_id");
     Ok(Json(history_page(&api, &record.id, |item| {
-        kind.is_none_or(|kind| item.kind == kind) && execution.is_none_or(|id| item.execution_id.starts_with(id.as_str()))
+        kind.is_none_or(|kind| item.kind == kind)
+            && execution.is_none_or(|id| item.execution_id.starts_with(id.as_str()))
     })?))
 }
 
@@ -271,7 +278,8 @@ pub(super) async fn events(State(api): State<Api>, Path(id): Path<String>) -> Re
     let id = resolve(&api, &id)?;
     let (lines, receiver) = mpsc::channel::<Result<Bytes, std::io::Error>>(64);
     tokio::spawn(async move { tell(&api, id, lines).await });
-    let stream = futures::stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
+    let stream =
+        futures::stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(stream)).into_response())
 }
 

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, put};
+use axum::serve::ListenerExt as _;
 use bacnode_protocol::api::NodeIdentity;
 use bacnode_protocol::limits::SPEC_BYTES_MAX;
 use tokio::net::TcpListener;
@@ -45,6 +46,8 @@ pub(crate) struct Api {
 /// Serves until told to stop.
 pub(crate) async fn serve(listener: TcpListener, api: Api, stop: CancellationToken) {
     let router = router(api);
+    // Answers are small and awaited: they must not wait for more to send.
+    let listener = listener.tap_io(|stream| _ = stream.set_nodelay(true));
     let served = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
     if let Err(error) = served.await {
         tracing::error!(%error, "the API has ended");

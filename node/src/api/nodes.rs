@@ -102,7 +102,10 @@ fn resolve(api: &Api, text: &str) -> Result<NodeId, ApiError> {
     let found: Vec<NodeId> = view.iter().filter(is_meant).map(|(node, _)| *node).take(2).collect();
     match found.as_slice() {
         [node] => Ok(*node),
-        [] => Err(ApiError::not_found(format!("no node `{text}` is known")).hint("`bacnode node list` shows all that are")),
+        [] => {
+            Err(ApiError::not_found(format!("no node `{text}` is known"))
+                .hint("`bacnode node list` shows all that are"))
+        }
         _ => Err(ApiError::bad(format!("several nodes are called `{text}`")).hint("use the node's id")),
     }
 }

@@ -17,11 +17,7 @@ pub(super) enum Place {
     /// Here.
     Inline(Vec<u8>),
     /// A part of a file.
-    File {
-        id: u64,
-        offset: u64,
-        len: u32,
-    },
+    File { id: u64, offset: u64, len: u32 },
 }
 
 impl Place {

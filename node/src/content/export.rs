@@ -99,7 +99,12 @@ impl Content {
         Ok(head)
     }
 
-    fn walk(&self, root: &Cid, top: PathBuf, mut visit: impl FnMut(Item) -> Result<(), ContentError>) -> Result<(), ContentError> {
+    fn walk(
+        &self,
+        root: &Cid,
+        top: PathBuf,
+        mut visit: impl FnMut(Item) -> Result<(), ContentError>,
+    ) -> Result<(), ContentError> {
         let mut stack = vec![(top, *root)];
         while let Some((path, cid)) = stack.pop() {
             if !self.is_folder(&cid)? {

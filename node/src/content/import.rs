@@ -175,7 +175,9 @@ impl<'a> Import<'a> {
         }
         self.files.push(stored);
         let part = self.leaves(&mut file, id).map_err(|error| match error {
-            ContentError::Io { source, .. } => ContentError::Io { what: format!("cannot read {}", path.display()), source },
+            ContentError::Io { source, .. } => {
+                ContentError::Io { what: format!("cannot read {}", path.display()), source }
+            }
             other => other,
         })?;
         self.content.put_whole_file(&mut self.batch, &part.cid, id);
@@ -248,8 +250,11 @@ impl Content {
     /// # Errors
     /// If there is no room or the disk fails.
     pub fn hold_blocks(&self, root: &Cid, blocks: &[InlineBlock], reason: &str) -> Result<bool, ContentError> {
-        let known: std::collections::BTreeMap<Cid, &[u8]> =
-            blocks.iter().filter(|block| block.cid.matches(&block.bytes)).map(|block| (block.cid, &*block.bytes)).collect();
+        let known: std::collections::BTreeMap<Cid, &[u8]> = blocks
+            .iter()
+            .filter(|block| block.cid.matches(&block.bytes))
+            .map(|block| (block.cid, &*block.bytes))
+            .collect();
         let (mut stack, mut size) = (vec![*root], 0);
         let mut batch = WriteBatch::default();
         let _writing = self.writing();

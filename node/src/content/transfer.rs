@@ -182,7 +182,8 @@ impl Receiver<'_> {
         if cid.codec == Codec::Raw {
             self.leaf(expected, block)?;
         } else {
-            let node = Unixfs::read(&cid, &block).map_err(|_| TransferError::Wrong("a block that is no file or folder"))?;
+            let node =
+                Unixfs::read(&cid, &block).map_err(|_| TransferError::Wrong("a block that is no file or folder"))?;
             self.content.put_place(&mut self.batch, &cid, &Place::Inline(block));
             let mut in_file = expected.in_file;
             if let Unixfs::File { size, .. } = node
@@ -229,7 +230,8 @@ impl Receiver<'_> {
         }
         if expected.cid.codec == Codec::DagPb {
             let node = self.read_back(&expected.cid)?;
-            let node = Unixfs::read(&expected.cid, &node).map_err(|_| TransferError::Wrong("a block that is no file"))?;
+            let node =
+                Unixfs::read(&expected.cid, &node).map_err(|_| TransferError::Wrong("a block that is no file"))?;
             self.stack.extend(node.links().iter().rev().map(|link| Expected { cid: link.cid, in_file: true }));
             return self.step_spool(true, node.links().len());
         }
@@ -291,7 +293,8 @@ impl Receiver<'_> {
         let Some(spool) = self.spool.take() else { return Ok(()) };
         let _writing = self.content.writing();
         spool.file.sync_data().map_err(io_error("cannot store a content file"))?;
-        std::fs::rename(&spool.path, self.content.file_path(spool.id)).map_err(io_error("cannot store a content file"))?;
+        std::fs::rename(&spool.path, self.content.file_path(spool.id))
+            .map_err(io_error("cannot store a content file"))?;
         if let Some(root) = whole {
             self.content.put_whole_file(&mut self.batch, &root, spool.id);
         }

@@ -92,7 +92,10 @@ pub(super) async fn module(content: &Content, inputs: &[Ready], path: &str) -> R
     let host = if rest.is_empty() { input.host.clone() } else { input.host.join(rest) };
     let meta = std::fs::metadata(&host).map_err(|_| missing())?;
     if !meta.is_file() || meta.len() > MODULE_BYTES_MAX {
-        return Err(RunError::task(FailureKind::Program, format!("`{path}` is not a module (a file of at most 256 MiB)")));
+        return Err(RunError::task(
+            FailureKind::Program,
+            format!("`{path}` is not a module (a file of at most 256 MiB)"),
+        ));
     }
     let cid = match input.root {
         Some(root) => {
@@ -121,7 +124,8 @@ pub(super) fn mounts(inputs: &[Ready], work: &Path) -> Result<Vec<Mount>, RunErr
         }
         let count = parents.len();
         let dir = parents.entry(parent.to_owned()).or_insert_with(|| work.join(format!("in-{count}")));
-        link(&input.host, &dir.join(name)).map_err(|error| RunError::Node(format!("cannot place an input: {error}")))?;
+        link(&input.host, &dir.join(name))
+            .map_err(|error| RunError::Node(format!("cannot place an input: {error}")))?;
     }
     for (parent, host) in parents {
         let guest = if parent.is_empty() { "/".to_owned() } else { parent.clone() };
@@ -138,6 +142,10 @@ fn link(from: &Path, to: &Path) -> std::io::Result<()> {
 }
 
 /// Does work on the disk where it holds up nobody.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, RunError> + Send + 'static) -> Result<T, RunError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(RunError::Node("reading an input broke down".into())))
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, RunError> + Send + 'static,
+) -> Result<T, RunError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|_| Err(RunError::Node("reading an input broke down".into())))
 }

@@ -32,7 +32,8 @@ pub(super) async fn run(runner: Runner, run: Run, stop: CancellationToken, resul
     let content = runner.inner.content.clone();
     let limits = Limits { bytes: runner.inner.limits.output_bytes, entries: runner.inner.limits.output_entries };
     let reason = run.execution.to_string();
-    let published = tokio::task::spawn_blocking(move || publish(&content, &result, ended, usage, limits, &reason)).await;
+    let published =
+        tokio::task::spawn_blocking(move || publish(&content, &result, ended, usage, limits, &reason)).await;
     published.unwrap_or_else(|_| node_failed("storing the result broke down"))
 }
 
@@ -129,9 +130,9 @@ fn environment(run: &Run) -> Vec<(String, String)> {
         ("PARTITION_INDEX", run.slot.to_string()),
         ("PARTITION_COUNT", run.task.slots.to_string()),
     ];
-    let ours = ours.into_iter().flat_map(|(name, value)| {
-        ["BACNODE_", "BACALHAU_"].map(|prefix| (format!("{prefix}{name}"), value.clone()))
-    });
+    let ours = ours
+        .into_iter()
+        .flat_map(|(name, value)| ["BACNODE_", "BACALHAU_"].map(|prefix| (format!("{prefix}{name}"), value.clone())));
     own.chain(ours).collect()
 }
 

@@ -92,8 +92,8 @@ fn gossip(config: &Config, names: &Names) -> Result<Gossip, SetupError> {
         max_subscribed_topics: 8,
         max_subscriptions_per_request: 8,
     };
-    let mut gossip =
-        Gossip::new_with_subscription_filter(gossipsub::MessageAuthenticity::Anonymous, settings, filter).map_err(failed)?;
+    let mut gossip = Gossip::new_with_subscription_filter(gossipsub::MessageAuthenticity::Anonymous, settings, filter)
+        .map_err(failed)?;
     let mut scores = gossipsub::PeerScoreParams::default();
     // Peers of a demo or a test share one address.
     scores.ip_colocation_factor_weight = 0.0;

@@ -69,7 +69,8 @@ impl Fetcher for DagFetcher {
         let fetched = self.from_anybody(root, hints, max).await;
         let content = self.content.clone();
         let whole = fetched.is_ok();
-        blocking(move || if whole { content.pin(&root, &reason).map(|_| ()) } else { content.unpin(&root, &reason) }).await?;
+        blocking(move || if whole { content.pin(&root, &reason).map(|_| ()) } else { content.unpin(&root, &reason) })
+            .await?;
         fetched
     }
 }
@@ -78,9 +79,11 @@ impl DagFetcher {
     async fn from_anybody(&self, root: Cid, hints: Vec<NodeId>, max: u64) -> Result<u64, String> {
         let (mut tried, mut total, mut causes) = (vec![self.network.me], 0, Vec::new());
         let mut candidates = hints;
-        // First those named, then those found; the DHT is not troubled for what is at hand.
-        for look_up in [false, true] {
-            if look_up {
+        // First those named, then those found; the DHT is not troubled for what is at hand. An announcement may be on its
+        // way still, so it is asked again before the answer is no.
+        for pause in [None, Some(0), Some(300), Some(1_000)] {
+            if let Some(pause) = pause {
+                tokio::time::sleep(Duration::from_millis(pause)).await;
                 candidates = self.network.providers(root).await.into_iter().take(PROVIDERS_MAX).collect();
             }
             for provider in std::mem::take(&mut candidates) {

@@ -53,7 +53,13 @@ async fn answer(runner: Runner, owner: NodeId, mut stream: Stream) -> std::io::R
 }
 
 /// Reads what a run on this node prints, until it ends or nobody listens.
-pub(crate) async fn follow(runner: &Runner, owner: &NodeId, execution: ExecutionId, follow: bool, pieces: mpsc::Sender<LogPiece>) {
+pub(crate) async fn follow(
+    runner: &Runner,
+    owner: &NodeId,
+    execution: ExecutionId,
+    follow: bool,
+    pieces: mpsc::Sender<LogPiece>,
+) {
     let mut offsets = [0u64; 2];
     loop {
         let Some(dir) = runner.logs_of(&execution, owner) else { return };
@@ -93,7 +99,12 @@ impl Network {
     ///
     /// # Errors
     /// If the node cannot be asked, in words.
-    pub async fn logs_from(&self, node: NodeId, execution: ExecutionId, follow: bool) -> Result<mpsc::Receiver<LogPiece>, String> {
+    pub async fn logs_from(
+        &self,
+        node: NodeId,
+        execution: ExecutionId,
+        follow: bool,
+    ) -> Result<mpsc::Receiver<LogPiece>, String> {
         let mut stream = self.open(node, &self.names.live).await?;
         view::write(&mut stream, &LiveRequest { execution, follow }).await.map_err(|error| error.to_string())?;
         let (sender, pieces) = mpsc::channel(16);

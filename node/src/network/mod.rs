@@ -100,7 +100,8 @@ impl Network {
         if self.view().is_connected(&node) {
             return Ok(());
         }
-        let connected = tokio::time::timeout(std::time::Duration::from_secs(5), self.ask(|a| Command::Connect(node, a)));
+        let connected =
+            tokio::time::timeout(std::time::Duration::from_secs(5), self.ask(|a| Command::Connect(node, a)));
         connected.await.ok().flatten().unwrap_or_else(|| Err("it cannot be reached".into()))
     }
 
@@ -144,7 +145,8 @@ impl Network {
         let peer = node.peer_id().ok_or("it has no valid id")?;
         let protocol = libp2p::StreamProtocol::try_from_owned(protocol.to_owned()).map_err(|e| e.to_string())?;
         let mut control = self.control.clone();
-        let opened = tokio::time::timeout(std::time::Duration::from_secs(10), control.open_stream(peer, protocol)).await;
+        let opened =
+            tokio::time::timeout(std::time::Duration::from_secs(10), control.open_stream(peer, protocol)).await;
         opened.map_err(|_| "it does not answer".to_owned())?.map_err(|error| error.to_string())
     }
 
@@ -157,7 +159,11 @@ impl Network {
             skews.insert(node, ahead);
         }
         if ahead.abs() > SKEW_TOLD_MS {
-            tracing::warn!(peer = node.short(), ahead_ms = ahead, "a peer's clock and ours differ; adverts are not believed");
+            tracing::warn!(
+                peer = node.short(),
+                ahead_ms = ahead,
+                "a peer's clock and ours differ; adverts are not believed"
+            );
         }
     }
 

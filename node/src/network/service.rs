@@ -35,8 +35,9 @@ const CARE: Duration = Duration::from_millis(500);
 /// Pauses between attempts to reach one address.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
-/// Roots announced in the DHT a second.
-const PROVIDES_PER_CARE: usize = 3;
+/// Roots announced in the DHT at each [`CARE`], and at once if there were none for a while.
+const PROVIDES_PER_CARE: usize = 2;
+const PROVIDES_BURST: usize = 20;
 /// Roots that wait to be announced.
 const PROVIDES_MAX: usize = 1_000;
 /// Nodes found in the DHT that are named as providers.
@@ -110,7 +111,8 @@ pub(crate) async fn start(
     };
     let mut control = network.control.clone();
     let mut accept = |name: &str| {
-        let protocol = libp2p::StreamProtocol::try_from_owned(name.to_owned()).map_err(|e| SetupError(e.to_string()))?;
+        let protocol =
+            libp2p::StreamProtocol::try_from_owned(name.to_owned()).map_err(|e| SetupError(e.to_string()))?;
         control.accept(protocol).map_err(|error| SetupError(error.to_string()))
     };
     let (connected_sender, connected) = mpsc::channel(256);
@@ -141,6 +143,7 @@ pub(crate) async fn start(
         connecting: HashMap::new(),
         look_ups: HashMap::new(),
         provides: BTreeSet::new(),
+        provides_left: PROVIDES_BURST,
         tried: HashMap::new(),
         connected: connected_sender,
         heard: heard_sender,
@@ -246,6 +249,7 @@ struct Service {
     connecting: HashMap<NodeId, Vec<oneshot::Sender<Result<(), String>>>>,
     look_ups: HashMap<kad::QueryId, (BTreeSet<NodeId>, oneshot::Sender<BTreeSet<NodeId>>)>,
     provides: BTreeSet<Cid>,
+    provides_left: usize,
     /// When each node of the view was last called, so that a dead one is not called all the time.
     tried: HashMap<NodeId, Instant>,
     connected: mpsc::Sender<NodeId>,
@@ -283,6 +287,7 @@ impl Service {
                 if self.provides.len() < PROVIDES_MAX {
                     self.provides.insert(root);
                 }
+                self.announce();
             }
             Command::Providers(root, answer) => {
                 let query = self.swarm.behaviour_mut().kad.get_providers(kad::RecordKey::new(&root.multihash()));
@@ -368,16 +373,23 @@ impl Service {
         if self.peers.len() < self.peers_wanted {
             self.seek_peers(now);
         }
-        for _ in 0..PROVIDES_PER_CARE {
-            let Some(root) = self.provides.pop_first() else { break };
+        self.provides_left = (self.provides_left + PROVIDES_PER_CARE).min(PROVIDES_BURST);
+        self.announce();
+        let gone = self.network.view().expire(crate::clock::tick());
+        for node in gone {
+            tracing::info!(peer = node.short(), "node is not heard any more");
+        }
+    }
+
+    /// Announces roots in the DHT: some at once, many at a steady pace. Somebody must be there to be told.
+    fn announce(&mut self) {
+        while self.provides_left > 0 && !self.peers.is_empty() {
+            let Some(root) = self.provides.pop_first() else { return };
+            self.provides_left -= 1;
             let key = kad::RecordKey::new(&root.multihash());
             if let Err(error) = self.swarm.behaviour_mut().kad.start_providing(key) {
                 tracing::debug!(%root, %error, "a root is not announced");
             }
-        }
-        let gone = self.network.view().expire(crate::clock::tick());
-        for node in gone {
-            tracing::info!(peer = node.short(), "node is not heard any more");
         }
     }
 
@@ -428,14 +440,20 @@ impl Service {
             let heard = gossip::Heard { id: message_id.clone(), from: propagation_source, data: message.data };
             if self.heard.try_send(heard).is_err() {
                 let ignore = gossipsub::MessageAcceptance::Ignore;
-                self.swarm.behaviour_mut().gossip.report_message_validation_result(&message_id, &propagation_source, ignore);
+                self.swarm.behaviour_mut().gossip.report_message_validation_result(
+                    &message_id,
+                    &propagation_source,
+                    ignore,
+                );
             }
         }
     }
 
     fn kad(&mut self, event: kad::Event) {
         match event {
-            kad::Event::OutboundQueryProgressed { id, result: kad::QueryResult::GetProviders(result), step, .. } => {
+            kad::Event::OutboundQueryProgressed {
+                id, result: kad::QueryResult::GetProviders(result), step, ..
+            } => {
                 let Some((found, _)) = self.look_ups.get_mut(&id) else { return };
                 if let Ok(kad::GetProvidersOk::FoundProviders { providers, .. }) = result {
                     found.extend(providers.iter().filter_map(NodeId::from_peer_id));
@@ -462,7 +480,8 @@ impl Service {
     }
 
     fn identify(&mut self, event: identify::Event) {
-        let (identify::Event::Received { peer_id, info, .. } | identify::Event::Pushed { peer_id, info, .. }) = event else {
+        let (identify::Event::Received { peer_id, info, .. } | identify::Event::Pushed { peer_id, info, .. }) = event
+        else {
             return;
         };
         if let Some(peer) = self.peers.get_mut(&peer_id) {
@@ -548,9 +567,10 @@ impl Service {
             self.answer_connect(&node, Err("it cannot be reached"));
         }
         let text = error.to_string();
-        let anchor = self.anchors.iter_mut().find(|anchor| {
-            anchor.peer.is_some() && anchor.peer == peer || text.contains(&anchor.address.to_string())
-        });
+        let anchor = self
+            .anchors
+            .iter_mut()
+            .find(|anchor| anchor.peer.is_some() && anchor.peer == peer || text.contains(&anchor.address.to_string()));
         let Some(anchor) = anchor else { return };
         if matches!(error, libp2p::swarm::DialError::LocalPeerId { .. }) {
             tracing::warn!(address = %anchor.address, "a bootstrap address is this node's own (is its key on two machines?)");

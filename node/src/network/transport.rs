@@ -58,7 +58,11 @@ fn check(address: &Multiaddr, keyed: bool) -> Result<(), SetupError> {
     Ok(())
 }
 
-fn guard<T>(transport: T, key: Option<PreSharedKey>, keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, SetupError>
+fn guard<T>(
+    transport: T,
+    key: Option<PreSharedKey>,
+    keypair: &Keypair,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, SetupError>
 where
     T: Transport + Send + Unpin + 'static,
     T::Output: AsyncRead + AsyncWrite + Send + Unpin + 'static,

@@ -93,7 +93,11 @@ async fn take_all(network: &Network, adverts: Vec<SignedAdvert>, events: &mpsc::
 }
 
 /// Answers others' exchanges.
-pub(super) async fn serve(network: Network, mut incoming: libp2p_stream::IncomingStreams, events: mpsc::Sender<driver::Event>) {
+pub(super) async fn serve(
+    network: Network,
+    mut incoming: libp2p_stream::IncomingStreams,
+    events: mpsc::Sender<driver::Event>,
+) {
     while let Some((peer, stream)) = incoming.next().await {
         let Some(node) = NodeId::from_peer_id(&peer) else { continue };
         let (network, events) = (network.clone(), events.clone());

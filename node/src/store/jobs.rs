@@ -1,9 +1,7 @@
 //! The machines' records, and what the API reads of them.
 
 use bacnode_protocol::id::{ExecutionId, JobId};
-use bacnode_protocol::record::{
-    ExecutionRecord, HeldRecord, JobEvent, JobRecord, JobStateRecord, Record, Records,
-};
+use bacnode_protocol::record::{ExecutionRecord, HeldRecord, JobEvent, JobRecord, JobStateRecord, Record, Records};
 use bacnode_protocol::wire::codec::{self, Decode, Encode};
 use rocksdb::{Direction, IteratorMode, WriteBatch};
 
@@ -95,8 +93,10 @@ impl Store {
     /// # Errors
     /// If the disk fails or a record is damaged.
     pub fn executions(&self, job: &JobId) -> Result<Vec<ExecutionRecord>, StoreError> {
-        let mut executions: Vec<ExecutionRecord> =
-            self.scan(Column::Executions, &job.0).map(|item| decode(&item?.1, "execution")).collect::<Result<_, _>>()?;
+        let mut executions: Vec<ExecutionRecord> = self
+            .scan(Column::Executions, &job.0)
+            .map(|item| decode(&item?.1, "execution"))
+            .collect::<Result<_, _>>()?;
         executions.sort_by_key(|execution| (execution.token, execution.slot));
         Ok(executions)
     }

@@ -40,7 +40,8 @@ impl Log {
         let (synced, watch) = watch::channel(0);
         let appended = Arc::new(Mutex::new(0));
         let wanted = Arc::new(AtomicU64::new(0));
-        let thread = Syncer { db: Arc::clone(&db), appended: Arc::clone(&appended), wanted: Arc::clone(&wanted), synced };
+        let thread =
+            Syncer { db: Arc::clone(&db), appended: Arc::clone(&appended), wanted: Arc::clone(&wanted), synced };
         std::thread::Builder::new()
             .name("log".into())
             .spawn(move || thread.run(&woken))
@@ -66,7 +67,9 @@ impl Log {
         match self.wake.try_send(Want { linger }) {
             // Full: the thread is awake, and looks at what is wanted after every pass.
             Ok(()) | Err(TrySendError::Full(_)) => {}
-            Err(TrySendError::Disconnected(_)) => tracing::error!("the log thread has ended; nothing is synced any more"),
+            Err(TrySendError::Disconnected(_)) => {
+                tracing::error!("the log thread has ended; nothing is synced any more")
+            }
         }
     }
 

@@ -201,7 +201,11 @@ impl Store {
     }
 
     /// Every (key, value) whose key starts with `prefix`, in order.
-    pub(crate) fn scan(&self, column: Column, prefix: &[u8]) -> impl Iterator<Item = Result<(Box<[u8]>, Box<[u8]>), StoreError>> {
+    pub(crate) fn scan(
+        &self,
+        column: Column,
+        prefix: &[u8],
+    ) -> impl Iterator<Item = Result<(Box<[u8]>, Box<[u8]>), StoreError>> {
         let start = rocksdb::IteratorMode::From(prefix, rocksdb::Direction::Forward);
         let prefix = prefix.to_vec();
         self.db

@@ -367,7 +367,8 @@ fn tell(event: &JobEvent) -> (&'static str, String, BTreeMap<String, String>) {
         What::Bid { wait_ms, bytes_held } => {
             detail("WaitMillis", wait_ms.to_string());
             detail("BytesHeld", bytes_held.to_string());
-            let wait = if *wait_ms == 0 { "could start at once".into() } else { format!("could start in {wait_ms} ms") };
+            let wait =
+                if *wait_ms == 0 { "could start at once".into() } else { format!("could start in {wait_ms} ms") };
             let held = match bytes_held {
                 0 => String::new(),
                 bytes => format!(", holds {} of the input", crate::job::format_bytes(*bytes)),

@@ -2,8 +2,8 @@
 
 use sha2::{Digest, Sha256};
 
-use super::state::{StandingBid, State, Timer};
 use super::Output;
+use super::state::{StandingBid, State, Timer};
 use crate::id::{BootId, NodeId};
 use crate::limits::{BID_TTL, BIDS_PER_PEER_MAX, UNRELEASED_PER_OWNER_MAX};
 use crate::outbox::Outbox;
@@ -45,13 +45,8 @@ impl State {
         let places = ask.want.clamp(1, u32::try_from(room.max(1)).unwrap_or(u32::MAX));
         let bid = self.next_bid;
         self.next_bid += 1;
-        let standing = StandingBid {
-            owner: from,
-            job: ask.job,
-            task_digest: task_digest(&ask.task),
-            places,
-            sent: now.tick,
-        };
+        let standing =
+            StandingBid { owner: from, job: ask.job, task_digest: task_digest(&ask.task), places, sent: now.tick };
         self.bids.insert(bid, standing);
         self.timers.set(Timer::Bid(bid), now.tick + BID_TTL);
         let message = Market::Bid(Bid {
@@ -81,13 +76,20 @@ impl State {
         reasons.extend(lacking(&ask.task.resources, &self.config.total));
         let limit = self.config.timeout_max.as_millis();
         if ask.task.timeout_ms > limit {
-            reasons.push(format!("runs may take {} s here, this one wants {} s", limit / 1000, ask.task.timeout_ms / 1000));
+            reasons.push(format!(
+                "runs may take {} s here, this one wants {} s",
+                limit / 1000,
+                ask.task.timeout_ms / 1000
+            ));
         }
         for input in &ask.task.inputs {
             if let Source::Local { path, writable } = &input.source
                 && !self.allows_local(path, *writable)
             {
-                reasons.push(format!("`{}` is not on this node's list of local paths", path.chars().take(80).collect::<String>()));
+                reasons.push(format!(
+                    "`{}` is not on this node's list of local paths",
+                    path.chars().take(80).collect::<String>()
+                ));
             }
         }
         reasons
@@ -155,7 +157,11 @@ impl State {
     }
 
     /// Takes one place of a standing bid: when it was sent, or why it does not stand.
-    pub(super) fn take_bid(&mut self, from: NodeId, award: &crate::wire::market::Award) -> Result<crate::time::Tick, &'static str> {
+    pub(super) fn take_bid(
+        &mut self,
+        from: NodeId,
+        award: &crate::wire::market::Award,
+    ) -> Result<crate::time::Tick, &'static str> {
         if award.boot != self.boot {
             return Err("the node was restarted since its bid");
         }

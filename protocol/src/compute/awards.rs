@@ -64,7 +64,11 @@ impl State {
         self.queue.push_back(execution);
         out.now(Output::Persist(Record::Held(Box::new(record))));
         let ack = Output::Send { to: from, message: Market::AwardAck { execution } };
-        if when == When::AfterSync { out.after_sync(ack) } else { out.now(ack) }
+        if when == When::AfterSync {
+            out.after_sync(ack)
+        } else {
+            out.now(ack)
+        }
         self.arm_lease(execution);
         let heartbeat = Span::millis(u64::from(award.lease.heartbeat_ms).max(500));
         self.timers.set(Timer::Beat(execution), now.tick + heartbeat);
@@ -206,7 +210,10 @@ impl State {
         self.start_queued(now, out);
     }
 
-    fn sign(&self, mut body: ResultBody) -> (BytesMax<{ crate::wire::market::RESULT_BODY_BYTES_MAX }>, crate::wire::signed::SignatureBytes) {
+    fn sign(
+        &self,
+        mut body: ResultBody,
+    ) -> (BytesMax<{ crate::wire::market::RESULT_BODY_BYTES_MAX }>, crate::wire::signed::SignatureBytes) {
         let bytes = BytesMax::new(codec::encode(&body)).unwrap_or_else(|_| {
             // Cannot happen while heads and texts are bounded as they are; a result without them is still a result.
             (body.stdout, body.stderr, body.usage) = (Head::default(), Head::default(), Usage::default());

@@ -126,4 +126,3 @@ pub fn inline_blocks(blocks: Vec<InlineBlock>) -> ListMax<InlineBlock, { crate::
 
 /// Content held here, by root.
 type Holdings = BTreeMap<Cid, u64>;
-

@@ -217,7 +217,8 @@ impl State {
         for (execution, held) in &mut self.held {
             if held.record.owner == peer {
                 held.resend = RESEND_MIN;
-                let timer = if held.phase == Phase::Ended { Timer::Resend(*execution) } else { Timer::Beat(*execution) };
+                let timer =
+                    if held.phase == Phase::Ended { Timer::Resend(*execution) } else { Timer::Beat(*execution) };
                 self.timers.set_earlier(timer, now.tick);
             }
         }

@@ -128,7 +128,10 @@ fn task(path: &str, value: &Value, problems: &mut Problems) -> TaskSpec {
         meta: fields.text_map("Meta", problems),
         input_sources: each(fields.list("InputSources", problems), problems, input_source),
         result_paths: each(fields.list("ResultPaths", problems), problems, result_path),
-        resources: fields.take("Resources").map(|v| resources(&fields.at("Resources"), v, problems)).unwrap_or_default(),
+        resources: fields
+            .take("Resources")
+            .map(|v| resources(&fields.at("Resources"), v, problems))
+            .unwrap_or_default(),
         network: fields.take("Network").map(|v| network(&fields.at("Network"), v, problems)).unwrap_or_default(),
         timeouts: fields.take("Timeouts").map(|v| timeouts(&fields.at("Timeouts"), v, problems)).unwrap_or_default(),
         exclusive: fields.flag("Exclusive", problems).unwrap_or(false),

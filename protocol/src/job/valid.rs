@@ -108,8 +108,10 @@ impl ValidJob {
         let task = Task { inputs: ListMax::truncated(inputs), ..self.task.clone() };
         let len = codec::encode(&task).len();
         if len > TASK_BYTES_MAX {
-            let message = format!("arguments, environment and paths make {len} bytes; at most {TASK_BYTES_MAX} travel \
-                                   with an ask: move data into an input");
+            let message = format!(
+                "arguments, environment and paths make {len} bytes; at most {TASK_BYTES_MAX} travel \
+                                   with an ask: move data into an input"
+            );
             return Err(InvalidSpec::one("Tasks[0]", message));
         }
         Ok(task)
@@ -471,9 +473,7 @@ fn check_env(path: &str, task: &TaskSpec, problems: &mut Problems) -> ListMax<En
             problems.add(&at, "variables of the compute node are not offered yet");
         }
     }
-    let variable = |(name, value): (&String, &String)| EnvVar {
-        name: TextMax::truncated(name),
-        value: TextMax::truncated(value),
-    };
+    let variable =
+        |(name, value): (&String, &String)| EnvVar { name: TextMax::truncated(name), value: TextMax::truncated(value) };
     ListMax::truncated(task.env.iter().map(variable))
 }

@@ -14,7 +14,14 @@ use crate::wire::market::{Market, Outcome, RESULT_BODY_BYTES_MAX, ResultBody, Si
 use crate::wire::signed::{Domain, verify};
 
 impl State {
-    pub(super) fn result(&mut self, from: NodeId, result: SignedResult, now: Now, view: &View, out: &mut Outbox<Output>) {
+    pub(super) fn result(
+        &mut self,
+        from: NodeId,
+        result: SignedResult,
+        now: Now,
+        view: &View,
+        out: &mut Outbox<Output>,
+    ) {
         let id = result.execution;
         let Some(execution) = self.executions.get(&id).filter(|execution| execution.record.node == from) else {
             // Decided long ago, or another's: in both cases the sender need not keep it for us.
@@ -94,7 +101,14 @@ impl State {
         }
     }
 
-    pub(super) fn fetched(&mut self, id: ExecutionId, held: Result<(), String>, now: Now, view: &View, out: &mut Outbox<Output>) {
+    pub(super) fn fetched(
+        &mut self,
+        id: ExecutionId,
+        held: Result<(), String>,
+        now: Now,
+        view: &View,
+        out: &mut Outbox<Output>,
+    ) {
         let Some(execution) = self.executions.get(&id) else {
             out.now(Output::Drop(id));
             return;
@@ -146,7 +160,15 @@ impl State {
     }
 
     /// Ends a job. Whoever watches it is told when that is on disk.
-    pub(super) fn end(&mut self, id: JobId, state: JobState, message: String, now: Now, view: &View, out: &mut Outbox<Output>) {
+    pub(super) fn end(
+        &mut self,
+        id: JobId,
+        state: JobState,
+        message: String,
+        now: Now,
+        view: &View,
+        out: &mut Outbox<Output>,
+    ) {
         if !self.jobs.contains_key(&id) {
             return;
         }

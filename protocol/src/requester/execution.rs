@@ -1,7 +1,7 @@
 //! Attempts between award and result.
 
-use super::state::{State, Timer};
 use super::Output;
+use super::state::{State, Timer};
 use crate::id::{ExecutionId, JobId, NodeId};
 use crate::job::state::{ExecutionState, JobState};
 use crate::limits::{RESEND_MAX, RESEND_MIN};
@@ -37,7 +37,15 @@ impl State {
         self.arm_lease(id);
     }
 
-    pub(super) fn award_refuse(&mut self, from: NodeId, id: ExecutionId, reason: &str, now: Now, view: &View, out: &mut Outbox<Output>) {
+    pub(super) fn award_refuse(
+        &mut self,
+        from: NodeId,
+        id: ExecutionId,
+        reason: &str,
+        now: Now,
+        view: &View,
+        out: &mut Outbox<Output>,
+    ) {
         let known = self.executions.get(&id).filter(|e| e.record.node == from && e.award.is_some());
         let Some((job, slot)) = known.map(|e| (e.record.job, e.record.slot)) else { return };
         let what = What::Refused { reason: TextMax::truncated(reason) };
@@ -50,7 +58,15 @@ impl State {
         self.try_again(job, slot, now, view, out);
     }
 
-    pub(super) fn phase(&mut self, from: NodeId, id: ExecutionId, phase: Phase, now: Now, view: &View, out: &mut Outbox<Output>) {
+    pub(super) fn phase(
+        &mut self,
+        from: NodeId,
+        id: ExecutionId,
+        phase: Phase,
+        now: Now,
+        view: &View,
+        out: &mut Outbox<Output>,
+    ) {
         let Some(execution) = self.executions.get_mut(&id).filter(|e| e.record.node == from) else { return };
         execution.heard = now.tick;
         execution.award = None;
@@ -74,8 +90,16 @@ impl State {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a beat has this many parts")]
-    pub(super) fn beat(&mut self, from: NodeId, id: ExecutionId, beat: u32, phase: Phase, now: Now, view: &View, out: &mut Outbox<Output>) {
+    pub(super) fn beat(
+        &mut self,
+        from: NodeId,
+        id: ExecutionId,
+        beat: u32,
+        phase: Phase,
+        now: Now,
+        view: &View,
+        out: &mut Outbox<Output>,
+    ) {
         let known = self.executions.get(&id).filter(|e| e.record.node == from);
         let Some(execution) = known else {
             // Ended, or lost with our records: either way nobody waits for it.
@@ -127,7 +151,6 @@ impl State {
     }
 
     /// Takes an attempt out of the books.
-    #[expect(clippy::too_many_arguments, reason = "an end has this many parts")]
     pub(super) fn drop_execution(
         &mut self,
         id: ExecutionId,
@@ -161,8 +184,17 @@ impl State {
     }
 
     /// Calls off every live attempt of a job, or of one slot of it.
-    pub(super) fn cancel_live(&mut self, job: JobId, slot: Option<u32>, reason: &str, now: Now, view: &View, out: &mut Outbox<Output>) {
-        let of_slot = |record: &crate::record::ExecutionRecord| record.job == job && slot.is_none_or(|s| s == record.slot);
+    pub(super) fn cancel_live(
+        &mut self,
+        job: JobId,
+        slot: Option<u32>,
+        reason: &str,
+        now: Now,
+        view: &View,
+        out: &mut Outbox<Output>,
+    ) {
+        let of_slot =
+            |record: &crate::record::ExecutionRecord| record.job == job && slot.is_none_or(|s| s == record.slot);
         let Some(held) = self.jobs.get(&job) else { return };
         let live: Vec<ExecutionId> = held.slots.iter().flat_map(|slot| slot.live.iter().copied()).collect();
         for id in live {
@@ -177,7 +209,15 @@ impl State {
                 Market::Cancel { execution: id, reason: reason.clone() }
             };
             out.now(Output::Send { to, message });
-            self.drop_execution(id, ExecutionState::Cancelled, &reason, What::Cancelled { reason: reason.clone() }, now, view, out);
+            self.drop_execution(
+                id,
+                ExecutionState::Cancelled,
+                &reason,
+                What::Cancelled { reason: reason.clone() },
+                now,
+                view,
+                out,
+            );
         }
     }
 

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{ExecutionId, FencingToken, JobId, NodeId};
 use crate::job::state::{ExecutionState, JobState};
-use crate::record::{ExecutionRecord, JobEvent, Record, What};
-use crate::requester::Output;
 use crate::limits::HISTORY_MAX;
 use crate::outbox::{Outbox, When};
+use crate::record::{ExecutionRecord, JobEvent, Record, What};
+use crate::requester::Output;
 use crate::time::{Now, Span, Tick, UnixMillis};
 use crate::view::View;
 use crate::wire::bounded::TextMax;
@@ -89,11 +89,18 @@ impl Slot {
 
 impl Job {
     /// Adds a line to the job's story.
-    pub(super) fn tell(&mut self, now: UnixMillis, view: &View, of: Option<&ExecutionRecord>, node: Option<NodeId>, what: What, out: &mut Outbox<Output>) {
+    pub(super) fn tell(
+        &mut self,
+        now: UnixMillis,
+        view: &View,
+        of: Option<&ExecutionRecord>,
+        node: Option<NodeId>,
+        what: What,
+        out: &mut Outbox<Output>,
+    ) {
         self.tell_when(When::Now, now, view, of, node, what, out);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one line of a story has this many parts")]
     pub(super) fn tell_when(
         &mut self,
         when: When,

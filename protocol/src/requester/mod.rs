@@ -143,4 +143,3 @@ pub enum Answer {
     /// No more jobs are taken now.
     Busy(String),
 }
-

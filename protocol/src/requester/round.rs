@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use rand::seq::SliceRandom as _;
 
+use super::Output;
 use super::job::{Execution, Round, Slot};
 use super::state::{State, Timer};
-use super::Output;
 use crate::id::{ExecutionId, JobId, NodeId};
 use crate::job::state::{ExecutionState, JobState};
 use crate::limits::{ASK_TIMEOUT, ASKED_PER_SLOT, ATTEMPTS_MAX, BID_WINDOW, NO_FIT_TIMEOUT, RESEND_MIN};
@@ -164,7 +164,8 @@ impl State {
     /// Gives open slots to bids, best first, at most as many to each as it offered, and releases what is left.
     fn give(&mut self, id: JobId, bids: Vec<(NodeId, Bid)>, now: Now, view: &View, out: &mut Outbox<Output>) {
         let Some(job) = self.jobs.get(&id) else { return };
-        let mut open: Vec<u32> = (0..).zip(&job.slots).filter(|(_, s)| s.is_open(&self.executions)).map(|(i, _)| i).collect();
+        let mut open: Vec<u32> =
+            (0..).zip(&job.slots).filter(|(_, s)| s.is_open(&self.executions)).map(|(i, _)| i).collect();
         open.reverse();
         let rivals = bids.len();
         let best = bids.iter().map(|(_, bid)| bid.wait_ms).min().unwrap_or(0);
@@ -194,8 +195,17 @@ impl State {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "an award joins a slot, a bid and the time")]
-    fn award(&mut self, id: JobId, slot: u32, node: NodeId, bid: &Bid, why: &str, now: Now, view: &View, out: &mut Outbox<Output>) {
+    fn award(
+        &mut self,
+        id: JobId,
+        slot: u32,
+        node: NodeId,
+        bid: &Bid,
+        why: &str,
+        now: Now,
+        view: &View,
+        out: &mut Outbox<Output>,
+    ) {
         let token = self.next_token();
         let execution = ExecutionId::new(&id, slot, token, &node);
         let mac = self.award_mac(&execution);
@@ -227,12 +237,22 @@ impl State {
         out.now(Output::Persist(Record::Execution(Box::new(record.clone()))));
         job.tell(now.unix, view, Some(&record), None, What::Awarded { why: TextMax::truncated(why) }, out);
         let message = Output::Send { to: node, message: Market::Award(award.clone()) };
-        if job.task.exclusive { out.after_sync(message) } else { out.now(message) }
+        if job.task.exclusive {
+            out.after_sync(message)
+        } else {
+            out.now(message)
+        }
         let state = &mut job.slots[slot as usize];
         state.tried.insert(node);
         state.live.insert(execution);
-        let held =
-            Execution { record, award: Some(award), resend: RESEND_MIN, heard: now.tick, suspected: false, result: None };
+        let held = Execution {
+            record,
+            award: Some(award),
+            resend: RESEND_MIN,
+            heard: now.tick,
+            suspected: false,
+            result: None,
+        };
         self.executions.insert(execution, held);
         *self.own_load.entry(node).or_default() += 1;
         self.timers.set(Timer::Award(execution), now.tick + RESEND_MIN);

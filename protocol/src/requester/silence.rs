@@ -5,8 +5,8 @@
 //! it runs is started elsewhere, as far as a token bucket allows. When more than half of all holders fall silent together,
 //! the fault is more likely ours, and nothing is done until one of them is heard or the silence lasts.
 
-use super::state::{State, Timer};
 use super::Output;
+use super::state::{State, Timer};
 use crate::id::{ExecutionId, NodeId};
 use crate::limits::{SUSPECT_AFTER_MIN, SUSPECT_AFTER_RTTS};
 use crate::outbox::Outbox;

@@ -5,7 +5,7 @@
 //! hold no floats, no `usize`, no hash maps, no recursion and no sequences of zero-sized elements; sequences are
 //! [`super::bounded`], so a claimed length is checked before anything is allocated.
 
-use bincode::config::{Configuration, Fixint, LittleEndian, Limit};
+use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 pub use bincode::{Decode, Encode};
 
 /// How much more memory than wire bytes a value may claim while it is decoded (`Vec` headers against 8-byte counts).

@@ -11,9 +11,7 @@ use super::signed::SignatureBytes;
 use super::task::Task;
 use crate::content::Cid;
 use crate::id::{BootId, ExecutionId, FencingToken, JobId, NodeId};
-use crate::limits::{
-    FRAME_BYTES_MAX, FRAME_MESSAGES_MAX, INLINE_BLOCKS_MAX, INLINE_RESULT_BYTES_MAX, TEXT_BYTES_MAX,
-};
+use crate::limits::{FRAME_BYTES_MAX, FRAME_MESSAGES_MAX, INLINE_BLOCKS_MAX, INLINE_RESULT_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::time::UnixMillis;
 
 /// A reason or a cause, in plain words, for people.

@@ -495,8 +495,11 @@ impl World {
                 }
             }
             Event::Ran { node, life, run } if self.hosts[node].life == life && self.hosts[node].up => {
-                let outcome =
-                    if self.outcomes.is_empty() { Outcome::Completed { exit_code: 0 } } else { self.outcomes.remove(0) };
+                let outcome = if self.outcomes.is_empty() {
+                    Outcome::Completed { exit_code: 0 }
+                } else {
+                    self.outcomes.remove(0)
+                };
                 self.end(node, run.execution, outcome);
             }
             Event::Fetched { node, life, execution } if self.hosts[node].life == life => {

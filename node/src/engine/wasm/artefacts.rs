@@ -57,7 +57,8 @@ impl Artefacts {
             None => {
                 let path = module.path.clone();
                 let read = tokio::task::spawn_blocking(move || std::fs::read(path)).await;
-                let bytes = read.ok().and_then(Result::ok).ok_or_else(|| RunError::Node("cannot read the module".into()))?;
+                let bytes =
+                    read.ok().and_then(Result::ok).ok_or_else(|| RunError::Node("cannot read the module".into()))?;
                 Sha256::digest(bytes).to_vec()
             }
         };

@@ -20,8 +20,8 @@ use bacnode_protocol::id::NodeId;
 use bacnode_protocol::wire::market::FailureKind;
 use serde::{Deserialize, Serialize};
 
-use self::artefacts::Artefacts;
 pub use self::artefacts::Artefact;
+use self::artefacts::Artefacts;
 use self::pool::Pool;
 use super::RunError;
 
@@ -211,9 +211,10 @@ impl Engine {
             Ok(Err(error)) => match worker.death().await {
                 pool::Death::FileSize => Ok(GuestEnd { outcome: GuestOutcome::Output, ..timed_out }),
                 pool::Death::Deadline => Ok(timed_out),
-                pool::Death::Other(how) => {
-                    Ok(GuestEnd { outcome: GuestOutcome::Trapped(format!("its worker ended ({how}; {error})")), ..timed_out })
-                }
+                pool::Death::Other(how) => Ok(GuestEnd {
+                    outcome: GuestOutcome::Trapped(format!("its worker ended ({how}; {error})")),
+                    ..timed_out
+                }),
             },
         }
     }

@@ -168,14 +168,17 @@ impl Loaded {
         }
         let file = files.into_iter().next().ok_or("a worker was handed no module")?;
         let module = load(&self.engine, File::from(file))?;
-        let instance = self.linker.instantiate_pre(&module).map_err(|error| {
-            match error.downcast_ref::<UnknownImportError>() {
+        let instance =
+            self.linker.instantiate_pre(&module).map_err(|error| match error.downcast_ref::<UnknownImportError>() {
                 Some(unknown) => {
-                    format!("the module imports `{}` from `{}`, which WASI preview 1 has not", unknown.name(), unknown.module())
+                    format!(
+                        "the module imports `{}` from `{}`, which WASI preview 1 has not",
+                        unknown.name(),
+                        unknown.module()
+                    )
                 }
                 None => format!("the module cannot be linked: {}", first_line(&error)),
-            }
-        })?;
+            })?;
         self.modules.push_back((artefact, instance.clone()));
         if self.modules.len() > MODULES_MAX {
             self.modules.pop_front();
@@ -206,7 +209,11 @@ impl Loaded {
         });
         let outcome = ended.map_or_else(|error| classify(&error), |()| GuestOutcome::Exited(0));
         let cpu = thread_cpu().saturating_sub(before);
-        GuestEnd { outcome, cpu_ms: u64::try_from(cpu.as_millis()).unwrap_or(u64::MAX), memory_peak: store.data().memory.peak }
+        GuestEnd {
+            outcome,
+            cpu_ms: u64::try_from(cpu.as_millis()).unwrap_or(u64::MAX),
+            memory_peak: store.data().memory.peak,
+        }
     }
 }
 
@@ -432,7 +439,8 @@ impl Watch {
         let watch = Arc::new(Self { run: Mutex::new(None), changed: Condvar::new() });
         let (theirs, stream) = (Arc::clone(&watch), stream.try_clone());
         let Ok(stream) = stream else { exit(EXIT_ORPHAN) };
-        let started = std::thread::Builder::new().name("watch".into()).stack_size(64 << 10).spawn(move || theirs.watch(&stream));
+        let started =
+            std::thread::Builder::new().name("watch".into()).stack_size(64 << 10).spawn(move || theirs.watch(&stream));
         if started.is_err() {
             exit(EXIT_ORPHAN);
         }

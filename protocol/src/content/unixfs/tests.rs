@@ -33,9 +33,8 @@ fn file(len: u64, seed: u64, sink: &mut Count) -> Part {
     while start < len || start == 0 {
         let end = len.min(start + CHUNK_BYTES as u64);
         let key = [(end - start).to_le_bytes().to_vec(), vec![byte(start, seed)]].concat();
-        let leaf = *known
-            .entry(key)
-            .or_insert_with(|| Part::leaf(&(start..end).map(|i| byte(i, seed)).collect::<Vec<_>>()));
+        let leaf =
+            *known.entry(key).or_insert_with(|| Part::leaf(&(start..end).map(|i| byte(i, seed)).collect::<Vec<_>>()));
         let Ok(()) = builder.leaf(leaf, sink);
         start += CHUNK_BYTES as u64;
     }
