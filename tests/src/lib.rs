@@ -1,1 +1,375 @@
+//! bacnode as its users meet it: real processes, each with a data folder and ports of its own.
+//!
+//! A [`Swarm`] starts a bootstrap peer and nodes, runs the command line against them and takes everything down with it. A
+//! node's process ends when the test's does, because its stdin does.
 
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use bacnode_protocol::api::{GetJobResponse, NodeIdentity};
+use serde_json::Value;
+
+/// How long anything may take that should be quick.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A program of this workspace: named by the environment, or beside the test's own folder.
+///
+/// # Panics
+/// If it is not built.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    let folder = std::env::var_os("BACNODE_BIN_DIR").map(PathBuf::from);
+    let folder = folder.or_else(|| Some(std::env::current_exe().ok()?.parent()?.parent()?.to_owned()));
+    let path = folder.expect("a folder of programs").join(name);
+    assert!(path.exists(), "{} is not built: run `cargo build --workspace --all-features`", path.display());
+    path
+}
+
+/// A file that comes with the product.
+#[must_use]
+pub fn example(path: &str) -> String {
+    format!("{}/../examples/{path}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Waits until `ready` gives something.
+///
+/// # Panics
+/// If it does not in time.
+pub fn eventually<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = ready() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "{what} does not happen");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What a command printed, and its exit code.
+#[derive(Debug, Clone)]
+pub struct Ran {
+    /// The exit code.
+    pub code: i32,
+    /// What it said on stdout.
+    pub stdout: String,
+    /// What it said on stderr.
+    pub stderr: String,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Ran {
+    /// The run, which must have gone well.
+    ///
+    /// # Panics
+    /// If it did not.
+    #[must_use]
+    pub fn ok(self) -> Self {
+        assert_eq!(self.code, 0, "{self:#?}");
+        self
+    }
+
+    /// Its stdout as JSON.
+    ///
+    /// # Panics
+    /// If it is none.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
+    }
+
+    /// Its stdout without the line end.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        self.stdout.trim_end()
+    }
+}
+
+/// Runs the command line without any node.
+///
+/// # Panics
+/// If it cannot be started.
+#[must_use]
+pub fn bacnode(args: &[&str]) -> Ran {
+    clean(Command::new(program("bacnode")).args(args)).output().expect("bacnode runs").into()
+}
+
+fn clean(command: &mut Command) -> &mut Command {
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("BACNODE_") && name != "BACNODE_BIN_DIR") {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null())
+}
+
+/// One node's process.
+#[derive(Debug)]
+pub struct Node {
+    /// Its label.
+    pub name: String,
+    /// Who and where it is.
+    pub identity: NodeIdentity,
+    child: Option<Child>,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    dir: PathBuf,
+    program: &'static str,
+}
+
+impl Node {
+    fn start(&mut self) {
+        let ready = self.dir.join(format!("{}.json", self.name));
+        let _ = std::fs::remove_file(&ready);
+        let log = std::fs::OpenOptions::new().append(true).create(true).open(self.log_path()).expect("a log");
+        let mut command = Command::new(program(self.program));
+        clean(&mut command).args(&self.args).arg("--ready-file").arg(&ready).arg("--until-eof");
+        command.envs(self.env.iter().cloned()).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
+        let mut child = command.spawn().expect("a node starts");
+        let what = format!("the start of {}", self.name);
+        self.identity = eventually(&what, || {
+            if let Some(status) = child.try_wait().expect("a child") {
+                panic!("{} ended with {status}: {}", self.name, self.log());
+            }
+            serde_json::from_slice(&std::fs::read(&ready).ok()?).ok()
+        });
+        self.child = Some(child);
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.join(format!("{}.log", self.name))
+    }
+
+    /// What it logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// Its process.
+    ///
+    /// # Panics
+    /// If it is not up.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("a node that is up").id()
+    }
+
+    /// kill -9.
+    ///
+    /// # Panics
+    /// If it is not up.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("a node that is up");
+        child.kill().expect("it is killed");
+        child.wait().expect("it ends");
+    }
+
+    /// SIGTERM, and how long it took to end.
+    ///
+    /// # Panics
+    /// If it is not up, or does not end well.
+    pub fn terminate(&mut self) -> Duration {
+        let mut child = self.child.take().expect("a node that is up");
+        let started = Instant::now();
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is told to end");
+        let status = child.wait().expect("it ends");
+        assert!(status.success(), "{status}: {}", self.log());
+        started.elapsed()
+    }
+
+    /// Starts it again, in the same data folder.
+    pub fn restart(&mut self) {
+        self.start();
+    }
+
+    /// Runs the command line against this node.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn run(&self, args: &[&str]) -> Ran {
+        let mut command = Command::new(program("bacnode"));
+        clean(&mut command).args(args).env("BACNODE_API", &self.identity.api);
+        command.output().expect("bacnode runs").into()
+    }
+
+    /// Starts the command line against this node, and does not wait for it.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn spawn(&self, args: &[&str]) -> Child {
+        let mut command = Command::new(program("bacnode"));
+        clean(&mut command).args(args).env("BACNODE_API", &self.identity.api);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("bacnode runs")
+    }
+
+    /// A job as the API shows it, with its attempts.
+    #[must_use]
+    pub fn job(&self, id: &str) -> GetJobResponse {
+        let described = self.run(&["job", "describe", id, "--output", "json"]).ok();
+        serde_json::from_str(&described.stdout).expect("a job")
+    }
+
+    /// Waits for a job to end, in this state.
+    ///
+    /// # Panics
+    /// If it does not, or ends otherwise.
+    pub fn await_job(&self, id: &str, state: &str) -> GetJobResponse {
+        let job =
+            eventually(&format!("the end of {id}"), || Some(self.job(id)).filter(|answer| answer.job.is_terminal()));
+        assert_eq!(job.job.state.state_type, state, "{:#?}", self.run(&["job", "describe", id]));
+        job
+    }
+
+    /// The CID of a job's only result.
+    ///
+    /// # Panics
+    /// If there is none, or several.
+    #[must_use]
+    pub fn result_of(&self, id: &str) -> String {
+        let job = self.job(id);
+        let executions = job.executions.expect("executions").items;
+        let done: Vec<_> = executions.iter().filter(|execution| execution.compute_state.state_type == 9).collect();
+        assert_eq!(done.len(), 1, "{:#?}", self.run(&["job", "describe", id]));
+        done[0].published_result.params["CID"].as_str().expect("a CID").to_owned()
+    }
+
+    /// The node that runs a job now.
+    #[must_use]
+    pub fn runner_of(&self, id: &str) -> String {
+        eventually("a run", || {
+            let executions = self.job(id).executions?.items;
+            executions.iter().find(|execution| execution.compute_state.state_type == 6).map(|e| e.node_id.clone())
+        })
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- {}\n{}", self.name, self.log());
+        }
+    }
+}
+
+/// Processes that know each other.
+#[derive(Debug)]
+pub struct Swarm {
+    /// The bootstrap peer.
+    pub bootstrap: Node,
+    /// The others.
+    pub nodes: Vec<Node>,
+    dir: tempfile::TempDir,
+}
+
+impl Swarm {
+    /// A bootstrap peer and `count` nodes, all of which know each other.
+    #[must_use]
+    pub fn new(count: usize) -> Self {
+        Self::with(count, &[])
+    }
+
+    /// The same with more arguments for every process.
+    #[must_use]
+    pub fn with(count: usize, more: &[&str]) -> Self {
+        let mut swarm = Self::empty(more);
+        for index in 0..count {
+            swarm.add(&format!("node-{index}"), more);
+        }
+        swarm.everybody_knows(count + 1);
+        swarm
+    }
+
+    /// A bootstrap peer alone.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn empty(more: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let bootstrap = node(dir.path(), "bootstrap", "bacnode-bootstrap", None, more, &[]);
+        Self { bootstrap, nodes: Vec::new(), dir }
+    }
+
+    /// A folder for the test's own files.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Adds a node that joins through the bootstrap peer.
+    pub fn add(&mut self, name: &str, more: &[&str]) -> &mut Node {
+        self.add_with(name, more, &[])
+    }
+
+    /// The same with something in its environment.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn add_with(&mut self, name: &str, more: &[&str], env: &[(&str, &str)]) -> &mut Node {
+        let address = self.bootstrap.identity.addresses[0].clone();
+        self.nodes.push(node(self.dir.path(), name, "bacnode", Some(&address), more, env));
+        self.nodes.last_mut().expect("just added")
+    }
+
+    /// Waits until every node knows `count` nodes.
+    pub fn everybody_knows(&self, count: usize) {
+        for node in &self.nodes {
+            eventually(&format!("{} knows {count}", node.name), || (known(node) == count).then_some(()));
+        }
+    }
+
+    /// The node with this id.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn index_of(&self, id: &str) -> usize {
+        self.nodes.iter().position(|node| node.identity.peer_id == id).expect("a node of this swarm")
+    }
+}
+
+/// How many nodes `node` knows, itself included.
+#[must_use]
+pub fn known(node: &Node) -> usize {
+    node.run(&["node", "list", "--output", "json"]).ok().json().as_array().map_or(0, Vec::len)
+}
+
+fn node(
+    dir: &Path,
+    name: &str,
+    program: &'static str,
+    bootstrap: Option<&str>,
+    more: &[&str],
+    env: &[(&str, &str)],
+) -> Node {
+    let data = dir.join(name).to_string_lossy().into_owned();
+    let mut args: Vec<String> =
+        ["serve", "--network", "test", "--name", name, "--listen", "/ip4/127.0.0.1/tcp/0", "--data-dir", &data]
+            .map(str::to_owned)
+            .to_vec();
+    if let Some(address) = bootstrap {
+        args.extend(["--api", "127.0.0.1:0", "--bootstrap", address].map(str::to_owned));
+    }
+    args.extend(more.iter().map(|&arg| arg.to_owned()));
+    let env = env.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let identity = NodeIdentity::default();
+    let mut node = Node { name: name.to_owned(), identity, child: None, args, env, dir: dir.to_owned(), program };
+    node.start();
+    node
+}

@@ -49,7 +49,7 @@ async fn list(client: &Client, format: Format, limit: usize, reverse: bool) -> R
     };
     output::rows(
         format,
-        &page,
+        &page.items,
         &["id", "name", "state", "submitted", "why"],
         &page.items.iter().map(row).collect::<Vec<_>>(),
     )
@@ -68,13 +68,13 @@ async fn executions(client: &Client, format: Format, job: &str) -> Result<()> {
         ]
     };
     let headings = ["id", "node", "slot", "state", "result", "why"];
-    output::rows(format, &page, &headings, &page.items.iter().map(row).collect::<Vec<_>>())
+    output::rows(format, &page.items, &headings, &page.items.iter().map(row).collect::<Vec<_>>())
 }
 
 async fn history(client: &Client, format: Format, job: &str) -> Result<()> {
     let page: Page<HistoryItem> = client.get(&format!("orchestrator/jobs/{}/history", segment(job))).await?;
     let row = |item: &HistoryItem| vec![item.time.clone(), item.event.topic.clone(), item.event.message.clone()];
-    output::rows(format, &page, &["time", "event", "what"], &page.items.iter().map(row).collect::<Vec<_>>())
+    output::rows(format, &page.items, &["time", "event", "what"], &page.items.iter().map(row).collect::<Vec<_>>())
 }
 
 /// Prints what a program printed: its stdout to stdout, its stderr to stderr.

@@ -1,0 +1,103 @@
+//! Joining, leaving, staying out.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, Instant};
+
+use bacnode_tests::{Swarm, eventually, example, known};
+
+#[test]
+fn every_node_that_joined_takes_jobs_and_a_newcomer_is_seen_within_a_second() {
+    let mut swarm = Swarm::new(3);
+    for node in &swarm.nodes {
+        let done = node.run(&["submit", &example("hello/job.yaml"), "--id-only"]).ok();
+        let result = node.result_of(done.text());
+        let printed = node.run(&["job", "logs", done.text()]).ok();
+        assert_eq!(printed.text(), "Hello, network! This is partition 0 of 1.");
+        assert!(result.starts_with("bafy"), "{result}");
+    }
+    swarm.add("newcomer", &[]);
+    let started = Instant::now();
+    swarm.everybody_knows(5);
+    // The look itself takes time: a process per node, twice.
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_node_that_leaves_is_forgotten_at_once_and_ends_within_ten_seconds() {
+    let mut swarm = Swarm::new(3);
+    let took = swarm.nodes[2].terminate();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    swarm.nodes.pop();
+    let started = Instant::now();
+    swarm.everybody_knows(3);
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[test]
+fn known_peers_are_found_again_without_the_bootstrap_peer() {
+    let mut swarm = Swarm::new(3);
+    swarm.bootstrap.kill();
+    swarm.nodes[1].kill();
+    swarm.nodes[1].restart();
+    let node = &swarm.nodes[1];
+    eventually("the others are found", || (known(node) >= 3).then_some(()));
+    let done = node.run(&["submit", &example("hello/job.yaml"), "--id-only"]).ok();
+    assert!(!done.text().is_empty());
+}
+
+#[test]
+fn a_private_swarm_keeps_strangers_out() {
+    let keys = tempfile::tempdir().expect("a folder");
+    let key = |name: &str, digit: &str| {
+        let path = keys.path().join(name);
+        std::fs::write(&path, format!("/key/swarm/psk/1.0.0/\n/base16/\n{}\n", digit.repeat(64))).expect("a key");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("a mode");
+        path.to_string_lossy().into_owned()
+    };
+    let (ours, theirs) = (key("ours", "7"), key("theirs", "8"));
+    let mut swarm = Swarm::with(2, &["--swarm-key", &ours]);
+    swarm.nodes[0].run(&["submit", &example("hello/job.yaml")]).ok();
+    swarm.add("stranger", &[]);
+    swarm.add("other-key", &["--swarm-key", &theirs]);
+    std::thread::sleep(Duration::from_secs(3));
+    for outsider in &swarm.nodes[2..] {
+        assert_eq!(known(outsider), 1, "{} sees somebody", outsider.name);
+        let peers = outsider.run(&["peers", "--output", "json"]).ok().json();
+        assert_eq!(peers.as_array().expect("peers").len(), 0, "{peers}");
+    }
+    for member in &swarm.nodes[..2] {
+        assert_eq!(known(member), 3, "{} sees a stranger", member.name);
+    }
+    // Naming a way around the key is refused, not ignored.
+    let refused = bacnode_tests::bacnode(&[
+        "serve",
+        "--data-dir",
+        &keys.path().join("d").to_string_lossy(),
+        "--swarm-key",
+        &ours,
+        "--listen",
+        "/ip4/127.0.0.1/udp/0/quic-v1",
+    ]);
+    assert_eq!(refused.code, 2, "{refused:#?}");
+    assert!(refused.stderr.contains("a swarm key guards TCP only"), "{refused:#?}");
+    // A key that others may read is none.
+    std::fs::set_permissions(&ours, std::fs::Permissions::from_mode(0o644)).expect("a mode");
+    let refused = bacnode_tests::bacnode(&["serve", "--data-dir", "/tmp/unused", "--swarm-key", &ours]);
+    assert_eq!(refused.code, 2, "{refused:#?}");
+    assert!(refused.stderr.contains("can be read by others") && refused.stderr.contains("chmod 600"), "{refused:#?}");
+}
+
+#[test]
+fn a_node_whose_clock_is_off_is_told_so() {
+    let mut swarm = Swarm::new(3);
+    swarm.add_with("early", &[], &[("BACNODE_CLOCK_OFFSET_MS", "240000")]);
+    let early = &swarm.nodes[3];
+    let warning = eventually("a warning", || {
+        let peers = early.run(&["peers"]).ok();
+        peers.stderr.contains("clock").then_some(peers.stderr)
+    });
+    assert!(warning.contains("this node's clock is 4 min ahead of"), "{warning}");
+    // Nobody believes its adverts, and everybody else goes on.
+    assert_eq!(known(&swarm.nodes[0]), 4);
+    swarm.nodes[0].run(&["submit", &example("hello/job.yaml")]).ok();
+}
