@@ -33,7 +33,7 @@ fn programs_that_misbehave_end_with_their_cause() {
     assert!(node.run(&["job", "logs", escape.text()]).ok().stdout.starts_with("held: "));
     // What was printed before a trap is kept.
     let jobs = node.run(&["job", "list", "--output", "json"]).ok().json();
-    let trapped = jobs["Items"]
+    let trapped = jobs
         .as_array()
         .expect("jobs")
         .iter()
@@ -73,7 +73,7 @@ fn specs_that_are_wrong_are_refused_with_the_path() {
         2,
         &["`/x.wasm` is not among the inputs"],
     );
-    let nobody = "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvykz";
+    let nobody = "bafkreicl6ujc6ncfktctxxroxognfn7d2fqavvrryoc2lv6m4i6hpbkfti";
     let cid = |cid: &str| {
         good.replace(
             &format!("file, Params: {{Path: {}}}", example("hello/hello.wasm")),
