@@ -53,10 +53,9 @@ impl Failure {
 
     /// The failure that the daemon reports.
     pub(crate) fn from_api(body: ErrorBody) -> Self {
-        let exit = match (body.status, body.code.as_str()) {
-            (404, _) => Exit::NotFound,
-            (400, "InvalidSpec") => Exit::Usage,
-            (400, _) => Exit::Usage,
+        let exit = match body.status {
+            404 => Exit::NotFound,
+            400 => Exit::Usage,
             _ => Exit::Failed,
         };
         let message = if body.code == "InvalidSpec" { invalid_spec(&body.message) } else { body.message };

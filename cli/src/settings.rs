@@ -229,7 +229,7 @@ fn local_path(text: &str) -> Result<(PathBuf, bool)> {
 fn join_network(config: &mut Config, network: &str) -> Result<()> {
     let file = NetworkFile::find(network).map_err(|error| Failure::usage(error.to_string()))?;
     let Some(file) = file else {
-        config.network = network.to_owned();
+        network.clone_into(&mut config.network);
         return Ok(());
     };
     if config.bootstrap.is_empty() {

@@ -52,6 +52,8 @@ pub struct Config {
     pub gossip: GossipConfig,
     /// Peers to keep connections with, if so many are known.
     pub peers_wanted: usize,
+    /// Connections in all, at most.
+    pub connections_max: u32,
     /// The program to start workers with; this program by default.
     pub worker: Option<PathBuf>,
 }
@@ -96,6 +98,9 @@ impl Default for GossipConfig {
 
 impl Config {
     /// A node with everything at its default, in `data_dir`, in the network `local`.
+    ///
+    /// # Panics
+    /// Never: the default address is one.
     #[must_use]
     pub fn new(data_dir: PathBuf) -> Self {
         let (total, disk) = machine(&data_dir);
@@ -116,6 +121,7 @@ impl Config {
             limits: TaskLimits::default(),
             gossip: GossipConfig::default(),
             peers_wanted: 8,
+            connections_max: 320,
             worker: None,
         }
     }

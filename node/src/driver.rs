@@ -299,7 +299,7 @@ impl Running {
         for queued in self.requester_out.drain() {
             match (queued.when, queued.output) {
                 (When::Now, requester::Output::Persist(record)) => {
-                    self.hands.store.put_record(&mut self.batch, &record)
+                    self.hands.store.put_record(&mut self.batch, &record);
                 }
                 (When::Now, output) => self.now_effects.push(Effect::Requester(output)),
                 (When::AfterSync, output) => self.synced_effects.push(Effect::Requester(output)),

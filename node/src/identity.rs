@@ -54,6 +54,9 @@ impl std::fmt::Debug for Identity {
 
 impl Identity {
     /// The identity with this secret.
+    ///
+    /// # Panics
+    /// Never: any 32 bytes are an Ed25519 secret.
     #[must_use]
     pub fn from_secret(secret: [u8; 32]) -> Self {
         let mut copy = secret;

@@ -193,6 +193,16 @@ impl Node {
         crate::api::identity(&self.network, &self.network_name, self.api).await
     }
 
+    /// Adds a file made of `bytes`, pinned for the user, and says in the DHT that it can be had here.
+    ///
+    /// # Errors
+    /// If there is no room or the disk fails.
+    pub fn add(&self, bytes: &[u8]) -> Result<bacnode_protocol::content::Cid, ContentError> {
+        let root = self.content.import_bytes(bytes, "user")?.root;
+        self.network.provide(root);
+        Ok(root)
+    }
+
     /// Brings content here over the network, pinned for the user.
     ///
     /// # Errors

@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn wrong_texts_are_refused_with_the_text() {
-        let error = "j-nope".parse::<JobId>().unwrap_err();
+        let error = "j-nope".parse::<JobId>().expect_err("not an id");
         assert_eq!(error.to_string(), "`j-nope` is not a job id (j-…)");
         assert!("12D3KooWshort".parse::<NodeId>().is_err());
     }

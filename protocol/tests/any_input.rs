@@ -53,7 +53,7 @@ fn task(n: u8) -> Task {
         timeout_ms: 1_000,
         slots: 1,
         deterministic: false,
-        exclusive: n % 4 == 0,
+        exclusive: n.is_multiple_of(4),
     }
 }
 
@@ -145,7 +145,7 @@ fn ended(n: u8) -> Ended {
     };
     Ended {
         outcome,
-        root: (n % 4 == 0).then(|| Cid::of(Codec::Raw, &[n])),
+        root: n.is_multiple_of(4).then(|| Cid::of(Codec::Raw, &[n])),
         size: 1,
         usage: Usage::default(),
         stdout: Head::default(),
@@ -163,9 +163,9 @@ fn submission(n: u8) -> Submission {
         slots: 1 + u32::from(n % 3),
         lease: Lease::default(),
         queue_timeout: Span::secs(5),
-        total_timeout: (n % 5 == 0).then_some(Span::secs(8)),
-        elsewhere: if n % 2 == 0 { vec![Cid::of(Codec::Raw, b"x")] } else { Vec::new() },
-        waits: n % 2 == 0,
+        total_timeout: n.is_multiple_of(5).then_some(Span::secs(8)),
+        elsewhere: if n.is_multiple_of(2) { vec![Cid::of(Codec::Raw, b"x")] } else { Vec::new() },
+        waits: n.is_multiple_of(2),
     }
 }
 

@@ -17,7 +17,7 @@ fn ended(world: &World, job: &bacnode_protocol::id::JobId) -> Vec<JobState> {
 #[test]
 fn a_job_runs_once_and_everything_is_released() {
     let mut world = World::new(1, 4);
-    let job = world.submit(0, b"a", world.task(), 1);
+    let job = world.submit(0, b"a", World::task(), 1);
     world.run(Span::secs(5));
     assert_eq!(ended(&world, &job), [JobState::Completed]);
     assert_eq!(world.told[&job].accepted.len(), 1);
@@ -31,7 +31,7 @@ fn a_job_runs_once_and_everything_is_released() {
 #[test]
 fn every_slot_of_a_job_is_filled_once() {
     let mut world = World::new(2, 5);
-    let job = world.submit(0, b"a", world.task(), 40);
+    let job = world.submit(0, b"a", World::task(), 40);
     world.run(Span::secs(60));
     assert_eq!(ended(&world, &job), [JobState::Completed]);
     assert_eq!(world.told[&job].accepted.len(), 40);
@@ -44,7 +44,7 @@ fn the_winner_dies_and_another_node_finishes() {
     for seed in 0..20 {
         let mut world = World::new(seed, 4);
         world.run_for = Span::secs(5);
-        let job = world.submit(0, b"a", world.task(), 1);
+        let job = world.submit(0, b"a", World::task(), 1);
         world.run(Span::secs(1));
         let winner = world.runner().expect("somebody runs it");
         // The owner's own death is another test.
@@ -63,7 +63,7 @@ fn the_winner_falls_silent_but_seems_connected() {
     for seed in 0..20 {
         let mut world = World::new(seed, 4);
         world.run_for = Span::secs(5);
-        let job = world.submit(0, b"a", world.task(), 1);
+        let job = world.submit(0, b"a", World::task(), 1);
         world.run(Span::secs(1));
         let winner = world.runner().expect("somebody runs it");
         if winner != 0 {
@@ -82,7 +82,7 @@ fn the_owner_dies_and_comes_back() {
     for seed in 0..20 {
         let mut world = World::new(seed, 4);
         world.run_for = Span::secs(3);
-        let job = world.submit(0, b"a", world.task(), 3);
+        let job = world.submit(0, b"a", World::task(), 3);
         // At some point between submission and result.
         world.run(Span::millis(1 + seed * 150));
         world.crash(0);
@@ -98,7 +98,7 @@ fn the_owner_dies_and_comes_back() {
 fn a_holder_that_restarts_says_so_at_once() {
     let mut world = World::new(5, 3);
     world.run_for = Span::secs(5);
-    let job = world.submit(0, b"a", world.task(), 1);
+    let job = world.submit(0, b"a", World::task(), 1);
     world.run(Span::secs(1));
     let winner = world.runner().expect("somebody runs it");
     world.crash(winner);
@@ -114,7 +114,7 @@ fn loss_repetition_and_delay_change_nothing_but_the_time() {
     for seed in 0..60 {
         let mut world = World::new(seed, 5);
         world.faults = Faults { loss: 0.2, repeat: 0.3, latency_max: Span::millis(80) };
-        let jobs: Vec<_> = (0..6u8).map(|n| world.submit(usize::from(n % 3), &[n], world.task(), 2)).collect();
+        let jobs: Vec<_> = (0..6u8).map(|n| world.submit(usize::from(n % 3), &[n], World::task(), 2)).collect();
         world.run(Span::secs(120));
         for job in &jobs {
             assert_eq!(ended(&world, job), [JobState::Completed], "seed {seed}: {:#?}", world.told[job].events);
@@ -129,7 +129,7 @@ fn an_exclusive_job_never_runs_twice_at_a_time() {
         let mut world = World::new(seed, 4);
         world.faults = Faults { loss: 0.1, repeat: 0.1, latency_max: Span::millis(50) };
         world.run_for = Span::secs(4);
-        let mut task = world.task();
+        let mut task = World::task();
         task.exclusive = true;
         let job = world.submit(0, b"a", task, 1);
         world.run(Span::millis(500));
@@ -150,7 +150,7 @@ fn an_exclusive_job_never_runs_twice_at_a_time() {
 #[test]
 fn a_job_that_no_node_can_run_fails_within_two_seconds_and_says_why() {
     let mut world = World::new(7, 3);
-    let mut task = world.task();
+    let mut task = World::task();
     task.resources.memory = 64 << 30;
     let job = world.submit(0, b"a", task, 1);
     world.run(Span::secs(2));
@@ -165,7 +165,7 @@ fn a_job_that_no_node_can_run_fails_within_two_seconds_and_says_why() {
 fn a_busy_network_queues_the_job_until_there_is_room() {
     let mut world = World::new(8, 2);
     world.run_for = Span::secs(2);
-    let jobs: Vec<_> = (0..120u8).map(|n| world.submit(0, &[n], world.task(), 1)).collect();
+    let jobs: Vec<_> = (0..120u8).map(|n| world.submit(0, &[n], World::task(), 1)).collect();
     world.run(Span::secs(120));
     for job in &jobs {
         assert_eq!(ended(&world, job), [JobState::Completed]);
@@ -176,14 +176,14 @@ fn a_busy_network_queues_the_job_until_there_is_room() {
 fn the_programs_own_failure_is_final_and_the_nodes_is_not() {
     let mut world = World::new(9, 4);
     world.outcomes = vec![Outcome::NodeFailed { cause: TextMax::truncated("its disk is full") }];
-    let job = world.submit(0, b"a", world.task(), 1);
+    let job = world.submit(0, b"a", World::task(), 1);
     world.run(Span::secs(5));
     assert_eq!(ended(&world, &job), [JobState::Completed]);
     assert_eq!(world.starts.values().sum::<u32>(), 2);
 
     let cause = TextMax::truncated("the program trapped: unreachable");
     world.outcomes = vec![Outcome::Failed { kind: FailureKind::Trap, cause }];
-    let job = world.submit(0, b"b", world.task(), 1);
+    let job = world.submit(0, b"b", World::task(), 1);
     world.run(Span::secs(5));
     assert_eq!(world.told[&job].ends, [(JobState::Failed, "the program trapped: unreachable".into())]);
     assert_eq!(world.starts.values().sum::<u32>(), 3);
@@ -194,7 +194,7 @@ fn after_three_nodes_failed_the_user_hears_every_cause() {
     let mut world = World::new(10, 5);
     world.outcomes =
         (1..=3).map(|n| Outcome::NodeFailed { cause: TextMax::truncated(&format!("cause {n}")) }).collect();
-    let job = world.submit(0, b"a", world.task(), 1);
+    let job = world.submit(0, b"a", World::task(), 1);
     world.run(Span::secs(10));
     let (state, message) = &world.told[&job].ends[0];
     assert_eq!(*state, JobState::Failed);
@@ -209,7 +209,7 @@ fn a_stopped_job_is_stopped_everywhere() {
         let mut world = World::new(seed, 4);
         world.faults.loss = 0.2;
         world.run_for = Span::secs(300);
-        let job = world.submit(0, b"a", world.task(), 3);
+        let job = world.submit(0, b"a", World::task(), 3);
         world.run(Span::millis(200 * (seed + 1)));
         world.stop(0, job);
         world.run(Span::secs(30));
@@ -224,7 +224,7 @@ fn a_stopped_job_is_stopped_everywhere() {
 fn capacity_comes_back_when_the_owner_never_does() {
     let mut world = World::new(12, 3);
     world.run_for = Span::secs(300);
-    let _ = world.submit(0, b"a", world.task(), 4);
+    let _ = world.submit(0, b"a", World::task(), 4);
     world.run(Span::secs(1));
     world.crash(0);
     // The orphan time of these jobs is a minute.
@@ -237,7 +237,7 @@ fn capacity_comes_back_when_the_owner_never_does() {
 #[test]
 fn a_node_that_grows_gets_the_job_that_waited() {
     let mut world = World::new(13, 2);
-    let mut task = world.task();
+    let mut task = World::task();
     task.resources.memory = 8 << 30;
     let job = world.submit(0, b"a", task, 1);
     world.run(Span::millis(600));

@@ -73,7 +73,7 @@ impl Ran {
     ///
     /// # Panics
     /// If it did not.
-    #[must_use]
+    #[expect(clippy::return_self_not_must_use, reason = "that it went well may be all one wants to know")]
     pub fn ok(self) -> Self {
         assert_eq!(self.code, 0, "{self:#?}");
         self
@@ -215,6 +215,9 @@ impl Node {
     }
 
     /// A job as the API shows it, with its attempts.
+    ///
+    /// # Panics
+    /// If there is none.
     #[must_use]
     pub fn job(&self, id: &str) -> GetJobResponse {
         let described = self.run(&["job", "describe", id, "--output", "json"]).ok();
@@ -262,7 +265,11 @@ impl Drop for Node {
             let _ = child.wait();
         }
         if std::thread::panicking() {
-            eprintln!("--- {}\n{}", self.name, self.log());
+            // What the node said is half of what one needs to know.
+            let _ = std::io::Write::write_all(
+                &mut std::io::stderr(),
+                format!("--- {}\n{}\n", self.name, self.log()).as_bytes(),
+            );
         }
     }
 }

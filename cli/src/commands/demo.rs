@@ -295,7 +295,7 @@ async fn first_job(nodes: &[Peer], program: &Added, data: &Added, dir: &Path) ->
         output::line(&format!("  {line}"));
     }
     for name in ["monthly.csv", "monthly.svg"] {
-        let size = std::fs::metadata(to.join("outputs").join(name)).map(|meta| meta.len()).unwrap_or(0);
+        let size = std::fs::metadata(to.join("outputs").join(name)).map_or(0, |meta| meta.len());
         output::line(&format!("  outputs/{name}  {}", bacnode_protocol::job::format_bytes(size)));
     }
     Ok(())
@@ -317,7 +317,7 @@ async fn killed_job(nodes: &mut Vec<Peer>, program: &Added, data: &Added) -> Res
         }
     });
     let killing = async {
-        let Some(victim) = deaths.recv().await else { return None };
+        let victim = deaths.recv().await?;
         tokio::time::sleep(Duration::from_millis(700)).await;
         let index = nodes.iter().position(|node| node.name == victim)?;
         let mut node = nodes.remove(index);

@@ -53,13 +53,12 @@ pub(super) async fn submit(
         serde_json::from_slice(&body).map_err(|error| ApiError::bad(format!("the body is not a request: {error}")))?;
     let valid = ValidJob::new(parse(&request.job)?)?;
     let prepared = prepare(&api, valid).await?;
-    let nonce = match parameters.get("idempotency_token").filter(|token| !token.is_empty()) {
-        Some(token) => token.clone().into_bytes(),
-        None => {
-            let mut nonce = [0; 16];
-            getrandom::fill(&mut nonce).map_err(|_| ApiError::unavailable("no randomness is to be had"))?;
-            nonce.to_vec()
-        }
+    let nonce = if let Some(token) = parameters.get("idempotency_token").filter(|token| !token.is_empty()) {
+        token.clone().into_bytes()
+    } else {
+        let mut nonce = [0; 16];
+        getrandom::fill(&mut nonce).map_err(|_| ApiError::unavailable("no randomness is to be had"))?;
+        nonce.to_vec()
     };
     let id = JobId::new(&api.network.me, &prepared.spec.namespace, &prepared.spec.name, &nonce);
     if api.store.job(&id)?.is_none() {
@@ -264,12 +263,11 @@ pub(super) async fn stop(
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     let reason = body["reason"].as_str().map(str::to_owned).or_else(|| parameters.get("reason").cloned());
     let reason: String = reason.unwrap_or_default().chars().take(300).collect();
-    match ask(&api, |answer| Event::Stop(record.id, reason, answer)).await? {
-        Answer::Stopped => Ok(Json(serde_json::json!({ "EvaluationID": record.id.to_string() }))),
-        _ => {
-            let state = job.state.state_type.to_lowercase();
-            Err(ApiError::new(StatusCode::CONFLICT, "Ended", format!("the job has ended already ({state})")))
-        }
+    if ask(&api, |answer| Event::Stop(record.id, reason, answer)).await? == Answer::Stopped {
+        Ok(Json(serde_json::json!({ "EvaluationID": record.id.to_string() })))
+    } else {
+        let state = job.state.state_type.to_lowercase();
+        Err(ApiError::new(StatusCode::CONFLICT, "Ended", format!("the job has ended already ({state})")))
     }
 }
 

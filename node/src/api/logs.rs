@@ -39,9 +39,8 @@ pub(super) async fn follow(
 async fn tell(api: Api, job: String, wanted: Option<String>, follow: bool, mut socket: WebSocket) {
     let mut sent = HashMap::new();
     let error = loop {
-        let (execution, ended) = match shown_execution(&api, &job, wanted.as_deref()) {
-            Ok((_, execution, ended)) => (execution, ended),
-            Err(_) => break "the job is gone".to_owned(),
+        let Ok((_, execution, ended)) = shown_execution(&api, &job, wanted.as_deref()) else {
+            break "the job is gone".to_owned();
         };
         match execution {
             Some(execution) if execution.state.is_terminal() => {

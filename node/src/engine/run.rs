@@ -67,8 +67,9 @@ async fn execute(runner: &Runner, run: &Run, result: &Path, usage: &mut Usage) -
         std::fs::create_dir_all(&host).map_err(unusable)?;
         mounts.push(Mount { host, guest: output.path.to_string(), writable: true });
     }
-    let args: Vec<String> =
-        std::iter::once(wasm.module.to_string()).chain(wasm.args.iter().map(|arg| arg.to_string())).collect();
+    let args: Vec<String> = std::iter::once(wasm.module.to_string())
+        .chain(wasm.args.iter().map(std::string::ToString::to_string))
+        .collect();
     let guest = Guest {
         args,
         env: environment(run),

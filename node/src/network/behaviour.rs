@@ -31,7 +31,7 @@ pub(super) struct Behaviour {
 /// A behaviour that cannot be made of these settings.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set up the network: {0}")]
-pub struct SetupError(pub(super) String);
+pub(crate) struct SetupError(pub(super) String);
 
 fn failed(error: impl ToString) -> SetupError {
     SetupError(error.to_string())
@@ -44,7 +44,7 @@ impl Behaviour {
             .with_agent_version(agent)
             .with_push_listen_addr_updates(true);
         Ok(Self {
-            limits: connection_limits::Behaviour::new(limits()),
+            limits: connection_limits::Behaviour::new(limits(config.connections_max)),
             gossip: gossip(config, names)?,
             kad: kademlia(names, keypair)?,
             identify: identify::Behaviour::new(identify),
@@ -55,13 +55,12 @@ impl Behaviour {
 }
 
 /// A quarter of the connections is kept for those that we choose ourselves, against an eclipse.
-fn limits() -> connection_limits::ConnectionLimits {
+fn limits(max: u32) -> connection_limits::ConnectionLimits {
     connection_limits::ConnectionLimits::default()
         .with_max_pending_incoming(Some(64))
         .with_max_pending_outgoing(Some(64))
-        .with_max_established_incoming(Some(240))
-        .with_max_established_outgoing(Some(80))
-        .with_max_established(Some(320))
+        .with_max_established_incoming(Some(if max > 4 { max / 4 * 3 } else { max }))
+        .with_max_established(Some(max))
         .with_max_established_per_peer(Some(4))
 }
 
@@ -94,9 +93,8 @@ fn gossip(config: &Config, names: &Names) -> Result<Gossip, SetupError> {
     };
     let mut gossip = Gossip::new_with_subscription_filter(gossipsub::MessageAuthenticity::Anonymous, settings, filter)
         .map_err(failed)?;
-    let mut scores = gossipsub::PeerScoreParams::default();
     // Peers of a demo or a test share one address.
-    scores.ip_colocation_factor_weight = 0.0;
+    let mut scores = gossipsub::PeerScoreParams { ip_colocation_factor_weight: 0.0, ..Default::default() };
     let topic_score = gossipsub::TopicScoreParams {
         // Adverts are rare: how many a peer delivers says nothing.
         mesh_message_deliveries_weight: 0.0,

@@ -66,7 +66,7 @@ impl Fetcher for DagFetcher {
         if held {
             return Ok(0);
         }
-        let fetched = self.from_anybody(root, hints, max).await;
+        let fetched = self.fetch_from_anybody(root, hints, max).await;
         let content = self.content.clone();
         let whole = fetched.is_ok();
         blocking(move || if whole { content.pin(&root, &reason).map(|_| ()) } else { content.unpin(&root, &reason) })
@@ -76,7 +76,7 @@ impl Fetcher for DagFetcher {
 }
 
 impl DagFetcher {
-    async fn from_anybody(&self, root: Cid, hints: Vec<NodeId>, max: u64) -> Result<u64, String> {
+    async fn fetch_from_anybody(&self, root: Cid, hints: Vec<NodeId>, max: u64) -> Result<u64, String> {
         let (mut tried, mut total, mut causes) = (vec![self.network.me], 0, Vec::new());
         let mut candidates = hints;
         // First those named, then those found; the DHT is not troubled for what is at hand. An announcement may be on its
@@ -91,7 +91,7 @@ impl DagFetcher {
                     continue;
                 }
                 tried.push(provider);
-                match self.from_one(root, provider, max, &mut total).await {
+                match self.fetch_from(root, provider, max, &mut total).await {
                     Ok(()) => return Ok(total),
                     Err(error) => causes.push(format!("{}: {error}", self.network.view().label(&provider))),
                 }
@@ -100,7 +100,7 @@ impl DagFetcher {
         if causes.is_empty() { Err("no peer is known to have it".into()) } else { Err(causes.join("; ")) }
     }
 
-    async fn from_one(&self, root: Cid, provider: NodeId, max: u64, total: &mut u64) -> Result<(), String> {
+    async fn fetch_from(&self, root: Cid, provider: NodeId, max: u64, total: &mut u64) -> Result<(), String> {
         loop {
             let content = self.content.clone();
             let lacking = blocking(move || content.lacking(&root, WANTS_MAX)).await?;

@@ -76,6 +76,18 @@ pub(crate) use self::service::{Handlers, start};
 const SKEW_TOLD_MS: i64 = 30_000;
 
 impl Network {
+    /// The nodes that this one knows, itself included.
+    #[must_use]
+    pub fn known(&self) -> BTreeSet<NodeId> {
+        self.view().iter().map(|(node, _)| *node).collect()
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub fn me(&self) -> NodeId {
+        self.me
+    }
+
     /// The picture of the others.
     pub(crate) fn view(&self) -> MutexGuard<'_, View> {
         self.view.lock().unwrap_or_else(std::sync::PoisonError::into_inner)

@@ -68,7 +68,7 @@ impl Log {
             // Full: the thread is awake, and looks at what is wanted after every pass.
             Ok(()) | Err(TrySendError::Full(_)) => {}
             Err(TrySendError::Disconnected(_)) => {
-                tracing::error!("the log thread has ended; nothing is synced any more")
+                tracing::error!("the log thread has ended; nothing is synced any more");
             }
         }
     }
@@ -108,21 +108,10 @@ impl Syncer {
     fn run(&self, woken: &Receiver<Want>) {
         while let Ok(want) = woken.recv() {
             if want.linger {
-                self.linger(woken);
+                linger(woken);
             }
             while self.wanted.load(Ordering::SeqCst) > *self.synced.borrow() {
                 self.pass();
-            }
-        }
-    }
-
-    /// Waits for somebody who does not want to wait.
-    fn linger(&self, woken: &Receiver<Want>) {
-        let until = Instant::now() + LINGER;
-        loop {
-            match woken.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(Want { linger: true }) => {}
-                Ok(Want { linger: false }) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
             }
         }
     }
@@ -136,6 +125,17 @@ impl Syncer {
                 tracing::error!(%error, "cannot sync the log");
                 std::thread::sleep(Duration::from_millis(500));
             }
+        }
+    }
+}
+
+/// Waits a moment for somebody who does not want to wait.
+fn linger(woken: &Receiver<Want>) {
+    let until = Instant::now() + LINGER;
+    loop {
+        match woken.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(Want { linger: true }) => {}
+            Ok(Want { linger: false }) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
         }
     }
 }

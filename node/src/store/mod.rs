@@ -110,6 +110,9 @@ pub enum StoreError {
     Damaged(&'static str),
 }
 
+/// A row.
+pub(crate) type KeyValue = (Box<[u8]>, Box<[u8]>);
+
 /// The database. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
@@ -201,11 +204,7 @@ impl Store {
     }
 
     /// Every (key, value) whose key starts with `prefix`, in order.
-    pub(crate) fn scan(
-        &self,
-        column: Column,
-        prefix: &[u8],
-    ) -> impl Iterator<Item = Result<(Box<[u8]>, Box<[u8]>), StoreError>> {
+    pub(crate) fn scan(&self, column: Column, prefix: &[u8]) -> impl Iterator<Item = Result<KeyValue, StoreError>> {
         let start = rocksdb::IteratorMode::From(prefix, rocksdb::Direction::Forward);
         let prefix = prefix.to_vec();
         self.db

@@ -65,9 +65,9 @@ impl State {
         out.now(Output::Persist(Record::Held(Box::new(record))));
         let ack = Output::Send { to: from, message: Market::AwardAck { execution } };
         if when == When::AfterSync {
-            out.after_sync(ack)
+            out.after_sync(ack);
         } else {
-            out.now(ack)
+            out.now(ack);
         }
         self.arm_lease(execution);
         let heartbeat = Span::millis(u64::from(award.lease.heartbeat_ms).max(500));
@@ -253,7 +253,7 @@ impl State {
 
     pub(super) fn release(&mut self, from: NodeId, execution: ExecutionId, out: &mut Outbox<Output>) {
         let done = |held: &&Held| held.record.owner == from && held.record.result.is_some();
-        if self.held.get(&execution).filter(done).is_some() {
+        if self.held.get(&execution).as_ref().is_some_and(done) {
             self.forget(execution, out);
         }
     }

@@ -186,11 +186,11 @@ impl State {
             Market::BeatAck { execution, beat } => self.beat_ack(from, execution, beat),
             Market::Query { execution } => self.query(from, execution, now, out),
             Market::ResultAck { execution } => self.result_ack(from, execution, now),
-            Market::Verdict { .. } => {}
             Market::Cancel { execution, .. } => self.cancel(from, execution, now, out),
             Market::Release { execution } => self.release(from, execution, out),
-            // What only an owner is told goes to the requester machine.
-            Market::Bid(_)
+            // What only an owner is told goes to the requester machine; a verdict asks for nothing.
+            Market::Verdict { .. }
+            | Market::Bid(_)
             | Market::Decline(_)
             | Market::AwardAck { .. }
             | Market::AwardRefuse { .. }
@@ -254,7 +254,7 @@ impl State {
     /// How busy the machine is.
     #[must_use]
     pub fn load(&self) -> Load {
-        let share = |used: u64, total: u64| if total == 0 { 0 } else { used.saturating_mul(100) / total };
+        let share = |used: u64, total: u64| used.saturating_mul(100).checked_div(total).unwrap_or(0);
         let queued = self.queue.len() as u64;
         let busy = share(self.used.cpu_milli, self.config.total.cpu_milli)
             .max(share(self.used.memory, self.config.total.memory));

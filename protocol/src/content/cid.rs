@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(empty.to_string().parse(), Ok(empty));
         assert_eq!(Cid::from_bytes(&empty.to_bytes()), Ok(empty));
         // The empty folder, as CIDv0 and CIDv1.
-        let folder: Cid = "QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn".parse().unwrap();
+        let folder: Cid = "QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn".parse().expect("a CIDv0");
         assert_eq!(folder.to_string(), "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354");
         assert!("bafynonsense".parse::<Cid>().is_err());
     }

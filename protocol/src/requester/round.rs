@@ -238,9 +238,9 @@ impl State {
         job.tell(now.unix, view, Some(&record), None, What::Awarded { why: TextMax::truncated(why) }, out);
         let message = Output::Send { to: node, message: Market::Award(award.clone()) };
         if job.task.exclusive {
-            out.after_sync(message)
+            out.after_sync(message);
         } else {
-            out.now(message)
+            out.now(message);
         }
         let state = &mut job.slots[slot as usize];
         state.tried.insert(node);

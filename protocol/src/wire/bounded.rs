@@ -42,6 +42,7 @@ impl<T, const MAX: usize> ListMax<T, MAX> {
     }
 
     /// The items.
+    #[must_use]
     pub fn into_vec(self) -> Vec<T> {
         self.0
     }

@@ -25,7 +25,7 @@ const SYNC: Span = Span::millis(3);
 const START: u64 = 1_700_000_000_000;
 
 #[derive(Debug, Clone, Copy)]
-pub struct Faults {
+pub(crate) struct Faults {
     pub loss: f64,
     pub repeat: f64,
     pub latency_max: Span,
@@ -109,13 +109,13 @@ struct Host {
 
 /// What one job's watchers were told.
 #[derive(Debug, Clone, Default)]
-pub struct Told {
+pub(crate) struct Told {
     pub ends: Vec<(JobState, String)>,
     pub accepted: BTreeMap<ExecutionId, Cid>,
     pub events: Vec<What>,
 }
 
-pub struct World {
+pub(crate) struct World {
     pub faults: Faults,
     pub now: Tick,
     rng: ChaCha12Rng,
@@ -139,7 +139,7 @@ fn network() -> NetworkId {
 }
 
 impl World {
-    pub fn new(seed: u64, nodes: usize) -> Self {
+    pub(crate) fn new(seed: u64, nodes: usize) -> Self {
         let mut world = Self {
             faults: Faults::default(),
             now: Tick(1_000_000),
@@ -181,7 +181,7 @@ impl World {
         world
     }
 
-    pub fn id(&self, node: usize) -> NodeId {
+    pub(crate) fn id(&self, node: usize) -> NodeId {
         self.hosts[node].signer.node()
     }
 
@@ -190,7 +190,7 @@ impl World {
     }
 
     fn clock(&self) -> Now {
-        Now { tick: self.now, unix: UnixMillis(START + self.now.as_ms()) }
+        Now { tick: self.now, unix: UnixMillis(START + self.now.0 / 1_000) }
     }
 
     fn push(&mut self, after: Span, event: Event) {
@@ -219,7 +219,7 @@ impl World {
     }
 
     /// Starts a node from its disk; everybody up knows everybody up.
-    pub fn start(&mut self, node: usize) {
+    pub(crate) fn start(&mut self, node: usize) {
         let now = self.clock();
         let host = &mut self.hosts[node];
         host.up = true;
@@ -270,7 +270,7 @@ impl World {
     }
 
     /// kill -9: what is in memory is gone, what was written is not.
-    pub fn crash(&mut self, node: usize) {
+    pub(crate) fn crash(&mut self, node: usize) {
         self.hosts[node].up = false;
         self.hosts[node].requester = None;
         self.hosts[node].compute = None;
@@ -287,15 +287,15 @@ impl World {
     }
 
     /// Nothing passes between two nodes, and neither is told.
-    pub fn cut(&mut self, a: usize, b: usize) {
+    pub(crate) fn cut(&mut self, a: usize, b: usize) {
         self.cut.insert((a.min(b), a.max(b)));
     }
 
-    pub fn heal(&mut self, a: usize, b: usize) {
+    pub(crate) fn heal(&mut self, a: usize, b: usize) {
         self.cut.remove(&(a.min(b), a.max(b)));
     }
 
-    pub fn task(&self) -> Task {
+    pub(crate) fn task() -> Task {
         Task {
             engine: EngineTask::Wasm(WasmTask {
                 module: TextMax::truncated("/main.wasm"),
@@ -313,7 +313,7 @@ impl World {
         }
     }
 
-    pub fn submit(&mut self, node: usize, nonce: &[u8], task: Task, slots: u32) -> JobId {
+    pub(crate) fn submit(&mut self, node: usize, nonce: &[u8], task: Task, slots: u32) -> JobId {
         let id = JobId::new(&self.id(node), "default", "job", nonce);
         let submission = Submission {
             request: 1,
@@ -331,7 +331,7 @@ impl World {
         id
     }
 
-    pub fn stop(&mut self, node: usize, job: JobId) {
+    pub(crate) fn stop(&mut self, node: usize, job: JobId) {
         self.requester_input(node, requester::Input::Stop { request: 2, job, reason: "enough".into() });
     }
 
@@ -463,7 +463,7 @@ impl World {
     }
 
     /// Runs until `until`.
-    pub fn run(&mut self, span: Span) {
+    pub(crate) fn run(&mut self, span: Span) {
         let until = self.now + span;
         while let Some((&(at, sequence), _)) = self.queue.first_key_value() {
             if at > until {
@@ -541,31 +541,21 @@ impl World {
         }
     }
 
-    pub fn used(&self, node: usize) -> Resources {
+    pub(crate) fn used(&self, node: usize) -> Resources {
         self.hosts[node].compute.as_ref().map(compute::State::used).unwrap_or_default()
     }
 
-    pub fn held(&self, node: usize) -> usize {
+    pub(crate) fn held(&self, node: usize) -> usize {
         self.hosts[node].compute.as_ref().map_or(0, compute::State::held_count)
     }
 
     /// The node that runs something now.
-    pub fn runner(&self) -> Option<usize> {
+    pub(crate) fn runner(&self) -> Option<usize> {
         self.running.values().flatten().next().copied()
     }
 
-    pub fn resize(&mut self, node: usize, total: Resources) {
+    pub(crate) fn resize(&mut self, node: usize, total: Resources) {
         self.hosts[node].total = total;
         self.start(node);
-    }
-}
-
-trait Millis {
-    fn as_ms(self) -> u64;
-}
-
-impl Millis for Tick {
-    fn as_ms(self) -> u64 {
-        self.0 / 1_000
     }
 }

@@ -52,15 +52,14 @@ impl Artefacts {
 
     /// Names the artefact: by the module, this program's version, its settings, and what the processor can do.
     pub(super) async fn key(&self, module: &ModuleSource, deterministic: bool) -> Result<[u8; 32], RunError> {
-        let digest = match module.cid {
-            Some(cid) => cid.to_bytes(),
-            None => {
-                let path = module.path.clone();
-                let read = tokio::task::spawn_blocking(move || std::fs::read(path)).await;
-                let bytes =
-                    read.ok().and_then(Result::ok).ok_or_else(|| RunError::Node("cannot read the module".into()))?;
-                Sha256::digest(bytes).to_vec()
-            }
+        let digest = if let Some(cid) = module.cid {
+            cid.to_bytes()
+        } else {
+            let path = module.path.clone();
+            let read = tokio::task::spawn_blocking(move || std::fs::read(path)).await;
+            let bytes =
+                read.ok().and_then(Result::ok).ok_or_else(|| RunError::Node("cannot read the module".into()))?;
+            Sha256::digest(bytes).to_vec()
         };
         let version = concat!(env!("CARGO_PKG_VERSION"), "/wasmtime-48");
         let mut hash = Sha256::new();

@@ -42,8 +42,11 @@ fn file(len: u64, seed: u64, sink: &mut Count) -> Part {
     part
 }
 
-fn tree(entries: &[(Vec<String>, Option<Part>)], sink: &mut Count) -> Part {
-    let mut here: BTreeMap<String, Vec<(Vec<String>, Option<Part>)>> = BTreeMap::new();
+/// A path below a folder, and the file there; an empty folder has none.
+type Below = (Vec<String>, Option<Part>);
+
+fn tree(entries: &[Below], sink: &mut Count) -> Part {
+    let mut here: BTreeMap<String, Vec<Below>> = BTreeMap::new();
     for (path, part) in entries {
         if let Some((first, rest)) = path.split_first() {
             here.entry(first.clone()).or_default().push((rest.to_vec(), *part));
