@@ -276,3 +276,13 @@ fn listen_to_content(content: &Content, events: &mpsc::Sender<Event>) -> Result<
         let _ = events.try_send(Event::Holding(root, size));
     }))
 }
+
+/// Waits until stdin ends: for nodes that are somebody's children. The thread that reads is nobody's to wait for.
+pub async fn end_of_stdin() {
+    let (ended, end) = oneshot::channel();
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = ended.send(());
+    });
+    let _ = end.await;
+}

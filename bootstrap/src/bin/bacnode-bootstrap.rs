@@ -7,7 +7,6 @@ use bacnode_bootstrap::network::NetworkFile;
 use bacnode_node::config::{Config, Role};
 use bacnode_node::{Node, identity};
 use clap::{Parser, Subcommand};
-use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A peer through which others join a bacnode network. It never runs jobs.
@@ -68,7 +67,8 @@ fn main() -> ExitCode {
         Err(error) => return fail(&Failure(1, format!("cannot start: {error}"))),
     };
     let served = runtime.block_on(serve(args));
-    runtime.shutdown_background();
+    // Time for the database to close.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(3));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => fail(&failure),
@@ -129,9 +129,7 @@ async fn until_told(until_eof: bool) -> std::io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let eof = async {
         if until_eof {
-            let mut rest = [0; 64];
-            let mut stdin = tokio::io::stdin();
-            while stdin.read(&mut rest).await.is_ok_and(|read| read > 0) {}
+            bacnode_node::end_of_stdin().await;
         } else {
             std::future::pending::<()>().await;
         }

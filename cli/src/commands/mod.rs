@@ -36,8 +36,8 @@ pub(crate) fn run() -> ExitCode {
         }
     };
     let result = runtime.block_on(dispatch(cli, &matches));
-    // A command that was told to end must not wait for a thread that reads a terminal.
-    runtime.shutdown_background();
+    // Time for a node's database to close; a command has nothing that would need it.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(3));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -6,7 +6,6 @@ use bacnode_node::Node;
 use bacnode_protocol::api::NodeIdentity;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
-use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{LogFormat, LogLevel, Serve};
@@ -96,9 +95,7 @@ async fn until_told(until_eof: bool) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let eof = async {
         if until_eof {
-            let mut rest = [0; 64];
-            let mut stdin = tokio::io::stdin();
-            while stdin.read(&mut rest).await.is_ok_and(|read| read > 0) {}
+            bacnode_node::end_of_stdin().await;
         } else {
             std::future::pending::<()>().await;
         }

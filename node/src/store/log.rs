@@ -14,13 +14,23 @@ use super::StoreError;
 const LINGER: Duration = Duration::from_millis(2);
 
 /// Appends batches without waiting, and syncs in a thread of its own: each pass covers every batch appended before it.
-#[derive(Clone)]
 pub struct Log {
     db: Arc<DB>,
     appended: Arc<Mutex<u64>>,
     wanted: Arc<AtomicU64>,
-    wake: SyncSender<Want>,
+    wake: Option<SyncSender<Want>>,
     synced: watch::Receiver<u64>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for Log {
+    /// Waits for the thread: a database must not be closed, or its process end, under somebody who syncs it.
+    fn drop(&mut self) {
+        self.wake = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -42,11 +52,11 @@ impl Log {
         let wanted = Arc::new(AtomicU64::new(0));
         let thread =
             Syncer { db: Arc::clone(&db), appended: Arc::clone(&appended), wanted: Arc::clone(&wanted), synced };
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("log".into())
             .spawn(move || thread.run(&woken))
             .expect("the system starts a thread");
-        Self { db, appended, wanted, wake, synced: watch }
+        Self { db, appended, wanted, wake: Some(wake), synced: watch, thread: Some(thread) }
     }
 
     /// Appends `batch`; it survives this process at once, and the machine when [`Log::synced`] reaches the number given.
@@ -64,7 +74,8 @@ impl Log {
     /// Asks for a sync up to `number`. One that may linger waits up to two milliseconds for company.
     pub fn want(&self, number: u64, linger: bool) {
         self.wanted.fetch_max(number, Ordering::SeqCst);
-        match self.wake.try_send(Want { linger }) {
+        let Some(wake) = &self.wake else { return };
+        match wake.try_send(Want { linger }) {
             // Full: the thread is awake, and looks at what is wanted after every pass.
             Ok(()) | Err(TrySendError::Full(_)) => {}
             Err(TrySendError::Disconnected(_)) => {

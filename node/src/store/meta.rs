@@ -56,7 +56,7 @@ impl Store {
         let mut batch = WriteBatch::default();
         let when = crate::clock::unix().0.to_be_bytes();
         self.put_in(&mut batch, Column::Peers, &node.0, &[&when[..], &address.to_vec()].concat());
-        self.log.append(batch)?;
+        self.log().append(batch)?;
         Ok(())
     }
 
@@ -80,7 +80,7 @@ impl Store {
             for (_, node, _) in known.drain(KNOWN_PEERS_MAX..) {
                 self.delete_in(&mut batch, Column::Peers, &node.0);
             }
-            self.log.append(batch)?;
+            self.log().append(batch)?;
         }
         Ok(known.into_iter().map(|(_, node, address)| (node, address)).collect())
     }

@@ -115,14 +115,17 @@ pub(crate) type KeyValue = (Box<[u8]>, Box<[u8]>);
 
 /// The database. Cheap to clone.
 #[derive(Clone)]
-pub struct Store {
-    db: Arc<DB>,
+pub struct Store(Arc<Inner>);
+
+/// Fields are dropped in this order: the log's thread has ended before the database closes.
+struct Inner {
     log: Log,
+    db: Arc<DB>,
 }
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Store({})", self.db.path().display())
+        write!(f, "Store({})", self.0.db.path().display())
     }
 }
 
@@ -168,7 +171,7 @@ impl Store {
             }
         })?;
         let db = Arc::new(db);
-        let store = Self { log: Log::start(Arc::clone(&db)), db };
+        let store = Self(Arc::new(Inner { log: Log::start(Arc::clone(&db)), db }));
         store.check_schema()?;
         Ok(store)
     }
@@ -184,15 +187,15 @@ impl Store {
     /// The log that says what is on disk.
     #[must_use]
     pub fn log(&self) -> &Log {
-        &self.log
+        &self.0.log
     }
 
     pub(crate) fn family(&self, column: Column) -> &ColumnFamily {
-        self.db.cf_handle(column.name()).expect("every column is opened with the database")
+        self.0.db.cf_handle(column.name()).expect("every column is opened with the database")
     }
 
     pub(crate) fn get(&self, column: Column, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.db.get_cf(self.family(column), key)?)
+        Ok(self.0.db.get_cf(self.family(column), key)?)
     }
 
     pub(crate) fn put_in(&self, batch: &mut WriteBatch, column: Column, key: &[u8], value: &[u8]) {
@@ -207,7 +210,8 @@ impl Store {
     pub(crate) fn scan(&self, column: Column, prefix: &[u8]) -> impl Iterator<Item = Result<KeyValue, StoreError>> {
         let start = rocksdb::IteratorMode::From(prefix, rocksdb::Direction::Forward);
         let prefix = prefix.to_vec();
-        self.db
+        self.0
+            .db
             .iterator_cf(self.family(column), start)
             .map(|item| item.map_err(StoreError::from))
             .take_while(move |item| item.as_ref().is_ok_and(|(key, _)| key.starts_with(&prefix)) || item.is_err())
@@ -215,6 +219,6 @@ impl Store {
 
     /// The database itself, for iterators that run backwards.
     pub(crate) fn db(&self) -> &DB {
-        &self.db
+        &self.0.db
     }
 }
