@@ -22,7 +22,8 @@ pub fn program(name: &str) -> PathBuf {
     let folder = std::env::var_os("BACNODE_BIN_DIR").map(PathBuf::from);
     // A test lies in `deps`, one folder below; the benchmark lies beside them.
     let own = std::env::current_exe().expect("this program has a path");
-    let folder = folder.or_else(|| own.ancestors().skip(1).find(|dir| dir.join("bacnode").exists()).map(Path::to_owned));
+    let folder =
+        folder.or_else(|| own.ancestors().skip(1).find(|dir| dir.join("bacnode").exists()).map(Path::to_owned));
     let path = folder.unwrap_or_default().join(name);
     assert!(path.exists(), "{} is not built: run `cargo build --workspace --all-features`", path.display());
     path

@@ -127,6 +127,7 @@ struct Spool {
     id: u64,
     path: std::path::PathBuf,
     file: File,
+    flusher: Flusher,
     len: u64,
     root: Cid,
     /// Entries of the stack that belong to it.
@@ -264,7 +265,8 @@ impl Receiver<'_> {
         let id = self.content.new_file_id();
         let path = self.content.tmp().join(format!("spool-{id:x}"));
         let file = File::create(&path)?;
-        self.spool = Some(Spool { id, path, file, len: 0, root, left: 0 });
+        let flusher = Flusher::start(&file);
+        self.spool = Some(Spool { id, path, file, flusher, len: 0, root, left: 0 });
         Ok(())
     }
 
@@ -274,6 +276,7 @@ impl Receiver<'_> {
         let len = u32::try_from(block.len()).unwrap_or(u32::MAX);
         self.content.put_place(&mut self.batch, cid, &Place::File { id: spool.id, offset: spool.len, len });
         spool.len += u64::from(len);
+        spool.flusher.wrote(u64::from(len));
         Ok(())
     }
 
@@ -291,6 +294,7 @@ impl Receiver<'_> {
     /// Puts the file where its places say it is; with `whole` it is exactly that file.
     fn close_spool(&mut self, whole: Option<Cid>) -> Result<(), ContentError> {
         let Some(spool) = self.spool.take() else { return Ok(()) };
+        spool.flusher.finish();
         let _writing = self.content.writing();
         spool.file.sync_data().map_err(io_error("cannot store a content file"))?;
         std::fs::rename(&spool.path, self.content.file_path(spool.id))
@@ -307,5 +311,50 @@ impl Receiver<'_> {
             self.content.store().log().append(batch)?;
         }
         Ok(())
+    }
+}
+
+/// Sends a file to the disk while more of it comes, so that little is left to wait for at the end.
+#[derive(Debug)]
+struct Flusher {
+    unsent: u64,
+    wake: Option<std::sync::mpsc::SyncSender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// Bytes after which the disk is set to work.
+const FLUSH_BYTES: u64 = 32 << 20;
+
+impl Flusher {
+    fn start(file: &File) -> Self {
+        let (wake, woken) = std::sync::mpsc::sync_channel(1);
+        // Without a second descriptor, or a thread, everything goes to the disk at the end.
+        let thread = file.try_clone().ok().and_then(|file| {
+            let flush = move || {
+                while woken.recv().is_ok() {
+                    // The sync at the end is the one that counts.
+                    let _ = file.sync_data();
+                }
+            };
+            std::thread::Builder::new().name("flush".into()).stack_size(64 << 10).spawn(flush).ok()
+        });
+        Self { unsent: 0, wake: Some(wake), thread }
+    }
+
+    fn wrote(&mut self, bytes: u64) {
+        self.unsent += bytes;
+        if self.unsent >= FLUSH_BYTES
+            && let Some(wake) = &self.wake
+            && wake.try_send(()).is_ok()
+        {
+            self.unsent = 0;
+        }
+    }
+
+    fn finish(mut self) {
+        self.wake = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
