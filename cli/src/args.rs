@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
     after_help = "\
 Examples:
   bacnode demo                                    watch a small network of real peers work
-  bacnode serve --mdns                            make this machine a peer
+  bacnode serve                                   make this machine a peer
   bacnode submit job.yaml                         run a job, wait for its end
   bacnode job describe JOB                        read its story
   bacnode job get JOB -o results                  fetch what it produced

@@ -40,6 +40,9 @@ const TURN_MAX: usize = 256;
 const WATCH_MAX: usize = 1024;
 /// How often peers with open awards hear that we are alive.
 const ALIVE: Duration = Duration::from_secs(1);
+/// Between two sweeps of the content, and when room is short.
+const SWEEP_EVERY: Span = Span::secs(600);
+const SWEEP_SOON: Span = Span::secs(30);
 /// Free disk below which no more jobs are taken.
 const FREE_DISK_MIN: u64 = 256 << 20;
 
@@ -55,7 +58,7 @@ pub(crate) enum Event {
     Stop(JobId, String, oneshot::Sender<Answer>),
     Watch(JobId, oneshot::Sender<mpsc::Receiver<(u32, JobEvent)>>),
     Providers(JobId, BTreeSet<NodeId>),
-    Fetched(ExecutionId, Result<(), String>),
+    Fetched(ExecutionId, Cid, String, Result<(), String>),
     Report(Report),
     Holding(Cid, Option<u64>),
     Leave(oneshot::Sender<()>),
@@ -77,6 +80,8 @@ pub(crate) struct Driver {
     pub(crate) runner: Runner,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) announcer: Announcer,
+    /// Bytes of a result that are taken from another node.
+    pub(crate) result_max: u64,
 }
 
 /// The running driver.
@@ -100,6 +105,7 @@ pub(crate) struct Running {
     roots: HashMap<ExecutionId, Cid>,
     held_roots: HashMap<ExecutionId, (Cid, String)>,
     accepting: bool,
+    swept: Tick,
 }
 
 impl Driver {
@@ -147,6 +153,7 @@ impl Driver {
             roots,
             held_roots: HashMap::new(),
             accepting: true,
+            swept: now.tick,
         }
     }
 }
@@ -156,6 +163,7 @@ impl Running {
     pub(crate) async fn run(mut self, mut events: mpsc::Receiver<Event>) {
         let mut synced = self.hands.store.log().synced();
         let mut alive = tokio::time::interval(ALIVE);
+        alive.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut inbox = Vec::with_capacity(TURN_MAX);
         self.end_turn().await;
         loop {
@@ -168,10 +176,14 @@ impl Running {
                     }
                     self.release(*synced.borrow_and_update());
                 }
+                // Before the inputs: peers must hear from us however busy we are.
+                _ = alive.tick() => self.say_alive().await,
                 count = events.recv_many(&mut inbox, TURN_MAX) => {
                     if count == 0 {
                         return;
                     }
+                    // What has expired ends before anything is answered, after a suspend above all.
+                    self.tick();
                     for event in inbox.drain(..) {
                         if let Event::Leave(left) = event {
                             self.leave().await;
@@ -182,7 +194,6 @@ impl Running {
                     }
                 }
                 () = tokio::time::sleep(clock::until(deadline)) => {}
-                _ = alive.tick() => self.say_alive().await,
             }
             self.tick();
             self.end_turn().await;
@@ -219,9 +230,11 @@ impl Running {
                 let _ = answer.send(receiver);
             }
             Event::Providers(job, nodes) => self.requester_input(requester::Input::Providers(job, nodes)),
-            Event::Fetched(execution, result) => {
-                if result.is_err() {
-                    self.held_roots.remove(&execution);
+            Event::Fetched(execution, root, reason, result) => {
+                // Also when another attempt won meanwhile: then the machine says to drop it, and it must be known what.
+                match result {
+                    Ok(()) => _ = self.held_roots.insert(execution, (root, reason)),
+                    Err(_) => _ = self.held_roots.remove(&execution),
                 }
                 self.requester_input(requester::Input::Fetched(execution, result));
             }
@@ -462,10 +475,11 @@ impl Running {
         }
         let (fetcher, events) = (Arc::clone(&self.hands.fetcher), self.hands.events.clone());
         // The blocks around the files: about one part in two thousand, and a little for many small ones.
+        let size = size.min(self.hands.result_max);
         let max = size.saturating_add(size / 16).saturating_add(64 << 20);
         tokio::spawn(async move {
-            let fetched = fetcher.fetch(root, vec![maker], max, reason).await;
-            let _ = events.send(Event::Fetched(execution, fetched.map(|_| ()))).await;
+            let fetched = fetcher.fetch(root, vec![maker], max, reason.clone()).await;
+            let _ = events.send(Event::Fetched(execution, root, reason, fetched.map(|_| ()))).await;
         });
     }
 
@@ -508,7 +522,8 @@ impl Running {
         });
         let content = self.hands.content.clone();
         let free = tokio::task::spawn_blocking(move || crate::config::free_disk(&content.tmp())).await;
-        let room = free.ok().flatten().is_none_or(|free| free > FREE_DISK_MIN);
+        let room = free.ok().flatten().is_none_or(|free| free > FREE_DISK_MIN) && !self.hands.content.is_nearly_full();
+        self.sweep(room);
         if room != self.accepting {
             self.accepting = room;
             tracing::warn!(room, "the disk {} room for jobs", if room { "has" } else { "has no" });
@@ -517,11 +532,27 @@ impl Running {
         }
     }
 
+    /// Sweeps content away that nobody keeps: every so often, and sooner when room is short.
+    fn sweep(&mut self, room: bool) {
+        let pause = if room { SWEEP_EVERY } else { SWEEP_SOON };
+        if clock::tick().since(self.swept) < pause {
+            return;
+        }
+        self.swept = clock::tick();
+        let content = self.hands.content.clone();
+        tokio::task::spawn_blocking(move || match content.collect() {
+            Ok(freed) => tracing::debug!(freed, "content swept"),
+            Err(error) => tracing::warn!(%error, "cannot sweep the content"),
+        });
+    }
+
     /// Takes leave: stops what runs, says so, syncs.
     async fn leave(&mut self) {
         self.hands.runner.stop_all();
         self.hands.announcer.leave(&self.hands.network).await;
         self.end_turn().await;
         self.hands.store.log().barrier().await;
+        self.release(u64::MAX);
+        self.end_turn().await;
     }
 }

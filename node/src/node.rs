@@ -147,8 +147,11 @@ impl Node {
             runner: runner.clone(),
             events: events.clone(),
             announcer,
+            result_max: config.limits.output_bytes,
         };
-        let running = driver.start(&signer, epoch, machine(&config, engines), store.records()?);
+        let records = store.records()?;
+        drop_stray_pins(&content, &records)?;
+        let running = driver.start(&signer, epoch, machine(&config, engines), records);
         node.driver_task = Some(tokio::spawn(running.run(receiver)));
         for pin in content.pins()? {
             network.provide(pin.root);
@@ -267,6 +270,18 @@ fn forward(mut reports: mpsc::Receiver<Report>, events: mpsc::Sender<Event>) {
             }
         }
     });
+}
+
+/// A run that the end of a former life cut short may have pinned a result that no record speaks of.
+fn drop_stray_pins(content: &Content, records: &bacnode_protocol::record::Records) -> Result<(), ContentError> {
+    let held = records.held.iter().filter(|held| held.result.is_some());
+    let held: std::collections::BTreeSet<String> = held.map(|held| held.execution.to_string()).collect();
+    for pin in content.pins()? {
+        for reason in pin.reasons.iter().filter(|reason| reason.starts_with("e-") && !held.contains(*reason)) {
+            content.unpin(&pin.root, reason)?;
+        }
+    }
+    Ok(())
 }
 
 /// The compute machine bids better when it knows what lies here; one that misses a change only bids worse.

@@ -42,6 +42,8 @@ pub const ARGS_MAX: usize = 256;
 pub const HISTORY_MAX: u32 = 1_000;
 /// Results that one owner may leave unreleased at a compute node.
 pub const UNRELEASED_PER_OWNER_MAX: usize = 1_000;
+/// Awards and results that a compute node holds in all.
+pub const HELD_MAX: usize = 8_192;
 /// Bids that stand for one peer at a time.
 pub const BIDS_PER_PEER_MAX: usize = 256;
 /// Roots that a compute node remembers as held, for its bids.

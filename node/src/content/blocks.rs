@@ -1,6 +1,6 @@
 //! Blocks: where their bytes are, and reading them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
@@ -127,18 +127,31 @@ impl Content {
     /// # Errors
     /// If something is lacking or damaged, or the disk fails.
     pub fn size(&self, root: &Cid) -> Result<u64, ContentError> {
-        let (mut stack, mut size) = (vec![*root], 0u64);
-        while let Some(cid) = stack.pop() {
+        // Folders may share parts: each block is looked at once, and counted as often as it is named.
+        let mut known: HashMap<Cid, u64> = HashMap::new();
+        let mut stack = vec![(*root, false)];
+        while let Some((cid, below_is_known)) = stack.pop() {
+            if known.contains_key(&cid) {
+                continue;
+            }
             if cid.codec == bacnode_protocol::content::Codec::Raw {
-                size += self.place(&cid)?.ok_or(ContentError::Missing(cid))?.len();
+                known.insert(cid, self.place(&cid)?.ok_or(ContentError::Missing(cid))?.len());
                 continue;
             }
             match self.unixfs(&cid)? {
-                Unixfs::Leaf(bytes) => size += bytes.len() as u64,
-                Unixfs::File { size: file, .. } => size += file,
-                Unixfs::Folder(links) | Unixfs::Shard(links) => stack.extend(links.iter().map(|link| link.cid)),
+                Unixfs::Leaf(bytes) => _ = known.insert(cid, bytes.len() as u64),
+                Unixfs::File { size, .. } => _ = known.insert(cid, size),
+                Unixfs::Folder(links) | Unixfs::Shard(links) if below_is_known => {
+                    let sizes = links.iter().filter_map(|link| known.get(&link.cid));
+                    known.insert(cid, sizes.fold(0, |sum, size| sum.saturating_add(*size)));
+                }
+                Unixfs::Folder(links) | Unixfs::Shard(links) => {
+                    stack.push((cid, true));
+                    stack.extend(links.iter().map(|link| (link.cid, false)));
+                }
             }
         }
+        let size = known.get(root).copied().unwrap_or(0);
         Ok(size)
     }
 

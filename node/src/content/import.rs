@@ -255,18 +255,20 @@ impl Content {
             .filter(|block| block.cid.matches(&block.bytes))
             .map(|block| (block.cid, &*block.bytes))
             .collect();
-        let (mut stack, mut size) = (vec![*root], 0);
+        let (mut stack, mut size, mut seen) = (vec![*root], 0, std::collections::BTreeSet::new());
         let mut batch = WriteBatch::default();
-        let _writing = self.writing();
+        // The caller must not wait for a sweep; the blocks can be fetched like any others.
+        let Ok(_writing) = self.0.sweep.try_read() else { return Ok(false) };
         while let Some(cid) = stack.pop() {
+            // A block may be named a million times by a few others; it is looked at once.
+            if !seen.insert(cid) {
+                continue;
+            }
             let Some(bytes) = known.get(&cid) else { return Ok(false) };
             match unixfs::Unixfs::read(&cid, bytes) {
                 Ok(unixfs::Unixfs::Leaf(bytes)) => size += bytes.len() as u64,
                 Ok(node) => stack.extend(node.links().iter().map(|link| link.cid)),
                 Err(_) => return Ok(false),
-            }
-            if stack.len() > INLINE_BLOCKS_MAX * INLINE_BLOCKS_MAX {
-                return Ok(false);
             }
         }
         self.make_room(INLINE_RESULT_BYTES_MAX as u64)?;

@@ -128,6 +128,12 @@ impl Content {
         self.0.used.load(Ordering::Relaxed)
     }
 
+    /// Whether so much of the quota is in use that new work would not find room.
+    #[must_use]
+    pub fn is_nearly_full(&self) -> bool {
+        self.used() > self.0.max / 20 * 19
+    }
+
     /// A folder on the disk of the content, for work in progress; emptied at each start.
     #[must_use]
     pub fn tmp(&self) -> PathBuf {

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use super::Output;
 use super::state::{StandingBid, State, Timer};
 use crate::id::{BootId, NodeId};
-use crate::limits::{BID_TTL, BIDS_PER_PEER_MAX, UNRELEASED_PER_OWNER_MAX};
+use crate::limits::{BID_TTL, BIDS_PER_PEER_MAX, HELD_MAX, UNRELEASED_PER_OWNER_MAX};
 use crate::outbox::Outbox;
 use crate::time::{Now, Span};
 use crate::wire::bounded::{ListMax, TextMax};
@@ -42,7 +42,9 @@ impl State {
             return;
         }
         let room = self.config.queue_max.saturating_sub(self.queue.len() + self.promised());
-        let places = ask.want.clamp(1, u32::try_from(room.max(1)).unwrap_or(u32::MAX));
+        // At most half of what is left for anybody: others ask, too.
+        let room = room.min(self.config.per_owner_max).div_ceil(2).max(1);
+        let places = ask.want.clamp(1, u32::try_from(room).unwrap_or(u32::MAX));
         let bid = self.next_bid;
         self.next_bid += 1;
         let standing =
@@ -72,6 +74,9 @@ impl State {
             reasons.push("runs no jobs".into());
         } else if !self.config.engines.has(engine) {
             reasons.push(format!("has no {} engine", engine.name()));
+        }
+        if ask.task.resources.cpu_milli == 0 || ask.task.resources.memory == 0 {
+            reasons.push("asks for no cpu or no memory".into());
         }
         reasons.extend(lacking(&ask.task.resources, &self.config.total));
         let limit = self.config.timeout_max.as_millis();
@@ -123,6 +128,9 @@ impl State {
         }
         if open >= self.config.per_owner_max {
             reasons.push(format!("{open} of your jobs are here already, {} may be", self.config.per_owner_max));
+        }
+        if self.held.len() >= HELD_MAX {
+            reasons.push(format!("{HELD_MAX} awards and results are held here already"));
         }
         if unreleased >= UNRELEASED_PER_OWNER_MAX {
             reasons.push(format!("{unreleased} of your results wait here to be released"));

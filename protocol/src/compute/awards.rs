@@ -18,7 +18,12 @@ impl State {
         if let Some(held) = self.held.get(&execution) {
             // Said twice because our answer was lost.
             if held.record.owner == from {
-                out.now(Output::Send { to: from, message: Market::AwardAck { execution } });
+                let ack = Output::Send { to: from, message: Market::AwardAck { execution } };
+                if held.exclusive {
+                    out.after_sync(ack)
+                } else {
+                    out.now(ack)
+                }
                 self.timers.set_earlier(
                     if held.phase == Phase::Ended { Timer::Resend(execution) } else { Timer::Beat(execution) },
                     now.tick,
@@ -137,7 +142,8 @@ impl State {
     pub(super) fn arm_lease(&mut self, execution: ExecutionId) {
         let Some(held) = self.held.get(&execution) else { return };
         let lease = held.record.lease;
-        let orphan = Span::millis(u64::from(lease.orphan_ms)).min(self.config.orphan_max);
+        // Never shorter than a lease: the owner must have had a chance to answer a beat.
+        let orphan = Span::millis(u64::from(lease.orphan_ms.max(lease.length_ms))).min(self.config.orphan_max);
         let exclusive = held.exclusive && held.phase != Phase::Ended;
         let length = if exclusive { Span::millis(u64::from(lease.length_ms)) } else { orphan };
         self.timers.set(Timer::Lease(execution), held.word_from + length);
@@ -145,11 +151,23 @@ impl State {
 
     /// The owner's word has run out: stop and forget. Nobody waits for this any more.
     pub(super) fn lease_ended(&mut self, execution: ExecutionId, now: Now, out: &mut Outbox<Output>) {
-        if self.held.get(&execution).is_some_and(Held::running) {
-            out.now(Output::Stop(execution));
+        let Some(held) = self.held.get(&execution) else { return };
+        let owner = held.record.owner;
+        if held.running() {
+            self.stop_run(execution, out);
         }
         self.forget(execution, out);
+        // Should the owner be there after all, it need not wait.
+        out.now(Output::Send { to: owner, message: Market::Beat { execution, beat: 0, phase: Phase::Unknown } });
         self.start_queued(now, out);
+    }
+
+    /// Stops a run; one that waits for the disk to start, too, by saying it again behind that.
+    fn stop_run(&self, execution: ExecutionId, out: &mut Outbox<Output>) {
+        out.now(Output::Stop(execution));
+        if self.held.get(&execution).is_some_and(|held| held.exclusive) {
+            out.after_sync(Output::Stop(execution));
+        }
     }
 
     pub(super) fn query(&mut self, from: NodeId, execution: ExecutionId, now: Now, out: &mut Outbox<Output>) {
@@ -243,7 +261,7 @@ impl State {
             Some(held) if held.running() => {
                 if !held.cancelled {
                     held.cancelled = true;
-                    out.now(Output::Stop(execution));
+                    self.stop_run(execution, out);
                 }
             }
             _ => self.forget(execution, out),

@@ -10,7 +10,7 @@ use crate::time::Now;
 use crate::view::View;
 use crate::wire::bounded::TextMax;
 use crate::wire::codec;
-use crate::wire::market::{Market, Outcome, RESULT_BODY_BYTES_MAX, ResultBody, SignedResult, Text};
+use crate::wire::market::{Market, Outcome, Phase, RESULT_BODY_BYTES_MAX, ResultBody, SignedResult, Text};
 use crate::wire::signed::{Domain, verify};
 
 impl State {
@@ -72,6 +72,9 @@ impl State {
         execution.become_state(ExecutionState::Publishing, "", now, out);
         let record = execution.record.clone();
         self.timers.cancel(&Timer::Award(id));
+        // The holder has done its part; from here the time is the transfer's.
+        self.timers.cancel(&Timer::Lease(id));
+        self.arm_fetch(id, body.size, now);
         out.now(Output::Send { to: record.node, message: Market::ResultAck { execution: id } });
         let (exit_code, cause) = match &body.outcome {
             Outcome::Completed { exit_code } => (Some(*exit_code), Text::default()),
@@ -130,6 +133,7 @@ impl State {
         if let Outcome::Failed { cause, .. } = &body.outcome {
             execution.become_state(ExecutionState::Failed, cause, now, out);
             execution.result = None;
+            self.drop_execution(id, ExecutionState::Failed, cause, What::Phase(Phase::Ended), now, view, out);
             out.after_sync(Output::Send { to: node, message: Market::Verdict { execution: id, accepted: false } });
             out.after_sync(Output::Send { to: node, message: Market::Release { execution: id } });
             self.fail(job, cause.to_string(), now, view, out);
@@ -142,7 +146,7 @@ impl State {
         }
         out.after_sync(Output::Send { to: node, message: Market::Verdict { execution: id, accepted: true } });
         out.after_sync(Output::Send { to: node, message: Market::Release { execution: id } });
-        let what = body.root.map_or(What::Phase(crate::wire::market::Phase::Ended), |root| What::Accepted { root });
+        let what = body.root.map_or(What::Phase(Phase::Ended), |root| What::Accepted { root });
         self.drop_execution(id, ExecutionState::Completed, "", what, now, view, out);
         self.cancel_live(job, Some(slot), "another node was first", now, view, out);
         if self.jobs.get(&job).is_some_and(super::job::Job::is_done) {

@@ -19,7 +19,12 @@ impl State {
     pub(super) fn award_again(&mut self, id: ExecutionId, now: Now, out: &mut Outbox<Output>) {
         let Some(execution) = self.executions.get_mut(&id) else { return };
         let Some(award) = &execution.award else { return };
-        out.now(Output::Send { to: execution.record.node, message: Market::Award(award.clone()) });
+        let message = Output::Send { to: execution.record.node, message: Market::Award(award.clone()) };
+        if award.task.exclusive {
+            out.after_sync(message)
+        } else {
+            out.now(message)
+        }
         execution.resend = Span(execution.resend.0.saturating_mul(2)).min(RESEND_MAX);
         self.timers.set(Timer::Award(id), now.tick + execution.resend);
     }
@@ -76,9 +81,10 @@ impl State {
             Phase::Publishing | Phase::Ended => ExecutionState::Publishing,
             Phase::Unknown | Phase::Queued | Phase::Preparing => ExecutionState::Accepted,
         };
-        if state.number() <= execution.record.state.number() && phase != Phase::Preparing {
+        if execution.phase.is_some_and(|known| known >= phase) {
             return;
         }
+        execution.phase = Some(phase);
         if state.number() > execution.record.state.number() {
             execution.become_state(state, "", now, out);
         }
@@ -86,6 +92,7 @@ impl State {
         let Some(job) = self.jobs.get_mut(&record.job) else { return };
         job.tell(now.unix, view, Some(&record), None, What::Phase(phase), out);
         if phase == Phase::Running {
+            self.arm_attempt(id, now);
             self.set_state(record.job, JobState::Running, "", now, out);
         }
     }
@@ -110,9 +117,22 @@ impl State {
             return;
         };
         if phase == Phase::Unknown {
-            // Unless the award itself is still on its way.
-            if execution.award.is_none() {
-                self.lose(id, "the node does not know of it any more", now, view, out);
+            let (job, slot) = (execution.record.job, execution.record.slot);
+            let exclusive = self.jobs.get(&job).is_some_and(|job| job.task.exclusive);
+            match execution.record.state {
+                // The award itself is still on its way.
+                _ if execution.award.is_some() => {}
+                // We went down before it left; the node is not to blame. An old copy of the award may still arrive while
+                // its bid stands, so an exclusive slot waits for that.
+                ExecutionState::Awarded if exclusive => {
+                    self.timers.set_earlier(Timer::Lease(id), now.tick + crate::limits::BID_TTL);
+                }
+                ExecutionState::Awarded => {
+                    let what = What::Refused { reason: TextMax::truncated("it never got the award") };
+                    self.drop_execution(id, ExecutionState::Refused, "it never got the award", what, now, view, out);
+                    self.try_again(job, slot, now, view, out);
+                }
+                _ => self.lose(id, "the node does not know of it any more", now, view, out),
             }
             return;
         }
@@ -121,7 +141,50 @@ impl State {
         if let Some(execution) = self.executions.get_mut(&id) {
             execution.heard = now.tick;
         }
+        self.trust_again(id);
         self.arm_lease(id);
+    }
+
+    /// Word about a suspected attempt itself: it goes on as if nothing had been, unless a copy has its place already.
+    fn trust_again(&mut self, id: ExecutionId) {
+        let Some(record) = self.executions.get(&id).filter(|e| e.suspected).map(|e| (e.record.job, e.record.slot))
+        else {
+            return;
+        };
+        let Some(slot) = self.jobs.get_mut(&record.0).and_then(|job| job.slots.get_mut(record.1 as usize)) else {
+            return;
+        };
+        if slot.is_open(&self.executions) {
+            slot.failures = slot.failures.saturating_sub(1);
+            if let Some(execution) = self.executions.get_mut(&id) {
+                execution.suspected = false;
+            }
+        }
+    }
+
+    /// However a holder behaves, an attempt ends: after the queue's patience and the program's time when it was awarded,
+    /// after the program's time once it runs; a suspected one when its lease would be over.
+    pub(super) fn arm_attempt(&mut self, id: ExecutionId, now: Now) {
+        let Some(execution) = self.executions.get(&id) else { return };
+        let Some(job) = self.jobs.get(&execution.record.job) else { return };
+        let lease = Span::millis(u64::from(job.lease.length_ms) + u64::from(job.lease.grace_ms));
+        let running = execution.record.state == ExecutionState::Running;
+        let queue = if running { Span::ZERO } else { job.queue_timeout };
+        let time = Span::millis(job.task.timeout_ms);
+        self.timers.set(Timer::Attempt(id), now.tick + queue + time + lease);
+    }
+
+    /// A result is coming home: at a megabyte a second at least.
+    pub(super) fn arm_fetch(&mut self, id: ExecutionId, size: u64, now: Now) {
+        self.timers.set(Timer::Attempt(id), now.tick + Span::secs(60) + Span(size.min(1 << 40)));
+    }
+
+    pub(super) fn attempt_over(&mut self, id: ExecutionId, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let Some(execution) = self.executions.get(&id) else { return };
+        let reason = "it did not end in its time";
+        let message = Market::Cancel { execution: id, reason: TextMax::truncated(reason) };
+        out.now(Output::Send { to: execution.record.node, message });
+        self.lose(id, reason, now, view, out);
     }
 
     /// An exclusive attempt is not replaced before its holder has surely stopped: its lease, and the grace after it.
@@ -173,6 +236,7 @@ impl State {
         }
         self.timers.cancel(&Timer::Award(id));
         self.timers.cancel(&Timer::Lease(id));
+        self.timers.cancel(&Timer::Attempt(id));
         if execution.result.is_some() && state != ExecutionState::Completed {
             out.now(Output::Drop(id));
         }
@@ -208,7 +272,14 @@ impl State {
             } else {
                 Market::Cancel { execution: id, reason: reason.clone() }
             };
-            out.now(Output::Send { to, message });
+            // After an award that waits for the disk, so that it does not overtake it.
+            let waits = execution.award.as_ref().is_some_and(|award| award.task.exclusive);
+            let message = Output::Send { to, message };
+            if waits {
+                out.after_sync(message)
+            } else {
+                out.now(message)
+            }
             self.drop_execution(
                 id,
                 ExecutionState::Cancelled,

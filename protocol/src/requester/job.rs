@@ -25,6 +25,10 @@ pub(super) struct Job {
     /// Since when it has had an open slot that nobody runs.
     pub(super) waiting_since: Tick,
     pub(super) queue_timeout: Span,
+    /// Whether some node could ever run it: then its absence is waited out.
+    pub(super) fitted: bool,
+    /// Since when no known node could.
+    pub(super) unfit_since: Option<Tick>,
     pub(super) slots: Vec<Slot>,
     /// Nodes that hold inputs.
     pub(super) near: BTreeSet<NodeId>,
@@ -75,6 +79,8 @@ pub(super) struct Execution {
     /// When its holder was last heard about it.
     pub(super) heard: Tick,
     pub(super) suspected: bool,
+    /// The furthest phase that its holder told of.
+    pub(super) phase: Option<crate::wire::market::Phase>,
     /// The result, once it came.
     pub(super) result: Option<ResultBody>,
 }
@@ -111,8 +117,8 @@ impl Job {
         what: What,
         out: &mut Outbox<Output>,
     ) {
-        let ended = matches!(what, What::Ended { .. });
-        if self.events >= HISTORY_MAX && !ended {
+        let needed = matches!(what, What::Ended { .. } | What::Accepted { .. });
+        if self.events >= HISTORY_MAX && !needed {
             return;
         }
         let node = node.or_else(|| of.map(|execution| execution.node));
@@ -120,11 +126,10 @@ impl Job {
         let event = JobEvent { at, execution: of.map(|e| e.id), node, label: TextMax::truncated(&label), what };
         let sequence = self.events;
         self.events += 1;
-        let outputs =
-            [Output::Persist(Record::Event(self.id, sequence, event.clone())), Output::Tell(self.id, sequence, event)];
-        for output in outputs {
-            if when == When::Now { out.now(output) } else { out.after_sync(output) }
-        }
+        // Written with the step it tells of; told when that may be relied on.
+        out.now(Output::Persist(Record::Event(self.id, sequence, event.clone())));
+        let told = Output::Tell(self.id, sequence, event);
+        if when == When::Now { out.now(told) } else { out.after_sync(told) }
     }
 
     /// Remembers why `node` did not do it.

@@ -52,6 +52,7 @@ impl State {
         if fit.is_empty() {
             return self.nobody_fits(id, unfit, now, view, out);
         }
+        job.unfit_since = None;
         // Nodes that already failed at every open slot come last: only when nobody else is left.
         let fresh: Vec<NodeId> =
             fit.iter().filter(|node| open.iter().any(|slot| !slot.tried.contains(node))).copied().collect();
@@ -80,8 +81,12 @@ impl State {
         out: &mut Outbox<Output>,
     ) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        let busy = job.slots.iter().any(|slot| !slot.live.is_empty());
-        if now.tick.since(job.waiting_since) < NO_FIT_TIMEOUT || busy {
+        // What somebody could run before is worth as much patience as a queue; a suspected holder is no reason to wait.
+        let trusted = |id: &ExecutionId| self.executions.get(id).is_some_and(|execution| !execution.suspected);
+        let busy = job.slots.iter().any(|slot| slot.live.iter().any(trusted));
+        let since = *job.unfit_since.get_or_insert(now.tick);
+        let patience = if job.fitted { job.queue_timeout } else { NO_FIT_TIMEOUT };
+        if now.tick.since(since) < patience || busy {
             job.pause = PAUSE_MIN;
             let wait = if busy { PAUSE_MAX } else { Span::millis(250) };
             self.timers.set(Timer::Round(id), now.tick + wait);
@@ -115,6 +120,7 @@ impl State {
         let complete = round.bids.len() == round.asked.len();
         let first = round.bids.len() == 1;
         if let Some(job) = self.jobs.get_mut(&id) {
+            job.fitted = true;
             job.tell(now.unix, view, None, Some(from), what, out);
         }
         if complete {
@@ -134,7 +140,9 @@ impl State {
         let complete = round.bids.len() == round.asked.len();
         let reasons: Vec<&str> = decline.reasons.iter().map(|reason| &**reason).collect();
         let reason = if reasons.is_empty() { "gave no reason".into() } else { reasons.join("; ") };
-        if !decline.later {
+        if decline.later {
+            job.fitted = true;
+        } else {
             job.unfit.insert(from, reason.clone());
         }
         job.blame(from, reason.clone());
@@ -167,6 +175,7 @@ impl State {
         let mut open: Vec<u32> =
             (0..).zip(&job.slots).filter(|(_, s)| s.is_open(&self.executions)).map(|(i, _)| i).collect();
         open.reverse();
+        let exclusive = job.task.exclusive;
         let rivals = bids.len();
         let best = bids.iter().map(|(_, bid)| bid.wait_ms).min().unwrap_or(0);
         // One place each in turn, so that many slots spread over many bidders instead of filling the first.
@@ -190,7 +199,9 @@ impl State {
         }
         for (index, (node, bid)) in bids.iter().enumerate() {
             if !used[index] || places[index] > 0 {
-                out.now(Output::Send { to: *node, message: Market::BidRelease { boot: bid.boot, bid: bid.bid } });
+                let release = Output::Send { to: *node, message: Market::BidRelease { boot: bid.boot, bid: bid.bid } };
+                // Behind the award that uses another place of the same bid.
+                if exclusive { out.after_sync(release) } else { out.now(release) }
             }
         }
     }
@@ -251,12 +262,14 @@ impl State {
             resend: RESEND_MIN,
             heard: now.tick,
             suspected: false,
+            phase: None,
             result: None,
         };
         self.executions.insert(execution, held);
         *self.own_load.entry(node).or_default() += 1;
         self.timers.set(Timer::Award(execution), now.tick + RESEND_MIN);
         self.arm_lease(execution);
+        self.arm_attempt(execution, now);
         self.watch(node, now);
     }
 
@@ -267,7 +280,8 @@ impl State {
             job.pause = Span::ZERO;
             return;
         }
-        let running = job.slots.iter().any(|slot| !slot.live.is_empty());
+        let trusted = |id: &ExecutionId| self.executions.get(id).is_some_and(|execution| !execution.suspected);
+        let running = job.slots.iter().any(|slot| slot.live.iter().any(trusted));
         if running {
             job.waiting_since = now.tick;
         } else if now.tick.since(job.waiting_since) > job.queue_timeout {

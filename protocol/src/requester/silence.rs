@@ -18,6 +18,8 @@ use crate::view::View;
 const HOLDERS_MIN: usize = 3;
 /// For how long a common silence is put down to ourselves.
 const SELF_SUSPICION: Span = Span::secs(15);
+/// Time that passed unnoticed, timers and all, after which we know that we slept.
+const SUSPENDED_AFTER: Span = Span::secs(5);
 /// Copies that may be started at once, and the time that earns another.
 const COPIES_MAX: u64 = 16;
 const COPY_EARNED: Span = Span::millis(500);
@@ -57,8 +59,24 @@ impl Bucket {
 impl State {
     /// Begins to listen for `peer`, which has an award of ours.
     pub(super) fn watch(&mut self, peer: NodeId, now: Now) {
+        // What this node runs itself ends with it.
+        if peer == self.signer.node() {
+            return;
+        }
         self.peers.entry(peer).or_insert(Heard { at: now.tick, down: false, suspected: false });
         self.timers.set_earlier(Timer::Silence(peer), now.tick + SUSPECT_AFTER_MIN.times(3));
+    }
+
+    /// A machine that slept heard nobody; that is not its peers' silence.
+    pub(super) fn notice_suspend(&mut self, now: Now) {
+        if now.tick.since(self.last) > SUSPENDED_AFTER
+            && self.deadline().is_some_and(|due| due + SUSPENDED_AFTER < now.tick)
+        {
+            for heard in self.peers.values_mut() {
+                heard.at = now.tick;
+            }
+        }
+        self.last = now.tick;
     }
 
     pub(super) fn unwatch(&mut self, peer: &NodeId) {
@@ -124,10 +142,15 @@ impl State {
         for id in self.executions_of(&peer) {
             let Some(execution) = self.executions.get_mut(&id) else { continue };
             let Some(job) = self.jobs.get_mut(&execution.record.job) else { continue };
-            if execution.suspected || job.task.exclusive || !self.speculation.take(now.tick) {
+            // A result that is being fetched speaks for itself; its transfer has a limit of its own.
+            let settled = execution.suspected || execution.result.is_some() || job.task.exclusive;
+            if settled || !self.speculation.take(now.tick) {
                 continue;
             }
             execution.suspected = true;
+            let give_up =
+                execution.heard + Span::millis(u64::from(job.lease.length_ms) + u64::from(job.lease.grace_ms));
+            self.timers.set_earlier(Timer::Attempt(id), give_up.max(now.tick + SUSPECT_AFTER_MIN));
             let record = execution.record.clone();
             job.blame(peer, "fell silent while it had the job");
             job.tell(now.unix, view, Some(&record), None, What::Suspected, out);

@@ -47,6 +47,8 @@ pub(super) enum Timer {
     Silence(NodeId),
     /// The lease of an exclusive attempt, and the grace after it, are over.
     Lease(ExecutionId),
+    /// An attempt has had all the time that it could need.
+    Attempt(ExecutionId),
 }
 
 /// The requester machine of one node.
@@ -66,6 +68,8 @@ pub struct State {
     pub(super) peers: BTreeMap<NodeId, super::silence::Heard>,
     pub(super) speculation: super::silence::Bucket,
     pub(super) timers: Timers<Timer>,
+    /// When an input came last: a long pause since then was ours (a suspended machine), not our peers'.
+    pub(super) last: Tick,
 }
 
 impl State {
@@ -95,6 +99,7 @@ impl State {
             peers: BTreeMap::new(),
             speculation: super::silence::Bucket::new(now.tick),
             timers: Timers::default(),
+            last: now.tick,
         };
         state.replay(records, now, view, out);
         state
@@ -111,6 +116,8 @@ impl State {
             let mut job = new_job(&record, record.task.slots, now.tick - past);
             job.state = state;
             job.waiting_since = now.tick;
+            // It was taken when somebody was there; whoever it was may take a while to be found again.
+            job.fitted = true;
             job.events = events.get(&record.id).copied().unwrap_or(0);
             if let Some(total) = record.total_timeout_ms {
                 self.timers.set(Timer::JobLimit(record.id), job.created + Span::millis(total));
@@ -146,12 +153,20 @@ impl State {
         }
         slot.live.insert(id);
         // A result without its bytes is asked for again rather than trusted to be fetchable.
-        let execution =
-            Execution { record, award: None, resend: RESEND_MIN, heard: now.tick, suspected: false, result: None };
+        let execution = Execution {
+            record,
+            award: None,
+            resend: RESEND_MIN,
+            heard: now.tick,
+            suspected: false,
+            phase: None,
+            result: None,
+        };
         self.executions.insert(id, execution);
         *self.own_load.entry(node).or_default() += 1;
         self.watch(node, now);
         self.arm_lease(id);
+        self.arm_attempt(id, now);
         out.now(Output::Send { to: node, message: Market::Query { execution: id } });
     }
 
@@ -163,6 +178,7 @@ impl State {
 
     /// Takes one input.
     pub fn handle(&mut self, input: Input, now: Now, view: &View, out: &mut Outbox<Output>) {
+        self.notice_suspend(now);
         match input {
             Input::Submit(submission) => self.submit(*submission, now, view, out),
             Input::Stop { request, job, reason } => self.stop(request, job, &reason, now, view, out),
@@ -215,6 +231,7 @@ impl State {
                 Timer::Award(execution) => self.award_again(execution, now, out),
                 Timer::Silence(peer) => self.silence_due(peer, now, view, out),
                 Timer::Lease(execution) => self.lease_over(execution, now, view, out),
+                Timer::Attempt(execution) => self.attempt_over(execution, now, view, out),
             }
         }
     }
@@ -371,6 +388,8 @@ fn new_job(record: &JobRecord, slots: u32, created: Tick) -> Job {
         state: JobState::Pending,
         created,
         waiting_since: created,
+        fitted: false,
+        unfit_since: None,
         queue_timeout: Span::millis(record.queue_timeout_ms),
         slots: vec![Slot::default(); slots as usize],
         near: BTreeSet::new(),
