@@ -246,3 +246,75 @@ fn a_node_that_grows_gets_the_job_that_waited() {
     world.run(Span::secs(5));
     assert_eq!(ended(&world, &job), [JobState::Completed]);
 }
+
+#[test]
+fn a_node_does_not_suspect_itself() {
+    let mut world = World::new(14, 1);
+    world.run_for = Span::secs(55);
+    let job = world.submit(0, b"a", World::task(), 1);
+    world.run(Span::secs(70));
+    assert_eq!(ended(&world, &job), [JobState::Completed]);
+    assert_eq!(world.starts[&0], 1);
+}
+
+#[test]
+fn an_exclusive_job_with_several_slots_is_shared_among_bidders() {
+    for seed in 0..10 {
+        let mut world = World::new(seed, 4);
+        let mut task = World::task();
+        task.exclusive = true;
+        let job = world.submit(0, b"a", task, 6);
+        world.run(Span::secs(30));
+        assert_eq!(ended(&world, &job), [JobState::Completed], "seed {seed}: {:#?}", world.told[&job].events);
+        assert_eq!(world.told[&job].accepted.len(), 6, "seed {seed}");
+    }
+}
+
+#[test]
+fn when_every_holder_dies_the_job_ends_all_the_same() {
+    for seed in 0..10 {
+        let mut world = World::new(seed, 5);
+        world.run_for = Span::secs(5);
+        let job = world.submit(0, b"a", World::task(), 1);
+        for _ in 0..4 {
+            world.run(Span::secs(4));
+            if let Some(holder) = world.runner().filter(|holder| *holder != 0) {
+                world.crash(holder);
+            }
+        }
+        world.run(Span::secs(120));
+        assert_eq!(ended(&world, &job).len(), 1, "seed {seed}: {:#?}", world.told[&job].events);
+    }
+}
+
+#[test]
+fn a_holder_that_only_seems_to_work_is_given_up() {
+    let mut world = World::new(16, 3);
+    // The executor hangs, far beyond the minute that the task may take; its node beats and beats.
+    world.run_for = Span::secs(100_000);
+    let job = world.submit(0, b"a", World::task(), 1);
+    world.run(Span::secs(300));
+    let (state, message) = &world.told[&job].ends[0];
+    assert_eq!(*state, JobState::Failed);
+    assert!(message.contains("it did not end in its time"), "{message}");
+}
+
+#[test]
+fn after_a_restart_the_network_may_take_a_while_to_be_found() {
+    let mut world = World::new(17, 3);
+    world.run_for = Span::secs(5);
+    let mut task = World::task();
+    task.resources.memory = 6 << 30;
+    world.resize(1, Resources { cpu_milli: 4_000, memory: 16 << 30, disk: 1 << 30, gpu: 0 });
+    let job = world.submit(0, b"a", task, 1);
+    world.run(Span::secs(1));
+    world.crash(0);
+    world.crash(1);
+    world.start(0);
+    // Nobody else could run it, and nobody is there for much longer than a newcomer would be waited for.
+    world.run(Span::secs(15));
+    assert_eq!(ended(&world, &job), []);
+    world.start(1);
+    world.run(Span::secs(30));
+    assert_eq!(ended(&world, &job), [JobState::Completed]);
+}

@@ -528,7 +528,7 @@ impl World {
         let owners: Vec<NodeId> = self.hosts[node].compute.iter().flat_map(compute::State::owners).collect();
         for owner in owners {
             let owner = self.index(&owner);
-            let cut = self.cut.contains(&(node.min(owner), node.max(owner)));
+            let cut = owner == node || self.cut.contains(&(node.min(owner), node.max(owner)));
             if self.hosts[owner].up && !cut && self.rng.random_bool(0.1) {
                 let me = self.id(node);
                 self.requester_input(owner, requester::Input::Alive(me));
