@@ -50,6 +50,8 @@ pub(super) struct Import<'a> {
     small_bytes: usize,
     /// Move large files instead of copying them.
     take: bool,
+    /// What is in the batch already.
+    seen: std::collections::HashSet<Cid>,
     /// Files that must be on disk before the batch is.
     pub(super) files: Vec<PathBuf>,
 }
@@ -196,7 +198,7 @@ impl<'a> Import<'a> {
             }
             let leaf = Part::leaf(&chunk);
             let len = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
-            if !self.content.has(&leaf.cid)? {
+            if self.is_new(&leaf.cid)? {
                 self.content.put_place(&mut self.batch, &leaf.cid, &Place::File { id, offset, len });
             }
             builder.leaf(leaf, self)?;
@@ -206,6 +208,10 @@ impl<'a> Import<'a> {
             }
         }
         builder.finish(self)
+    }
+
+    fn is_new(&mut self, cid: &Cid) -> Result<bool, ContentError> {
+        Ok(self.seen.insert(*cid) && !self.content.has(cid)?)
     }
 
     /// Pins the root and appends everything in one batch, after the files it speaks of are on disk.
@@ -236,7 +242,7 @@ impl BlockSink for Import<'_> {
                 _ => self.small = None,
             }
         }
-        if !self.content.has(&cid)? {
+        if self.is_new(&cid)? {
             self.content.put_place(&mut self.batch, &cid, &Place::Inline(block));
         }
         Ok(())
