@@ -100,7 +100,8 @@ impl Content {
 impl<'a> Import<'a> {
     pub(super) fn new(content: &'a Content, limits: Limits, take: bool) -> Self {
         let batch = WriteBatch::default();
-        Self { content, batch, left: limits, limits, small: Some(Vec::new()), small_bytes: 0, take, files: Vec::new() }
+        let (small, seen) = (Some(Vec::new()), std::collections::HashSet::new());
+        Self { content, batch, left: limits, limits, small, small_bytes: 0, take, seen, files: Vec::new() }
     }
 
     /// Adds a folder's entries, the folders below it first.

@@ -134,7 +134,7 @@ fn a_peer_that_sends_something_else_is_found_out() {
     let source = folder(from.dir.path());
     let root = from.content.import(&source, LIMITS, false, "user").expect("imported").root;
     let stream = sent(&from, &[root]);
-    let mut receive = |stream: &[u8], max: u64| place().content.receive(&[root], max, &mut Cursor::new(stream));
+    let receive = |stream: &[u8], max: u64| place().content.receive(&[root], max, &mut Cursor::new(stream));
     let mut tampered = stream.clone();
     tampered[stream.len() / 2] ^= 1;
     assert!(matches!(receive(&tampered, u64::MAX), Err(TransferError::Wrong(_))));
