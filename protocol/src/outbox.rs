@@ -9,6 +9,14 @@ pub enum When {
     AfterSync,
 }
 
+impl When {
+    /// After the sync if somebody will rely on it, else now.
+    #[must_use]
+    pub const fn after_sync_if(relied_on: bool) -> Self {
+        if relied_on { Self::AfterSync } else { Self::Now }
+    }
+}
+
 /// One output with its condition.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Queued<O> {
@@ -34,12 +42,17 @@ impl<O> Default for Outbox<O> {
 impl<O> Outbox<O> {
     /// Asks for `output` at once.
     pub fn now(&mut self, output: impl Into<O>) {
-        self.queued.push(Queued { when: When::Now, output: output.into() });
+        self.push(When::Now, output);
     }
 
     /// Asks for `output` after the log is on disk.
     pub fn after_sync(&mut self, output: impl Into<O>) {
-        self.queued.push(Queued { when: When::AfterSync, output: output.into() });
+        self.push(When::AfterSync, output);
+    }
+
+    /// Asks for `output` at the time that `when` says.
+    pub fn push(&mut self, when: When, output: impl Into<O>) {
+        self.queued.push(Queued { when, output: output.into() });
     }
 
     /// Takes everything, leaving the box empty.

@@ -19,11 +19,7 @@ impl State {
             // Said twice because our answer was lost.
             if held.record.owner == from {
                 let ack = Output::Send { to: from, message: Market::AwardAck { execution } };
-                if held.exclusive {
-                    out.after_sync(ack)
-                } else {
-                    out.now(ack)
-                }
+                out.push(When::after_sync_if(held.exclusive), ack);
                 self.timers.set_earlier(
                     if held.phase == Phase::Ended { Timer::Resend(execution) } else { Timer::Beat(execution) },
                     now.tick,
@@ -69,11 +65,7 @@ impl State {
         self.queue.push_back(execution);
         out.now(Output::Persist(Record::Held(Box::new(record))));
         let ack = Output::Send { to: from, message: Market::AwardAck { execution } };
-        if when == When::AfterSync {
-            out.after_sync(ack);
-        } else {
-            out.now(ack);
-        }
+        out.push(when, ack);
         self.arm_lease(execution);
         let heartbeat = Span::millis(u64::from(award.lease.heartbeat_ms).max(500));
         self.timers.set(Timer::Beat(execution), now.tick + heartbeat);
@@ -99,7 +91,7 @@ impl State {
             self.used = self.used.plus(&held.resources);
             let HeldRecord { owner, job, slot, .. } = held.record;
             let run = Output::Start(Box::new(Run { execution, owner, job, slot, task }));
-            if held.exclusive { out.after_sync(run) } else { out.now(run) }
+            out.push(When::after_sync_if(held.exclusive), run);
         }
     }
 

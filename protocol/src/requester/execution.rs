@@ -5,7 +5,7 @@ use super::state::{State, Timer};
 use crate::id::{ExecutionId, JobId, NodeId};
 use crate::job::state::{ExecutionState, JobState};
 use crate::limits::{RESEND_MAX, RESEND_MIN};
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, When};
 use crate::record::What;
 use crate::time::{Now, Span};
 use crate::view::View;
@@ -20,11 +20,7 @@ impl State {
         let Some(execution) = self.executions.get_mut(&id) else { return };
         let Some(award) = &execution.award else { return };
         let message = Output::Send { to: execution.record.node, message: Market::Award(award.clone()) };
-        if award.task.exclusive {
-            out.after_sync(message)
-        } else {
-            out.now(message)
-        }
+        out.push(When::after_sync_if(award.task.exclusive), message);
         execution.resend = Span(execution.resend.0.saturating_mul(2)).min(RESEND_MAX);
         self.timers.set(Timer::Award(id), now.tick + execution.resend);
     }
@@ -275,11 +271,7 @@ impl State {
             // After an award that waits for the disk, so that it does not overtake it.
             let waits = execution.award.as_ref().is_some_and(|award| award.task.exclusive);
             let message = Output::Send { to, message };
-            if waits {
-                out.after_sync(message)
-            } else {
-                out.now(message)
-            }
+            out.push(When::after_sync_if(waits), message);
             self.drop_execution(
                 id,
                 ExecutionState::Cancelled,

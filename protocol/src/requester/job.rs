@@ -129,7 +129,7 @@ impl Job {
         // Written with the step it tells of; told when that may be relied on.
         out.now(Output::Persist(Record::Event(self.id, sequence, event.clone())));
         let told = Output::Tell(self.id, sequence, event);
-        if when == When::Now { out.now(told) } else { out.after_sync(told) }
+        out.push(when, told);
     }
 
     /// Remembers why `node` did not do it.

@@ -10,7 +10,7 @@ use super::state::{State, Timer};
 use crate::id::{ExecutionId, JobId, NodeId};
 use crate::job::state::{ExecutionState, JobState};
 use crate::limits::{ASK_TIMEOUT, ASKED_PER_SLOT, ATTEMPTS_MAX, BID_WINDOW, NO_FIT_TIMEOUT, RESEND_MIN};
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, When};
 use crate::record::{ExecutionRecord, Record, What};
 use crate::time::{Now, Span};
 use crate::view::View;
@@ -201,7 +201,7 @@ impl State {
             if !used[index] || places[index] > 0 {
                 let release = Output::Send { to: *node, message: Market::BidRelease { boot: bid.boot, bid: bid.bid } };
                 // Behind the award that uses another place of the same bid.
-                if exclusive { out.after_sync(release) } else { out.now(release) }
+                out.push(When::after_sync_if(exclusive), release);
             }
         }
     }
@@ -248,11 +248,7 @@ impl State {
         out.now(Output::Persist(Record::Execution(Box::new(record.clone()))));
         job.tell(now.unix, view, Some(&record), None, What::Awarded { why: TextMax::truncated(why) }, out);
         let message = Output::Send { to: node, message: Market::Award(award.clone()) };
-        if job.task.exclusive {
-            out.after_sync(message);
-        } else {
-            out.now(message);
-        }
+        out.push(When::after_sync_if(job.task.exclusive), message);
         let state = &mut job.slots[slot as usize];
         state.tried.insert(node);
         state.live.insert(execution);
