@@ -124,12 +124,13 @@ impl Content {
     ///
     /// # Errors
     /// If a part is lacking or damaged, or the disk fails.
-    pub fn mount(&self, root: &Cid) -> Result<PathBuf, ContentError> {
+    pub fn mount(&self, root: &Cid) -> Result<Mount, ContentError> {
         let path = self.0.dir.join("mounts").join(root.to_string());
-        if path.exists() {
-            return Ok(path);
-        }
         let _writing = self.writing();
+        let mount = Mount::new(self.clone(), *root, path.clone());
+        if path.exists() {
+            return Ok(mount);
+        }
         // Made aside and renamed, so that it is whole or not there.
         let aside = self.tmp().join(format!("mount-{:x}", self.new_file_id()));
         self.walk(root, aside.clone(), |item| match item {
@@ -137,11 +138,11 @@ impl Content {
             Item::File(path, cid) => self.mount_file(&path, &cid),
         })?;
         match std::fs::rename(&aside, &path) {
-            Ok(()) => Ok(path),
+            Ok(()) => Ok(mount),
             // Another task was faster.
             Err(_) if path.exists() => {
                 let _ = if aside.is_dir() { std::fs::remove_dir_all(&aside) } else { std::fs::remove_file(&aside) };
-                Ok(path)
+                Ok(mount)
             }
             Err(source) => Err(ContentError::Io { what: "cannot place an input".into(), source }),
         }
@@ -210,6 +211,57 @@ impl Content {
     #[must_use]
     pub fn reader(&self, root: &Cid) -> Reader {
         Reader { content: self.clone(), stack: vec![*root], block: io::Cursor::new(Vec::new()) }
+    }
+}
+
+/// Content laid out for a task; the sweep leaves it alone as long as this lives.
+#[derive(Debug)]
+pub struct Mount {
+    content: Content,
+    root: Cid,
+    path: PathBuf,
+}
+
+impl Mount {
+    fn new(content: Content, root: Cid, path: PathBuf) -> Self {
+        *content.mounted().entry(root).or_default() += 1;
+        Self { content, root, path }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let mut mounted = self.content.mounted();
+        if let Some(count) = mounted.get_mut(&self.root) {
+            *count -= 1;
+            if *count == 0 {
+                mounted.remove(&self.root);
+            }
+        }
+    }
+}
+
+impl Content {
+    fn mounted(&self) -> std::sync::MutexGuard<'_, std::collections::HashMap<Cid, usize>> {
+        self.0.mounted.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Removes what is mounted for nobody.
+    pub(super) fn clear_mounts(&self) {
+        let mounted = self.mounted();
+        for entry in std::fs::read_dir(self.0.dir.join("mounts")).into_iter().flatten().flatten() {
+            let root = entry.file_name().to_str().and_then(|name| name.parse::<Cid>().ok());
+            if root.is_none_or(|root| !mounted.contains_key(&root)) {
+                let path = entry.path();
+                let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+            }
+        }
     }
 }
 

@@ -10,14 +10,16 @@ mod import;
 mod pins;
 pub mod transfer;
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard};
 
 use bacnode_protocol::content::Cid;
 use bacnode_protocol::job::format_bytes;
 
+pub use self::export::Mount;
 pub use self::import::{Imported, Limits};
 pub use self::pins::Pin;
 use crate::store::{Store, StoreError};
@@ -89,6 +91,8 @@ struct Inner {
     sweep: RwLock<()>,
     listener: OnceLock<Listener>,
     next_file: AtomicU64,
+    /// How many tasks read each mounted root.
+    mounted: Mutex<HashMap<Cid, usize>>,
 }
 
 impl std::fmt::Debug for Content {
@@ -116,6 +120,7 @@ impl Content {
             sweep: RwLock::new(()),
             listener: OnceLock::new(),
             next_file: AtomicU64::new(crate::clock::unix().0 << 20),
+            mounted: Mutex::default(),
         };
         let content = Self(Arc::new(inner));
         content.0.used.store(content.measure()?, Ordering::Relaxed);

@@ -134,7 +134,7 @@ impl Content {
                 let _ = std::fs::remove_file(entry.path());
             }
         }
-        super::clear(&self.0.dir.join("mounts"));
+        self.clear_mounts();
         let after = self.measure()?;
         self.0.used.store(after, Ordering::Relaxed);
         Ok(before.saturating_sub(after))

@@ -80,7 +80,7 @@ fn a_folder_comes_out_as_it_went_in() {
     let again = place.content.import(&source, LIMITS, true, "user").expect("imported");
     assert_eq!(again.root, imported.root);
     let mount = place.content.mount(&imported.root).expect("mounted");
-    assert_eq!(tree(&mount), tree(&target));
+    assert_eq!(tree(mount.path()), tree(&target));
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn a_transfer_that_breaks_goes_on_where_it_was() {
     to.content.receive(&[root], u64::MAX, &mut Cursor::new(&stream)).expect("the whole");
     to.content.pin(&root, "user").expect("whole");
     let mount = to.content.mount(&root).expect("mounted");
-    assert_eq!(tree(&mount), tree(&source));
+    assert_eq!(tree(mount.path()), tree(&source));
 }
 
 #[test]

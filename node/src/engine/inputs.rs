@@ -23,6 +23,8 @@ pub(super) struct Ready {
     host: PathBuf,
     guest: String,
     writable: bool,
+    /// Content stays mounted as long as this does.
+    _mount: Option<std::sync::Arc<crate::content::Mount>>,
     root: Option<Cid>,
 }
 
@@ -41,19 +43,25 @@ pub(super) async fn fetch(runner: &Runner, run: &Run, usage: &mut Usage) -> Resu
         let guest = input.target.to_string();
         ready.push(match &input.source {
             Source::Content(root) => {
-                let host = fetch_content(runner, run, *root, usage).await?;
-                Ready { host, guest, writable: false, root: Some(*root) }
+                let mount = fetch_content(runner, run, *root, usage).await?;
+                let (host, mount) = (mount.path().to_owned(), Some(std::sync::Arc::new(mount)));
+                Ready { host, guest, writable: false, _mount: mount, root: Some(*root) }
             }
             Source::Local { path, writable } => {
                 let host = local(&runner.inner.allow_local, path, *writable)?;
-                Ready { host, guest, writable: *writable, root: None }
+                Ready { host, guest, writable: *writable, _mount: None, root: None }
             }
         });
     }
     Ok(ready)
 }
 
-async fn fetch_content(runner: &Runner, run: &Run, root: Cid, usage: &mut Usage) -> Result<PathBuf, RunError> {
+async fn fetch_content(
+    runner: &Runner,
+    run: &Run,
+    root: Cid,
+    usage: &mut Usage,
+) -> Result<crate::content::Mount, RunError> {
     let content = runner.inner.content.clone();
     let held = blocking(move || Ok(content.lacking(&root, 1)?.is_empty())).await?;
     if !held {
@@ -61,11 +69,11 @@ async fn fetch_content(runner: &Runner, run: &Run, root: Cid, usage: &mut Usage)
         usage.bytes_in += fetched.map_err(|cause| RunError::Node(format!("input {root}: {cause}")))?;
     }
     let content = runner.inner.content.clone();
-    let (host, size) = blocking(move || Ok((content.mount(&root)?, content.size(&root)?))).await?;
+    let (mount, size) = blocking(move || Ok((content.mount(&root)?, content.size(&root)?))).await?;
     if held {
         usage.bytes_held += size;
     }
-    Ok(host)
+    Ok(mount)
 }
 
 /// The path, if it lies within one that the operator allows, links followed.

@@ -1,6 +1,6 @@
 //! The network: one swarm, and what speaks over it.
 //!
-//! [`service`] owns the swarm and does no domain work; [`gossip`] judges adverts; [`market`], [`view`], [`dag`] and [`live`]
+//! `service` owns the swarm and does no domain work; `gossip` judges adverts; `market`, `view`, `dag` and `live`
 //! each own one stream protocol, with an accept loop that never waits for work. All queues are bounded: what overflows is
 //! counted and dropped, and the machines say it again.
 
