@@ -27,4 +27,4 @@ pub mod network;
 mod node;
 pub mod store;
 
-pub use self::node::{Node, StartError, end_of_stdin};
+pub use self::node::{Node, StartError, until_told};

@@ -292,12 +292,29 @@ fn listen_to_content(content: &Content, events: &mpsc::Sender<Event>) -> Result<
     }))
 }
 
-/// Waits until stdin ends: for nodes that are somebody's children. The thread that reads is nobody's to wait for.
-pub async fn end_of_stdin() {
-    let (ended, end) = oneshot::channel();
-    std::thread::spawn(move || {
-        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-        let _ = ended.send(());
-    });
-    let _ = end.await;
+/// Waits for SIGTERM, SIGINT or, for nodes that are somebody's children, the end of stdin.
+///
+/// # Errors
+/// If the system does not let signals be waited for.
+pub async fn until_told(until_eof: bool) -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (ended, end) = oneshot::channel::<()>();
+    let mut ended = Some(ended);
+    if until_eof {
+        let ended = ended.take();
+        // A thread of its own: one of the runtime's would have to be waited for at the end.
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            drop(ended);
+        });
+    }
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        _ = end => {}
+    }
+    drop(ended);
+    Ok(())
 }

@@ -7,7 +7,6 @@ use bacnode_bootstrap::network::NetworkFile;
 use bacnode_node::config::{Config, Role};
 use bacnode_node::{Node, identity};
 use clap::{Parser, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
 
 /// A peer through which others join a bacnode network. It never runs jobs.
 #[derive(Debug, Parser)]
@@ -100,7 +99,9 @@ async fn serve(args: Serve) -> Result<(), Failure> {
         let written = std::fs::write(&aside, text).and_then(|()| std::fs::rename(&aside, path));
         written.map_err(|error| Failure(1, format!("cannot write the ready file {}: {error}", path.display())))?;
     }
-    until_told(args.until_eof).await.map_err(|error| Failure(1, format!("cannot wait for signals: {error}")))?;
+    bacnode_node::until_told(args.until_eof)
+        .await
+        .map_err(|error| Failure(1, format!("cannot wait for signals: {error}")))?;
     node.stop().await;
     Ok(())
 }
@@ -122,24 +123,6 @@ fn settings(args: &Serve) -> Result<Config, Failure> {
         config.swarm_key = Some(identity::load_swarm_key(path).map_err(|error| Failure(2, error.to_string()))?);
     }
     Ok(config)
-}
-
-async fn until_told(until_eof: bool) -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let eof = async {
-        if until_eof {
-            bacnode_node::end_of_stdin().await;
-        } else {
-            std::future::pending::<()>().await;
-        }
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = eof => {}
-    }
-    Ok(())
 }
 
 fn log_to_stderr() {

@@ -6,7 +6,6 @@ use bacnode_node::Node;
 use bacnode_protocol::api::NodeIdentity;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{LogFormat, LogLevel, Serve};
 use crate::error::{Exit, Failure, Result};
@@ -35,7 +34,8 @@ pub(super) async fn run(args: &Serve, matches: &ArgMatches) -> Result<()> {
     if let Some(path) = &settings.ready_file {
         write_ready_file(path, &identity)?;
     }
-    until_told(args.until_eof).await?;
+    let told = bacnode_node::until_told(args.until_eof).await;
+    told.map_err(|error| Failure::failed(format!("cannot wait for signals: {error}")))?;
     output::note("taking leave …");
     node.stop().await;
     if let Some(path) = &settings.ready_file {
@@ -86,26 +86,6 @@ fn write_ready_file(path: &Path, identity: &NodeIdentity) -> Result<()> {
     let aside = path.with_extension("part");
     let written = std::fs::write(&aside, text).and_then(|()| std::fs::rename(&aside, path));
     written.map_err(|error| Failure::failed(format!("cannot write the ready file {}: {error}", path.display())))
-}
-
-/// Waits for SIGTERM, SIGINT, or (for children of a demo) the end of stdin.
-async fn until_told(until_eof: bool) -> Result<()> {
-    let failed = |error: std::io::Error| Failure::failed(format!("cannot wait for signals: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let eof = async {
-        if until_eof {
-            bacnode_node::end_of_stdin().await;
-        } else {
-            std::future::pending::<()>().await;
-        }
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = eof => {}
-    }
-    Ok(())
 }
 
 fn log_to_stderr(level: LogLevel, format: LogFormat) {

@@ -86,16 +86,8 @@ impl Signer {
     /// echoes it, and an owner that lost its records still knows its own award.
     #[must_use]
     pub fn mac(&self, bytes: &[u8]) -> [u8; 16] {
-        use sha2::{Digest, Sha256};
-        let pad = |byte: u8| {
-            let mut block = [byte; 64];
-            block.iter_mut().zip(self.mac_key).for_each(|(b, k)| *b ^= k);
-            block
-        };
-        let inner = Sha256::new().chain_update(pad(0x36)).chain_update(bytes).finalize();
-        let outer = Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize();
         let mut mac = [0; 16];
-        mac.copy_from_slice(&outer[..16]);
+        mac.copy_from_slice(&hmac_sha256(&self.mac_key, &[bytes])[..16]);
         mac
     }
 }
@@ -104,6 +96,22 @@ impl fmt::Debug for Signer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Signer({})", self.node().short())
     }
+}
+
+/// HMAC-SHA-256 (RFC 2104) over these parts, one after the other.
+#[must_use]
+pub fn hmac_sha256(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
+    use sha2::{Digest, Sha256};
+    let pad = |byte: u8| {
+        let mut block = [byte; 64];
+        block.iter_mut().zip(key).for_each(|(b, k)| *b ^= k);
+        block
+    };
+    let mut inner = Sha256::new().chain_update(pad(0x36));
+    for part in parts {
+        inner.update(part);
+    }
+    Sha256::new().chain_update(pad(0x5c)).chain_update(inner.finalize()).finalize().into()
 }
 
 /// Whether `signature` is `node`'s over `bytes`, in this network and for this purpose.
@@ -130,6 +138,13 @@ mod tests {
         assert!(!verify(Domain::Result, &here, &node, b"bytes", &signature));
         assert!(!verify(Domain::Advert, &NetworkId::new("there", None), &node, b"bytes", &signature));
         assert!(!verify(Domain::Advert, &here, &node, b"bytez", &signature));
+    }
+
+    #[test]
+    fn the_hmac_of_a_known_text() {
+        // Computed with OpenSSL: the key is 32 times `k`.
+        let mac = hmac_sha256(&[b'k'; 32], &[b"what do ya want ", b"for nothing?"]);
+        assert_eq!(hex::encode(mac), "4f63351605b85f42e803b30e42c1905fed065a563ff4295a47982e43f228e097");
     }
 
     #[test]

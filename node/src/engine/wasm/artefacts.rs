@@ -144,15 +144,9 @@ impl Artefacts {
     }
 }
 
-/// HMAC-SHA-256 (RFC 2104) over the artefact's name and bytes.
+/// What shows that an artefact is ours: over its name and bytes.
 fn mark(mark_key: &[u8; 32], name: &[u8; 32], bytes: &[u8]) -> [u8; 32] {
-    let pad = |byte: u8| {
-        let mut block = [byte; 64];
-        block.iter_mut().zip(mark_key).for_each(|(b, k)| *b ^= k);
-        block
-    };
-    let inner = Sha256::new().chain_update(pad(0x36)).chain_update(name).chain_update(bytes).finalize();
-    Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize().into()
+    bacnode_protocol::wire::signed::hmac_sha256(mark_key, &[name, bytes])
 }
 
 fn make_room(dir: &Path, wanted: u64) {
