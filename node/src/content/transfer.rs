@@ -146,6 +146,8 @@ struct Receiver<'a> {
 impl Receiver<'_> {
     fn take_all(&mut self, max: u64, stream: &mut impl Read) -> Result<u64, TransferError> {
         let mut received = 0u64;
+        // One buffer for all blocks: a fresh megabyte each time costs more than what is done with it.
+        let mut buffer = Vec::new();
         while let Some(expected) = self.stack.pop() {
             if self.seen.contains(&expected.cid) {
                 self.repeat(&expected)?;
@@ -163,9 +165,12 @@ impl Receiver<'_> {
             if received > max {
                 return Err(TransferError::TooMuch(max));
             }
-            let mut block = vec![0; len];
-            stream.read_exact(&mut block)?;
-            if !cid.matches(&block) {
+            if buffer.len() < len {
+                buffer.resize(len, 0);
+            }
+            let block = &mut buffer[..len];
+            stream.read_exact(block)?;
+            if !cid.matches(block) {
                 return Err(TransferError::Wrong("a block that is not what its CID says"));
             }
             self.seen.insert(cid);
@@ -177,15 +182,15 @@ impl Receiver<'_> {
         }
     }
 
-    fn take(&mut self, expected: &Expected, block: Vec<u8>) -> Result<(), TransferError> {
+    fn take(&mut self, expected: &Expected, block: &[u8]) -> Result<(), TransferError> {
         let cid = expected.cid;
         self.batch_bytes += block.len();
         if cid.codec == Codec::Raw {
             self.leaf(expected, block)?;
         } else {
             let node =
-                Unixfs::read(&cid, &block).map_err(|_| TransferError::Wrong("a block that is no file or folder"))?;
-            self.content.put_place(&mut self.batch, &cid, &Place::Inline(block));
+                Unixfs::read(&cid, block).map_err(|_| TransferError::Wrong("a block that is no file or folder"))?;
+            self.content.put_place(&mut self.batch, &cid, &Place::Inline(block.to_vec()));
             let mut in_file = expected.in_file;
             if let Unixfs::File { size, .. } = node
                 && !in_file
@@ -208,19 +213,19 @@ impl Receiver<'_> {
         Ok(())
     }
 
-    fn leaf(&mut self, expected: &Expected, block: Vec<u8>) -> Result<(), TransferError> {
+    fn leaf(&mut self, expected: &Expected, block: &[u8]) -> Result<(), TransferError> {
         let cid = expected.cid;
         if !expected.in_file {
             if block.len() as u64 <= INLINE_FILE_BYTES_MAX {
-                self.content.put_place(&mut self.batch, &cid, &Place::Inline(block));
+                self.content.put_place(&mut self.batch, &cid, &Place::Inline(block.to_vec()));
                 return Ok(());
             }
             // A file of one chunk, or a leaf that was lacking on its own.
             self.open_spool(cid)?;
-            self.append(&cid, &block)?;
+            self.append(&cid, block)?;
             return self.close_spool(Some(cid)).map_err(Into::into);
         }
-        self.append(&cid, &block)?;
+        self.append(&cid, block)?;
         self.step_spool(true, 0)
     }
 
