@@ -123,7 +123,7 @@ pub(crate) struct Serve {
     #[arg(long, env = "BACNODE_ALLOW_LOCAL", value_name = "PATH[:rw]", value_delimiter = ',')]
     pub(crate) allow_local: Vec<String>,
     /// Run no jobs here, only submit them
-    #[arg(long, env = "BACNODE_NO_COMPUTE")]
+    #[arg(long, env = "BACNODE_NO_COMPUTE", value_parser = clap::builder::BoolishValueParser::new())]
     pub(crate) no_compute: bool,
     /// Cores that jobs may use in all (80 % by default)
     #[arg(long, env = "BACNODE_CPU", value_name = "N")]

@@ -32,6 +32,11 @@ pub(crate) fn is_terminal() -> bool {
     std::io::stderr().is_terminal()
 }
 
+/// Whether nobody's terminal shows what is written.
+pub(crate) fn both_are_files() -> bool {
+    !std::io::stdout().is_terminal() && !is_terminal()
+}
+
 fn coloured() -> bool {
     is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

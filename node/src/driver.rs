@@ -177,7 +177,7 @@ impl Running {
                     self.release(*synced.borrow_and_update());
                 }
                 // Before the inputs: peers must hear from us however busy we are.
-                _ = alive.tick() => self.say_alive().await,
+                _ = alive.tick() => self.say_alive(),
                 count = events.recv_many(&mut inbox, TURN_MAX) => {
                     if count == 0 {
                         return;
@@ -509,7 +509,7 @@ impl Running {
     }
 
     /// Peers with which something is open hear from us every second; everybody hears when the disk is full.
-    async fn say_alive(&mut self) {
+    fn say_alive(&mut self) {
         let mut peers: BTreeSet<NodeId> = self.requester.holders().chain(self.compute.owners()).collect();
         peers.remove(&self.hands.network.me);
         for peer in peers {
@@ -520,9 +520,8 @@ impl Running {
             watchers.retain(|watcher| !watcher.is_closed());
             !watchers.is_empty()
         });
-        let content = self.hands.content.clone();
-        let free = tokio::task::spawn_blocking(move || crate::config::free_disk(&content.tmp())).await;
-        let room = free.ok().flatten().is_none_or(|free| free > FREE_DISK_MIN) && !self.hands.content.is_nearly_full();
+        let free = crate::config::free_disk(&self.hands.content.tmp());
+        let room = free.is_none_or(|free| free > FREE_DISK_MIN) && !self.hands.content.is_nearly_full();
         self.sweep(room);
         if room != self.accepting {
             self.accepting = room;

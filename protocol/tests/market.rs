@@ -318,3 +318,21 @@ fn after_a_restart_the_network_may_take_a_while_to_be_found() {
     world.run(Span::secs(30));
     assert_eq!(ended(&world, &job), [JobState::Completed]);
 }
+
+#[test]
+fn a_task_that_would_leave_its_folder_is_declined() {
+    use bacnode_protocol::wire::bounded::ListMax;
+    use bacnode_protocol::wire::task::OutputPath;
+    for (name, path) in
+        [("../../etc", "/out"), ("/root", "/out"), ("out", "/a/../.."), ("stdout", "/out"), ("out", "out")]
+    {
+        let mut world = World::new(18, 2);
+        let mut task = World::task();
+        task.outputs =
+            ListMax::truncated([OutputPath { name: TextMax::truncated(name), path: TextMax::truncated(path) }]);
+        let job = world.submit(0, b"a", task, 1);
+        world.run(Span::secs(5));
+        assert_eq!(ended(&world, &job), [JobState::Failed], "{name} {path}");
+        assert!(world.starts.is_empty(), "{name} {path}");
+    }
+}

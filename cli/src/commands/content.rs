@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bacnode_protocol::api::{Content as Added, Entry, Pin, Provider};
 use bacnode_protocol::job::format_bytes;
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use reqwest::{Body, Method};
 use tokio_util::io::ReaderStream;
 
@@ -77,16 +77,23 @@ pub(super) async fn add(client: &Client, path: &Path) -> Result<Added> {
 /// A folder as a tar stream, packed while it is sent. Links are not followed, and not sent.
 fn pack(path: std::path::PathBuf) -> Body {
     let (reader, writer) = tokio::io::duplex(1 << 20);
+    let (done, result) = tokio::sync::oneshot::channel();
     tokio::task::spawn_blocking(move || {
         let mut tar = tar::Builder::new(tokio_util::io::SyncIoBridge::new(writer));
         tar.follow_symlinks(false);
         tar.mode(tar::HeaderMode::Deterministic);
         let packed = tar.append_dir_all("", &path).and_then(|()| tar.finish());
-        if let Err(error) = packed {
-            output::note(&format!("warning: {}: {error}", path.display()));
+        let packed = packed.map_err(|error| std::io::Error::other(format!("{}: {error}", path.display())));
+        if let Err(error) = &packed {
+            output::note(&format!("warning: {error}"));
         }
+        let _ = done.send(packed);
     });
-    Body::wrap_stream(ReaderStream::with_capacity(reader, 256 << 10))
+    // A folder that could not be read to its end must not be taken for a whole one: then the upload breaks off.
+    let end = futures::stream::once(async move {
+        result.await.unwrap_or_else(|_| Err(std::io::Error::other("packing broke down"))).map(|()| bytes::Bytes::new())
+    });
+    Body::wrap_stream(ReaderStream::with_capacity(reader, 256 << 10).chain(end))
 }
 
 async fn to_stdout(client: &Client, cid: &str) -> Result<()> {

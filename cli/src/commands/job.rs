@@ -42,7 +42,7 @@ pub(super) async fn run(client: &Client, format: Format, command: Job) -> Result
 }
 
 async fn list(client: &Client, format: Format, limit: usize, reverse: bool) -> Result<()> {
-    let page: Page<JobInfo> = client.get(&format!("orchestrator/jobs?limit={limit}&reverse={reverse}")).await?;
+    let page: Page<JobInfo> = client.get(&format!("orchestrator/jobs?limit={limit}&reverse={}", !reverse)).await?;
     let row = |job: &JobInfo| {
         let message = job.state.message.lines().next().unwrap_or_default().to_owned();
         vec![job.id.clone(), job.name.clone(), job.state.state_type.clone(), output::ago(job.create_time), message]
@@ -96,10 +96,12 @@ pub(super) async fn logs(client: &Client, job: &str, follow: bool, execution: Op
             return Err(Failure::failed(frame.error));
         }
         let Some(piece) = frame.value else { continue };
+        // A program's output is data for a file, and must not command a terminal.
+        let line = if output::both_are_files() { piece.line } else { output::plain(&piece.line) };
         if piece.kind == 2 {
             use std::io::Write as _;
-            let _ = std::io::stderr().write_all(piece.line.as_bytes());
-        } else if output::raw(piece.line.as_bytes()).is_err() {
+            let _ = std::io::stderr().write_all(line.as_bytes());
+        } else if output::raw(line.as_bytes()).is_err() {
             return Ok(());
         }
     }

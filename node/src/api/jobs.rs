@@ -181,7 +181,7 @@ pub(super) async fn list(State(api): State<Api>, Query(parameters): Parameters) 
     let wanted = |record: &JobRecord, _: Option<&JobStateRecord>| {
         namespace.is_empty() || namespace == "*" || Job::new(record, None).namespace == namespace
     };
-    let page = api.store.jobs(!flag(&parameters, "reverse"), skip, limit, wanted)?;
+    let page = api.store.jobs(flag(&parameters, "reverse"), skip, limit, wanted)?;
     let items = page.items.iter().map(|(record, state)| Job::new(record, state.as_ref())).collect();
     Ok(Json(Page { items, next_token: page.next.map(|next| next.to_string()).unwrap_or_default() }))
 }

@@ -9,6 +9,9 @@ use bacnode_protocol::content::{Cid, Codec};
 
 use super::{Content, ContentError, io_error};
 
+/// Files and folders that are laid out for one root.
+const ENTRIES_MAX: u64 = 1_000_000;
+
 /// One entry of a folder.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -106,7 +109,12 @@ impl Content {
         mut visit: impl FnMut(Item) -> Result<(), ContentError>,
     ) -> Result<(), ContentError> {
         let mut stack = vec![(top, *root)];
+        let mut left = ENTRIES_MAX;
         while let Some((path, cid)) = stack.pop() {
+            left -= 1;
+            if left == 0 {
+                return Err(ContentError::Refused(format!("{root} has more than {ENTRIES_MAX} files and folders")));
+            }
             if !self.is_folder(&cid)? {
                 visit(Item::File(path, cid))?;
                 continue;
@@ -136,7 +144,8 @@ impl Content {
         self.walk(root, aside.clone(), |item| match item {
             Item::Folder(path) => std::fs::create_dir(&path).map_err(io_error("cannot make a folder")),
             Item::File(path, cid) => self.mount_file(&path, &cid),
-        })?;
+        })
+        .inspect_err(|_| _ = std::fs::remove_dir_all(&aside))?;
         match std::fs::rename(&aside, &path) {
             Ok(()) => Ok(mount),
             // Another task was faster.
@@ -150,8 +159,12 @@ impl Content {
 
     fn mount_file(&self, path: &Path, cid: &Cid) -> Result<(), ContentError> {
         if let Some(id) = self.whole_file(cid)? {
-            self.write_file(cid, &mut io::sink())?;
-            if std::fs::hard_link(self.file_path(id), path).is_ok() {
+            // What is linked is what was checked: the leaves may lie in other files, too.
+            let file = File::open(self.file_path(id)).map_err(io_error("cannot read a content file"))?;
+            let same = same_bytes(self.reader(cid), io::BufReader::with_capacity(1 << 20, file));
+            if same.map_err(io_error(format!("cannot read {cid}")))?
+                && std::fs::hard_link(self.file_path(id), path).is_ok()
+            {
                 return Ok(());
             }
         }
@@ -288,6 +301,27 @@ impl Read for Reader {
                     return Err(io::Error::other(format!("{cid} is a folder, not a file")));
                 }
             }
+        }
+    }
+}
+
+/// Whether two readers give the same bytes.
+fn same_bytes(mut left: impl Read, mut right: impl io::BufRead) -> io::Result<bool> {
+    let mut block = vec![0; 256 << 10];
+    loop {
+        let read = left.read(&mut block)?;
+        if read == 0 {
+            return Ok(right.fill_buf()?.is_empty());
+        }
+        let mut seen = 0;
+        while seen < read {
+            let other = right.fill_buf()?;
+            let common = other.len().min(read - seen);
+            if common == 0 || other[..common] != block[seen..seen + common] {
+                return Ok(false);
+            }
+            right.consume(common);
+            seen += common;
         }
     }
 }

@@ -171,7 +171,9 @@ impl<'a> Import<'a> {
         self.small = None;
         let id = self.content.new_file_id();
         let stored = self.content.file_path(id);
-        if !(self.take && std::fs::rename(path, &stored).is_ok()) {
+        // A file that has another name elsewhere could be changed there.
+        let alone = file.metadata().is_ok_and(|meta| std::os::unix::fs::MetadataExt::nlink(&meta) == 1);
+        if !(self.take && alone && std::fs::rename(path, &stored).is_ok()) {
             std::fs::copy(path, &stored).map_err(io_error(format!("cannot copy {}", path.display())))?;
             // What is hashed is what was copied, whatever happens to the original meanwhile.
             file = File::open(&stored).map_err(unreadable())?;

@@ -150,7 +150,11 @@ impl Receiver<'_> {
         let mut buffer = Vec::new();
         while let Some(expected) = self.stack.pop() {
             if self.seen.contains(&expected.cid) {
-                self.repeat(&expected)?;
+                // What is written again counts like what is sent: a few blocks can name themselves a million times.
+                received += self.repeat(&expected)?;
+                if received > max {
+                    return Err(TransferError::TooMuch(max));
+                }
                 continue;
             }
             let (cid, len) = match read_header(stream)? {
@@ -230,23 +234,27 @@ impl Receiver<'_> {
     }
 
     /// A block that this transfer carried before: it need not come again, but a file must be whole.
-    fn repeat(&mut self, expected: &Expected) -> Result<(), TransferError> {
+    fn repeat(&mut self, expected: &Expected) -> Result<u64, TransferError> {
+        const STEP_BYTES: u64 = 64;
         if !expected.in_file {
-            return Ok(());
+            return Ok(STEP_BYTES);
         }
         if expected.cid.codec == Codec::DagPb {
             let node = self.read_back(&expected.cid)?;
             let node =
                 Unixfs::read(&expected.cid, &node).map_err(|_| TransferError::Wrong("a block that is no file"))?;
             self.stack.extend(node.links().iter().rev().map(|link| Expected { cid: link.cid, in_file: true }));
-            return self.step_spool(true, node.links().len());
+            self.step_spool(true, node.links().len())?;
+            return Ok(STEP_BYTES);
         }
         let block = self.read_back(&expected.cid)?;
         if let Some(spool) = &mut self.spool {
             spool.file.write_all(&block)?;
             spool.len += block.len() as u64;
         }
-        self.step_spool(true, 0)
+        self.content.make_room(block.len() as u64)?;
+        self.step_spool(true, 0)?;
+        Ok(block.len() as u64 + STEP_BYTES)
     }
 
     /// A block of this transfer, which may be in the batch or the spool still.

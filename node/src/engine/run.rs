@@ -53,6 +53,10 @@ pub(super) fn node_failed(cause: &str) -> Ended {
 async fn execute(runner: &Runner, run: &Run, result: &Path, usage: &mut Usage) -> Result<i32, RunError> {
     let EngineTask::Wasm(wasm) = &run.task.engine;
     let inner = &runner.inner;
+    // The machine declines such tasks; nothing is opened on the strength of that alone.
+    if !run.task.is_plain() {
+        return Err(RunError::task(FailureKind::Program, "a path or name in the task is not plain"));
+    }
     let unusable = |error: std::io::Error| RunError::Node(format!("cannot make the run's folder: {error}"));
     std::fs::create_dir_all(result).map_err(unusable)?;
     let work = result.with_extension("work");

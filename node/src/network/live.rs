@@ -72,7 +72,10 @@ pub(crate) async fn follow(
         if !follow {
             return;
         }
-        tokio::time::sleep(POLL).await;
+        tokio::select! {
+            () = pieces.closed() => return,
+            () = tokio::time::sleep(POLL) => {}
+        }
     }
 }
 

@@ -75,6 +75,9 @@ impl State {
         } else if !self.config.engines.has(engine) {
             reasons.push(format!("has no {} engine", engine.name()));
         }
+        if !ask.task.is_plain() {
+            reasons.push("a path or name in the task is not plain".into());
+        }
         if ask.task.resources.cpu_milli == 0 || ask.task.resources.memory == 0 {
             reasons.push("asks for no cpu or no memory".into());
         }

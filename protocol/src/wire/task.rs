@@ -154,6 +154,11 @@ impl EngineTask {
     }
 }
 
+/// Absolute, and without steps back.
+fn is_plain_path(path: &str) -> bool {
+    path.starts_with('/') && !path.contains('\0') && path.split('/').all(|part| part != ".." && part != ".")
+}
+
 /// One environment variable. An ask carries names with empty values.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct EnvVar {
@@ -192,6 +197,20 @@ impl Task {
     pub fn without_env_values(&self) -> Self {
         let blank = |variable: &EnvVar| EnvVar { name: variable.name.clone(), value: TextMax::default() };
         Self { env: ListMax::truncated(self.env.iter().map(blank)), ..self.clone() }
+    }
+
+    /// Whether every path and name is plain. A peer may send what no user's spec could say: a name that leaves the result
+    /// folder would leave the sandbox.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        let EngineTask::Wasm(wasm) = &self.engine;
+        let named = |output: &OutputPath| {
+            let reserved = ["stdout", "stderr", "exitCode"].contains(&&*output.name);
+            crate::content::unixfs::is_safe_name(&output.name) && !reserved && is_plain_path(&output.path)
+        };
+        self.outputs.iter().all(named)
+            && self.inputs.iter().all(|input| is_plain_path(&input.target))
+            && is_plain_path(&wasm.module)
     }
 
     /// The content it reads.

@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use bacnode_protocol::content::Cid;
 use bacnode_protocol::id::NodeId;
-use bacnode_protocol::wire::market::FailureKind;
 use serde::{Deserialize, Serialize};
 
 pub use self::artefacts::Artefact;
@@ -180,11 +179,7 @@ impl Engine {
         if let Some(artefact) = self.artefacts.get(&key).await {
             return Ok(artefact);
         }
-        let compiled = tokio::time::timeout(COMPILE_TIMEOUT, self.pool.compile(&module.path, deterministic)).await;
-        let bytes = compiled.map_err(|_| {
-            let cause = format!("the module takes longer than {} s to compile", COMPILE_TIMEOUT.as_secs());
-            RunError::task(FailureKind::Program, cause)
-        })??;
+        let bytes = self.pool.compile(&module.path, deterministic).await?;
         self.artefacts.put(&key, bytes).await
     }
 
@@ -211,6 +206,7 @@ impl Engine {
             Ok(Err(error)) => match worker.death().await {
                 pool::Death::FileSize => Ok(GuestEnd { outcome: GuestOutcome::Output, ..timed_out }),
                 pool::Death::Deadline => Ok(timed_out),
+                pool::Death::Killed => Err(RunError::Node("its worker was killed by the system".into())),
                 pool::Death::Other(how) => Ok(GuestEnd {
                     outcome: GuestOutcome::Trapped(format!("its worker ended ({how}; {error})")),
                     ..timed_out

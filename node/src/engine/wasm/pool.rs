@@ -23,6 +23,9 @@ const USED_MAX: usize = 4;
 /// The signal that ends a process that writes past its file size limit, on every system this runs on.
 const SIGXFSZ: i32 = 25;
 
+/// The signal of the system's last resort.
+const SIGKILL: i32 = 9;
+
 /// One worker process.
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -37,6 +40,8 @@ pub(super) enum Death {
     FileSize,
     /// It ended itself at its deadline.
     Deadline,
+    /// The system killed it, for want of memory most likely.
+    Killed,
     /// Otherwise.
     Other(String),
 }
@@ -66,7 +71,11 @@ impl Worker {
             let received = socket::receive(&stream)?;
             received.map(|(reply, _)| reply).ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
         };
-        tokio::task::spawn_blocking(exchange).await.map_err(io::Error::other)?
+        // A thread of its own: guests may run for hours, and the runtime's threads are for others' short work.
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let thread = std::thread::Builder::new().name("guest".into()).stack_size(256 << 10);
+        thread.spawn(move || _ = answer.send(exchange()))?;
+        answered.await.map_err(io::Error::other)?
     }
 
     /// How the worker ended, now that it does not answer.
@@ -77,6 +86,7 @@ impl Worker {
         match (status.signal(), status.code()) {
             (Some(SIGXFSZ), _) => Death::FileSize,
             (_, Some(worker::EXIT_DEADLINE)) => Death::Deadline,
+            (Some(SIGKILL), _) => Death::Killed,
             (Some(signal), _) => Death::Other(format!("signal {signal}")),
             (None, code) => Death::Other(format!("exit code {}", code.unwrap_or(-1))),
         }
@@ -165,8 +175,15 @@ impl Pool {
             None => self.start()?,
         };
         let request = Request::Compile { deterministic };
-        let reply = worker.call(&request, &[module, Arc::clone(&artefact)]).await;
+        let files = [module, Arc::clone(&artefact)];
+        let call = worker.call(&request, &files);
+        // From when it is its turn: a module must not fail for the time that another one took.
+        let reply = tokio::time::timeout(super::COMPILE_TIMEOUT, call).await;
         drop(worker);
+        let reply = reply.map_err(|_| {
+            let cause = format!("the module takes longer than {} s to compile", super::COMPILE_TIMEOUT.as_secs());
+            RunError::task(FailureKind::Program, cause)
+        })?;
         match reply {
             Ok(Reply::Compiled(Ok(()))) => artefacts::read_all(&artefact).map_err(failed),
             Ok(Reply::Compiled(Err(cause))) => Err(RunError::task(FailureKind::Program, cause)),
