@@ -16,6 +16,8 @@ use rocksdb::WriteBatch;
 use super::blocks::Place;
 use super::{Content, ContentError, INLINE_FILE_BYTES_MAX, io_error};
 
+/// Bytes of blocks that are gathered in one batch.
+const BATCH_BYTES: usize = 8 << 20;
 /// How deep folders may be nested.
 const DEPTH_MAX: usize = 64;
 
@@ -213,16 +215,34 @@ impl<'a> Import<'a> {
         builder.finish(self)
     }
 
+    /// Files must be on the disk before what speaks of them.
+    fn sync_files(&mut self) -> Result<(), ContentError> {
+        for path in self.files.drain(..) {
+            let synced = File::open(path).and_then(|file| file.sync_data());
+            synced.map_err(io_error("cannot store a content file"))?;
+        }
+        Ok(())
+    }
+
+    /// Many small files are many blocks: they are written as they come, not gathered in memory. Nothing sweeps them away
+    /// before their pin, because the import keeps the sweep out.
+    fn write_much(&mut self) -> Result<(), ContentError> {
+        if self.batch.size_in_bytes() < BATCH_BYTES {
+            return Ok(());
+        }
+        self.content.make_room(BATCH_BYTES as u64)?;
+        self.sync_files()?;
+        self.content.store().log().append(std::mem::take(&mut self.batch))?;
+        Ok(())
+    }
+
     fn is_new(&mut self, cid: &Cid) -> Result<bool, ContentError> {
         Ok(self.seen.insert(*cid) && !self.content.has(cid)?)
     }
 
     /// Pins the root and appends everything in one batch, after the files it speaks of are on disk.
     pub(super) fn finish(mut self, part: Part, reason: &str) -> Result<Imported, ContentError> {
-        for path in &self.files {
-            let synced = File::open(path).and_then(|file| file.sync_data());
-            synced.map_err(io_error("cannot store a content file"))?;
-        }
+        self.sync_files()?;
         self.content.pin_in(&mut self.batch, &part.cid, reason, part.size);
         self.content.store().log().append(self.batch)?;
         self.content.tell(part.cid, Some(part.size));
@@ -248,7 +268,7 @@ impl BlockSink for Import<'_> {
         if self.is_new(&cid)? {
             self.content.put_place(&mut self.batch, &cid, &Place::Inline(block));
         }
-        Ok(())
+        self.write_much()
     }
 }
 
