@@ -211,7 +211,7 @@ pub(crate) struct WasmRun {
     /// The module
     pub(crate) module: String,
     /// Its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(trailing_var_arg = true)]
     pub(crate) args: Vec<String>,
     /// An input: FILE:PATH, FOLDER:PATH, ipfs://CID:PATH or local:///HOST/PATH:PATH; may be repeated
     #[arg(short, long, value_name = "SOURCE:PATH")]

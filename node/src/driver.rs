@@ -262,24 +262,10 @@ impl Running {
     }
 
     fn message(&mut self, from: NodeId, message: Market) {
-        match message {
-            Market::Ask(_)
-            | Market::BidRelease { .. }
-            | Market::Award(_)
-            | Market::BeatAck { .. }
-            | Market::Query { .. }
-            | Market::ResultAck { .. }
-            | Market::Verdict { .. }
-            | Market::Cancel { .. }
-            | Market::Release { .. } => self.compute_input(compute::Input::Message { from, message }),
-            Market::Bid(_)
-            | Market::Decline(_)
-            | Market::AwardAck { .. }
-            | Market::AwardRefuse { .. }
-            | Market::Started { .. }
-            | Market::Beat { .. }
-            | Market::Result(_)
-            | Market::CancelAck { .. } => self.requester_input(requester::Input::Message { from, message }),
+        if message.is_from_owner() {
+            self.compute_input(compute::Input::Message { from, message });
+        } else {
+            self.requester_input(requester::Input::Message { from, message });
         }
     }
 

@@ -329,6 +329,32 @@ pub enum Market {
     },
 }
 
+impl Market {
+    /// Whether an owner says this to a holder (or a bidder), rather than the other way round.
+    #[must_use]
+    pub const fn is_from_owner(&self) -> bool {
+        match self {
+            Self::Ask(_)
+            | Self::BidRelease { .. }
+            | Self::Award(_)
+            | Self::BeatAck { .. }
+            | Self::Query { .. }
+            | Self::ResultAck { .. }
+            | Self::Verdict { .. }
+            | Self::Cancel { .. }
+            | Self::Release { .. } => true,
+            Self::Bid(_)
+            | Self::Decline(_)
+            | Self::AwardAck { .. }
+            | Self::AwardRefuse { .. }
+            | Self::Started { .. }
+            | Self::Beat { .. }
+            | Self::Result(_)
+            | Self::CancelAck { .. } => false,
+        }
+    }
+}
+
 /// What one turn of a machine sends to one peer. An empty frame says that the sender is alive.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct Frame {
