@@ -71,15 +71,9 @@ impl Content {
 
     /// A block's bytes as they lie on the disk. The reader checks them.
     pub(super) fn read_unchecked(&self, cid: &Cid) -> Result<Vec<u8>, ContentError> {
-        match self.place(cid)?.ok_or(ContentError::Missing(*cid))? {
-            Place::Inline(bytes) => Ok(bytes),
-            Place::File { id, offset, len } => {
-                let file = File::open(self.file_path(id)).map_err(io_error("cannot open a content file"))?;
-                let mut bytes = vec![0; len as usize];
-                file.read_exact_at(&mut bytes, offset).map_err(io_error("cannot read a content file"))?;
-                Ok(bytes)
-            }
-        }
+        let mut reader = Reader::new(self);
+        reader.read(cid)?;
+        Ok(reader.block)
     }
 
     /// A block, checked against its CID.
@@ -173,5 +167,37 @@ impl Content {
 
     pub(super) fn put_whole_file(&self, batch: &mut WriteBatch, cid: &Cid, id: u64) {
         self.store().put_in(batch, Column::Files, &cid.to_bytes(), &id.to_be_bytes());
+    }
+}
+
+/// Reads one block after the other, most of them from one file, into one buffer.
+pub(super) struct Reader<'a> {
+    content: &'a Content,
+    file: Option<(u64, File)>,
+    block: Vec<u8>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(content: &'a Content) -> Self {
+        Self { content, file: None, block: Vec::new() }
+    }
+
+    /// A block's bytes as they lie on the disk, unchecked.
+    pub(super) fn read(&mut self, cid: &Cid) -> Result<&[u8], ContentError> {
+        match self.content.place(cid)?.ok_or(ContentError::Missing(*cid))? {
+            Place::Inline(bytes) => self.block = bytes,
+            Place::File { id, offset, len } => {
+                if self.file.as_ref().is_none_or(|(open, _)| *open != id) {
+                    let file = File::open(self.content.file_path(id));
+                    self.file = Some((id, file.map_err(io_error("cannot open a content file"))?));
+                }
+                self.block.resize(len as usize, 0);
+                if let Some((_, file)) = &self.file {
+                    let read = file.read_exact_at(&mut self.block, offset);
+                    read.map_err(io_error("cannot read a content file"))?;
+                }
+            }
+        }
+        Ok(&self.block)
     }
 }

@@ -8,6 +8,7 @@ mod blocks;
 mod export;
 mod import;
 mod pins;
+mod spool;
 pub mod transfer;
 
 use std::collections::HashMap;

@@ -4,7 +4,6 @@
 //! must come next, and takes no other. A file's leaves arrive in order and are written to one file.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io::{self, Read, Write};
 
 use bacnode_protocol::content::unixfs::Unixfs;
@@ -13,7 +12,8 @@ use bacnode_protocol::wire::codec;
 use bacnode_protocol::wire::dag::{BLOCK_BYTES_MAX, DAG_HEADER_BYTES, DagHeader};
 use rocksdb::WriteBatch;
 
-use super::blocks::Place;
+use super::blocks::{Place, Reader};
+use super::spool::Spool;
 use super::{Content, ContentError, INLINE_FILE_BYTES_MAX, io_error};
 
 /// Received bytes after which what came is written, and room is looked for again.
@@ -64,12 +64,13 @@ impl Content {
     pub fn send(&self, wants: &[Cid], out: &mut impl Write) -> Result<(), TransferError> {
         let mut seen = HashSet::new();
         let mut stack: Vec<Cid> = wants.iter().rev().copied().collect();
+        let mut reader = Reader::new(self);
         while let Some(cid) = stack.pop() {
             if !seen.insert(cid) {
                 continue;
             }
             // Not checked here: the receiver does, and asks elsewhere if it is damaged.
-            let block = match self.read_unchecked(&cid) {
+            let block = match reader.read(&cid) {
                 Ok(block) => block,
                 Err(error) => {
                     if !matches!(error, ContentError::Missing(_)) {
@@ -81,9 +82,9 @@ impl Content {
             };
             let len = u32::try_from(block.len()).unwrap_or(u32::MAX);
             write_header(out, &DagHeader::Block { cid, len })?;
-            out.write_all(&block)?;
+            out.write_all(block)?;
             if cid.codec == Codec::DagPb
-                && let Ok(node) = Unixfs::read(&cid, &block)
+                && let Ok(node) = Unixfs::read(&cid, block)
             {
                 stack.extend(node.links().iter().rev().map(|link| link.cid));
             }
@@ -105,11 +106,11 @@ impl Content {
             seen: HashSet::new(),
             batch: WriteBatch::default(),
             batch_bytes: 0,
-            spool: None,
+            coming: None,
         };
         let taken = receiver.take_all(max, stream);
         // What came is kept, whether or not all came.
-        let kept = receiver.close_spool(None).and_then(|()| receiver.write_batch());
+        let kept = receiver.close_file(None).and_then(|()| receiver.write_batch());
         let bytes = taken?;
         kept?;
         Ok(bytes)
@@ -122,13 +123,10 @@ struct Expected {
     in_file: bool,
 }
 
-/// A file in the making: leaves as they come.
-struct Spool {
+/// The file whose leaves are coming.
+struct Coming {
     id: u64,
-    path: std::path::PathBuf,
-    file: File,
-    flusher: Flusher,
-    len: u64,
+    spool: Spool,
     root: Cid,
     /// Entries of the stack that belong to it.
     left: usize,
@@ -140,13 +138,13 @@ struct Receiver<'a> {
     seen: HashSet<Cid>,
     batch: WriteBatch,
     batch_bytes: usize,
-    spool: Option<Spool>,
+    coming: Option<Coming>,
 }
 
 impl Receiver<'_> {
     fn take_all(&mut self, max: u64, stream: &mut impl Read) -> Result<u64, TransferError> {
         let mut received = 0u64;
-        // One buffer for all blocks: a fresh megabyte each time costs more than what is done with it.
+        // Buffers go round: a fresh megabyte for each block costs more than what is done with it.
         let mut buffer = Vec::new();
         while let Some(expected) = self.stack.pop() {
             if self.seen.contains(&expected.cid) {
@@ -169,16 +167,13 @@ impl Receiver<'_> {
             if received > max {
                 return Err(TransferError::TooMuch(max));
             }
-            if buffer.len() < len {
-                buffer.resize(len, 0);
-            }
-            let block = &mut buffer[..len];
-            stream.read_exact(block)?;
-            if !cid.matches(block) {
+            buffer.resize(len, 0);
+            stream.read_exact(&mut buffer)?;
+            if !cid.matches(&buffer) {
                 return Err(TransferError::Wrong("a block that is not what its CID says"));
             }
             self.seen.insert(cid);
-            self.take(&expected, block)?;
+            self.take(&expected, &mut buffer)?;
         }
         match read_header(stream)? {
             DagHeader::End => Ok(received),
@@ -186,7 +181,7 @@ impl Receiver<'_> {
         }
     }
 
-    fn take(&mut self, expected: &Expected, block: &[u8]) -> Result<(), TransferError> {
+    fn take(&mut self, expected: &Expected, block: &mut Vec<u8>) -> Result<(), TransferError> {
         let cid = expected.cid;
         self.batch_bytes += block.len();
         if cid.codec == Codec::Raw {
@@ -194,22 +189,28 @@ impl Receiver<'_> {
         } else {
             let node =
                 Unixfs::read(&cid, block).map_err(|_| TransferError::Wrong("a block that is no file or folder"))?;
-            self.content.put_place(&mut self.batch, &cid, &Place::Inline(block.to_vec()));
+            self.content.put_place(&mut self.batch, &cid, &Place::Inline(block.clone()));
             let mut in_file = expected.in_file;
+            if let Unixfs::Leaf(bytes) = &node
+                && let Some(coming) = self.coming.as_mut().filter(|_| in_file)
+            {
+                // Older tools wrap leaves; the file is what is in them.
+                coming.spool.append(&mut bytes.clone())?;
+            }
             if let Unixfs::File { size, .. } = node
                 && !in_file
                 && size > INLINE_FILE_BYTES_MAX
             {
-                self.open_spool(cid)?;
+                self.open_file(cid)?;
                 in_file = true;
             }
             let children = node.links().iter().rev().map(|link| Expected { cid: link.cid, in_file });
             self.stack.extend(children);
-            self.step_spool(in_file && expected.in_file, node.links().len() * usize::from(in_file))?;
+            self.step_file(in_file && expected.in_file, node.links().len() * usize::from(in_file))?;
         }
         if self.batch_bytes >= BATCH_BYTES {
             self.content.make_room(BATCH_BYTES as u64)?;
-            if self.spool.is_none() {
+            if self.coming.is_none() {
                 self.write_batch()?;
             }
             self.batch_bytes = 0;
@@ -217,20 +218,20 @@ impl Receiver<'_> {
         Ok(())
     }
 
-    fn leaf(&mut self, expected: &Expected, block: &[u8]) -> Result<(), TransferError> {
+    fn leaf(&mut self, expected: &Expected, block: &mut Vec<u8>) -> Result<(), TransferError> {
         let cid = expected.cid;
         if !expected.in_file {
             if block.len() as u64 <= INLINE_FILE_BYTES_MAX {
-                self.content.put_place(&mut self.batch, &cid, &Place::Inline(block.to_vec()));
+                self.content.put_place(&mut self.batch, &cid, &Place::Inline(block.clone()));
                 return Ok(());
             }
             // A file of one chunk, or a leaf that was lacking on its own.
-            self.open_spool(cid)?;
+            self.open_file(cid)?;
             self.append(&cid, block)?;
-            return self.close_spool(Some(cid)).map_err(Into::into);
+            return self.close_file(Some(cid)).map_err(Into::into);
         }
         self.append(&cid, block)?;
-        self.step_spool(true, 0)
+        self.step_file(true, 0)
     }
 
     /// A block that this transfer carried before: it need not come again, but a file must be whole.
@@ -239,33 +240,39 @@ impl Receiver<'_> {
         if !expected.in_file {
             return Ok(STEP_BYTES);
         }
+        let mut block = self.read_back(&expected.cid)?;
+        let mut links = 0;
         if expected.cid.codec == Codec::DagPb {
-            let node = self.read_back(&expected.cid)?;
             let node =
-                Unixfs::read(&expected.cid, &node).map_err(|_| TransferError::Wrong("a block that is no file"))?;
+                Unixfs::read(&expected.cid, &block).map_err(|_| TransferError::Wrong("a block that is no file"))?;
+            links = node.links().len();
             self.stack.extend(node.links().iter().rev().map(|link| Expected { cid: link.cid, in_file: true }));
-            self.step_spool(true, node.links().len())?;
-            return Ok(STEP_BYTES);
+            let Unixfs::Leaf(bytes) = node else {
+                self.step_file(true, links)?;
+                return Ok(STEP_BYTES);
+            };
+            block = bytes;
         }
-        let block = self.read_back(&expected.cid)?;
-        if let Some(spool) = &mut self.spool {
-            spool.file.write_all(&block)?;
-            spool.len += block.len() as u64;
+        let len = block.len() as u64;
+        self.content.make_room(len)?;
+        if let Some(coming) = &mut self.coming {
+            coming.spool.append(&mut block)?;
         }
-        self.content.make_room(block.len() as u64)?;
-        self.step_spool(true, 0)?;
-        Ok(block.len() as u64 + STEP_BYTES)
+        self.step_file(true, links)?;
+        Ok(len + STEP_BYTES)
     }
 
     /// A block of this transfer, which may be in the batch or the spool still.
     fn read_back(&mut self, cid: &Cid) -> Result<Vec<u8>, TransferError> {
+        if let Some(coming) = &mut self.coming {
+            coming.spool.settle()?;
+        }
         if !self.content.has(cid)? {
             // Written without its file: the spool is where the place says, only under another name until it is whole.
-            if let Some(spool) = &mut self.spool {
-                spool.file.flush()?;
-                let stored = self.content.file_path(spool.id);
+            if let Some(coming) = &self.coming {
+                let stored = self.content.file_path(coming.id);
                 if !stored.exists() {
-                    std::fs::hard_link(&spool.path, stored)?;
+                    std::fs::hard_link(coming.spool.path(), stored)?;
                 }
             }
             self.write_batch()?;
@@ -273,47 +280,43 @@ impl Receiver<'_> {
         Ok(self.content.read_unchecked(cid)?)
     }
 
-    fn open_spool(&mut self, root: Cid) -> Result<(), TransferError> {
-        self.close_spool(None)?;
+    fn open_file(&mut self, root: Cid) -> Result<(), TransferError> {
+        self.close_file(None)?;
         let id = self.content.new_file_id();
-        let path = self.content.tmp().join(format!("spool-{id:x}"));
-        let file = File::create(&path)?;
-        let flusher = Flusher::start(&file);
-        self.spool = Some(Spool { id, path, file, flusher, len: 0, root, left: 0 });
+        let spool = Spool::create(self.content.tmp().join(format!("spool-{id:x}")))?;
+        self.coming = Some(Coming { id, spool, root, left: 0 });
         Ok(())
     }
 
-    fn append(&mut self, cid: &Cid, block: &[u8]) -> Result<(), TransferError> {
-        let Some(spool) = &mut self.spool else { return Err(TransferError::Wrong("a leaf of no file")) };
-        spool.file.write_all(block)?;
+    fn append(&mut self, cid: &Cid, block: &mut Vec<u8>) -> Result<(), TransferError> {
+        let Some(coming) = &mut self.coming else { return Err(TransferError::Wrong("a leaf of no file")) };
         let len = u32::try_from(block.len()).unwrap_or(u32::MAX);
-        self.content.put_place(&mut self.batch, cid, &Place::File { id: spool.id, offset: spool.len, len });
-        spool.len += u64::from(len);
-        spool.flusher.wrote(u64::from(len));
+        let place = Place::File { id: coming.id, offset: coming.spool.len(), len };
+        self.content.put_place(&mut self.batch, cid, &place);
+        coming.spool.append(block)?;
         Ok(())
     }
 
     /// Counts what of the file is still to come, and closes it when that is nothing.
-    fn step_spool(&mut self, one_done: bool, more: usize) -> Result<(), TransferError> {
-        let Some(spool) = &mut self.spool else { return Ok(()) };
-        spool.left = spool.left + more - usize::from(one_done).min(spool.left);
-        if spool.left == 0 {
-            let root = spool.root;
-            self.close_spool(Some(root))?;
+    fn step_file(&mut self, one_done: bool, more: usize) -> Result<(), TransferError> {
+        let Some(coming) = &mut self.coming else { return Ok(()) };
+        coming.left = coming.left + more - usize::from(one_done).min(coming.left);
+        if coming.left == 0 {
+            let root = coming.root;
+            self.close_file(Some(root))?;
         }
         Ok(())
     }
 
     /// Puts the file where its places say it is; with `whole` it is exactly that file.
-    fn close_spool(&mut self, whole: Option<Cid>) -> Result<(), ContentError> {
-        let Some(spool) = self.spool.take() else { return Ok(()) };
-        spool.flusher.finish();
+    fn close_file(&mut self, whole: Option<Cid>) -> Result<(), ContentError> {
+        let Some(Coming { id, spool, .. }) = self.coming.take() else { return Ok(()) };
+        let stored = || io_error("cannot store a content file");
+        let path = spool.finish().map_err(stored())?;
         let _writing = self.content.writing();
-        spool.file.sync_data().map_err(io_error("cannot store a content file"))?;
-        std::fs::rename(&spool.path, self.content.file_path(spool.id))
-            .map_err(io_error("cannot store a content file"))?;
+        std::fs::rename(path, self.content.file_path(id)).map_err(stored())?;
         if let Some(root) = whole {
-            self.content.put_whole_file(&mut self.batch, &root, spool.id);
+            self.content.put_whole_file(&mut self.batch, &root, id);
         }
         self.write_batch()
     }
@@ -324,50 +327,5 @@ impl Receiver<'_> {
             self.content.store().log().append(batch)?;
         }
         Ok(())
-    }
-}
-
-/// Sends a file to the disk while more of it comes, so that little is left to wait for at the end.
-#[derive(Debug)]
-struct Flusher {
-    unsent: u64,
-    wake: Option<std::sync::mpsc::SyncSender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-/// Bytes after which the disk is set to work.
-const FLUSH_BYTES: u64 = 32 << 20;
-
-impl Flusher {
-    fn start(file: &File) -> Self {
-        let (wake, woken) = std::sync::mpsc::sync_channel(1);
-        // Without a second descriptor, or a thread, everything goes to the disk at the end.
-        let thread = file.try_clone().ok().and_then(|file| {
-            let flush = move || {
-                while woken.recv().is_ok() {
-                    // The sync at the end is the one that counts.
-                    let _ = file.sync_data();
-                }
-            };
-            std::thread::Builder::new().name("flush".into()).stack_size(64 << 10).spawn(flush).ok()
-        });
-        Self { unsent: 0, wake: Some(wake), thread }
-    }
-
-    fn wrote(&mut self, bytes: u64) {
-        self.unsent += bytes;
-        if self.unsent >= FLUSH_BYTES
-            && let Some(wake) = &self.wake
-            && wake.try_send(()).is_ok()
-        {
-            self.unsent = 0;
-        }
-    }
-
-    fn finish(mut self) {
-        self.wake = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }

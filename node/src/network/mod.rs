@@ -9,6 +9,7 @@ mod dag;
 mod gossip;
 mod live;
 mod market;
+mod pipe;
 mod service;
 mod transport;
 mod view;
