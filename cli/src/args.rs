@@ -148,7 +148,8 @@ pub(crate) struct Serve {
     pub(crate) until_eof: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum LogLevel {
     Error,
     Warn,
@@ -157,7 +158,8 @@ pub(crate) enum LogLevel {
     Trace,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum LogFormat {
     Text,
     Json,
@@ -257,6 +259,9 @@ pub(crate) enum Job {
         /// The oldest first
         #[arg(long)]
         reverse: bool,
+        /// Only those with these labels, like `team=data,tier!=test`
+        #[arg(long, value_name = "SELECTOR")]
+        labels: Option<String>,
     },
     /// Tell a job's story
     Describe {

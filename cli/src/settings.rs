@@ -31,6 +31,8 @@ struct ConfigFile {
     memory: Option<String>,
     disk: Option<String>,
     ready_file: Option<PathBuf>,
+    log_level: Option<LogLevel>,
+    log_format: Option<LogFormat>,
 }
 
 /// One setting, for `config show`.
@@ -157,14 +159,14 @@ impl Settings {
             None,
             path_or_none,
         );
-        Ok(Self {
-            config,
-            ready_file: ready,
-            log_level: args.log_level.unwrap_or(LogLevel::Info),
-            log_format: args.log_format.unwrap_or(LogFormat::Text),
-            shown: chooser.shown,
-        })
+        let log_level = chooser.choose("log_level", args.log_level, file.log_level, LogLevel::Info, named);
+        let log_format = chooser.choose("log_format", args.log_format, file.log_format, LogFormat::Text, named);
+        Ok(Self { config, ready_file: ready, log_level, log_format, shown: chooser.shown })
     }
+}
+
+fn named(value: &impl clap::ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 fn some(values: &[String]) -> Option<Vec<String>> {

@@ -19,7 +19,7 @@ use bacnode_protocol::wire::market::{Market, RESULT_BODY_BYTES_MAX, ResultBody};
 use bacnode_protocol::wire::signed::Signer;
 use bacnode_protocol::{compute, requester};
 use rocksdb::WriteBatch;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::clock;
 use crate::content::Content;
@@ -49,7 +49,8 @@ const FREE_DISK_MIN: u64 = 256 << 20;
 /// What can happen to a node's machines.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Frame(NodeId, Vec<Market>),
+    /// What a peer says; its bytes count against what may wait, until it is done.
+    Frame(NodeId, Vec<Market>, OwnedSemaphorePermit),
     PeerUp(NodeId),
     PeerDown(NodeId),
     ViewGrew,
@@ -207,7 +208,7 @@ impl Running {
 
     fn event(&mut self, event: Event) {
         match event {
-            Event::Frame(from, messages) => self.frame(from, messages),
+            Event::Frame(from, messages, _room) => self.frame(from, messages),
             Event::PeerUp(peer) => {
                 self.requester_input(requester::Input::PeerUp(peer));
                 self.compute_input(compute::Input::PeerUp(peer));
@@ -525,7 +526,8 @@ impl Running {
         }
         self.swept = clock::tick();
         let content = self.hands.content.clone();
-        tokio::task::spawn_blocking(move || match content.collect() {
+        let open = self.requester.jobs().map(|job| job.to_string()).collect();
+        tokio::task::spawn_blocking(move || match content.collect(&open) {
             Ok(freed) => tracing::debug!(freed, "content swept"),
             Err(error) => tracing::warn!(%error, "cannot sweep the content"),
         });

@@ -108,7 +108,7 @@ impl Node {
             driver_task: None,
             swarm_task: tokio::spawn(async {}),
         };
-        let fetcher = Arc::new(DagFetcher { network: network.clone(), content: content.clone() });
+        let fetcher = Arc::new(DagFetcher::new(network.clone(), content.clone()));
         let wasm = wasm_engine(&config, &store)?;
         let (reports, engine_reports) = mpsc::channel::<Report>(1024);
         let runner = Runner::new(
@@ -212,7 +212,7 @@ impl Node {
     /// If nobody has it, in words.
     pub async fn fetch(&self, root: bacnode_protocol::content::Cid) -> Result<u64, String> {
         use crate::network::Fetcher as _;
-        let fetcher = DagFetcher { network: self.network.clone(), content: self.content.clone() };
+        let fetcher = DagFetcher::new(self.network.clone(), self.content.clone());
         fetcher.fetch(root, Vec::new(), u64::MAX, "user".into()).await
     }
 

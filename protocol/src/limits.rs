@@ -1,6 +1,7 @@
 //! Every bound of the protocol, with its unit, and what it protects.
 
 use crate::time::Span;
+use crate::wire::task::Resources;
 
 /// Bytes of a job spec as a user hands it in. Bacalhau's API takes 10 MB; inline inputs make specs that large.
 pub const SPEC_BYTES_MAX: usize = 10 << 20;
@@ -48,6 +49,8 @@ pub const HELD_MAX: usize = 8_192;
 pub const BIDS_PER_PEER_MAX: usize = 256;
 /// Roots that a compute node remembers as held, for its bids.
 pub const HOLDINGS_MAX: usize = 65_536;
+/// What a run is counted for at least: its worker process takes so much whatever the task says.
+pub const RUN_RESOURCES_MIN: Resources = Resources { cpu_milli: 10, memory: 8 << 20, disk: 0, gpu: 0 };
 /// The most that a signed message's time may differ from ours.
 pub const CLOCK_SKEW_MAX: Span = Span::secs(30);
 

@@ -3,8 +3,9 @@
 use std::io::Read;
 use std::path::Path;
 
-use bacnode_protocol::api::Results;
+use bacnode_protocol::api::{Execution, GetJobResponse};
 use bacnode_protocol::content::unixfs::is_safe_name;
+use bacnode_protocol::job::state::ExecutionState;
 use futures::TryStreamExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Method;
@@ -16,16 +17,21 @@ use crate::output;
 
 /// Puts a job's results into `dir`: one folder per partition where there are several.
 pub(super) async fn results(client: &Client, job: &str, dir: &Path, force: bool) -> Result<()> {
-    let results: Results = client.get(&format!("orchestrator/jobs/{}/results", segment(job))).await?;
-    let roots: Vec<&str> = results.items.iter().filter_map(|item| item.params.get("CID")?.as_str()).collect();
+    let answer: GetJobResponse = client.get(&format!("orchestrator/jobs/{}?include=executions", segment(job))).await?;
+    let mut done = answer.executions.unwrap_or_default().items;
+    done.retain(|execution| execution.state() == Some(ExecutionState::Completed));
+    done.sort_by_key(|execution| execution.partition_index);
+    let root = |execution: &Execution| Some(execution.published_result.params.get("CID")?.as_str()?.to_owned());
+    let roots: Vec<_> =
+        done.iter().filter_map(|execution| Some((execution.partition_index, root(execution)?))).collect();
     if roots.is_empty() {
         return Err(Failure::new(Exit::NotFound, format!("the job {job} has no results"))
             .hint(format!("`bacnode job describe {job}` shows how far it is")));
     }
     check_target(dir, force)?;
     let failed = |error: std::io::Error| Failure::failed(format!("cannot make {}: {error}", dir.display()));
-    for (index, root) in roots.iter().enumerate() {
-        let target = if roots.len() == 1 { dir.to_owned() } else { dir.join(index.to_string()) };
+    for (partition, root) in &roots {
+        let target = if answer.job.count <= 1 { dir.to_owned() } else { dir.join(partition.to_string()) };
         std::fs::create_dir_all(&target).map_err(failed)?;
         content(client, root, &target, force).await?;
     }

@@ -17,7 +17,7 @@ use crate::output;
 
 pub(super) async fn run(client: &Client, format: Format, command: Job) -> Result<()> {
     match command {
-        Job::List { limit, reverse } => list(client, format, limit, reverse).await,
+        Job::List { limit, reverse, labels } => list(client, format, limit, reverse, labels.as_deref()).await,
         Job::Describe { job } => describe(client, format, &job).await,
         Job::Executions { job } => executions(client, format, &job).await,
         Job::History { job } => history(client, format, &job).await,
@@ -41,8 +41,10 @@ pub(super) async fn run(client: &Client, format: Format, command: Job) -> Result
     }
 }
 
-async fn list(client: &Client, format: Format, limit: usize, reverse: bool) -> Result<()> {
-    let page: Page<JobInfo> = client.get(&format!("orchestrator/jobs?limit={limit}&reverse={}", !reverse)).await?;
+async fn list(client: &Client, format: Format, limit: usize, reverse: bool, labels: Option<&str>) -> Result<()> {
+    let labels = labels.map(segment).unwrap_or_default();
+    let path = format!("orchestrator/jobs?limit={limit}&reverse={}&labels={labels}", !reverse);
+    let page: Page<JobInfo> = client.get(&path).await?;
     let row = |job: &JobInfo| {
         let message = job.state.message.lines().next().unwrap_or_default().to_owned();
         vec![job.id.clone(), job.name.clone(), job.state.state_type.clone(), output::ago(job.create_time), message]
@@ -89,8 +91,13 @@ pub(super) async fn logs(client: &Client, job: &str, follow: bool, execution: Op
     let url = format!("{}/api/v1/{path}", client.base().replacen("http", "ws", 1));
     let connected = tokio_tungstenite::connect_async(url).await;
     let (mut socket, _) = connected.map_err(|_| Failure::failed(format!("the logs of {job} cannot be had")))?;
-    while let Some(Ok(message)) = socket.next().await {
-        let Message::Text(text) = message else { continue };
+    loop {
+        let text = match socket.next().await {
+            Some(Ok(Message::Text(text))) => text,
+            Some(Ok(Message::Close(_))) => return Ok(()),
+            Some(Ok(_)) => continue,
+            Some(Err(_)) | None => return Err(Failure::failed("the connection broke off before the end of the logs")),
+        };
         let frame: LogFrame = serde_json::from_str(&text).unwrap_or_default();
         if !frame.error.is_empty() {
             return Err(Failure::failed(frame.error));
@@ -105,7 +112,6 @@ pub(super) async fn logs(client: &Client, job: &str, follow: bool, execution: Op
             return Ok(());
         }
     }
-    Ok(())
 }
 
 async fn describe(client: &Client, format: Format, job: &str) -> Result<()> {

@@ -12,7 +12,7 @@ use bacnode_protocol::api::{
 };
 use bacnode_protocol::content::Cid;
 use bacnode_protocol::id::{ExecutionId, JobId};
-use bacnode_protocol::job::{JobSpec, ValidJob, ValidSource, parse};
+use bacnode_protocol::job::{JobSpec, Selector, ValidJob, ValidSource, parse};
 use bacnode_protocol::record::{JobRecord, JobStateRecord, What};
 use bacnode_protocol::requester::{Answer, Submission};
 use bacnode_protocol::wire::bounded::TextMax;
@@ -178,8 +178,11 @@ pub(super) async fn list(State(api): State<Api>, Query(parameters): Parameters) 
         Some(other) => return Err(ApiError::bad(format!("`order_by={other}`: jobs are ordered by `created_at`"))),
     }
     let namespace = parameters.get("namespace").cloned().unwrap_or_default();
+    let labels = parameters.get("labels").map_or("", String::as_str).parse::<Selector>();
+    let labels = labels.map_err(|error| ApiError::bad(format!("`labels`: {error}")))?;
     let wanted = |record: &JobRecord, _: Option<&JobStateRecord>| {
-        namespace.is_empty() || namespace == "*" || Job::new(record, None).namespace == namespace
+        let job = Job::new(record, None);
+        (namespace.is_empty() || namespace == "*" || job.namespace == namespace) && labels.selects(&job.labels)
     };
     let page = api.store.jobs(flag(&parameters, "reverse"), skip, limit, wanted)?;
     let items = page.items.iter().map(|(record, state)| Job::new(record, state.as_ref())).collect();

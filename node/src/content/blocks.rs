@@ -76,13 +76,26 @@ impl Content {
         Ok(reader.block)
     }
 
-    /// A block, checked against its CID.
+    /// A block, checked against its CID. What is damaged is held no longer: it can be fetched again.
     ///
     /// # Errors
     /// If it is not held, damaged, or the disk fails.
     pub fn read(&self, cid: &Cid) -> Result<Vec<u8>, ContentError> {
         let bytes = self.read_unchecked(cid)?;
-        if cid.matches(&bytes) { Ok(bytes) } else { Err(ContentError::Damaged(*cid)) }
+        if cid.matches(&bytes) {
+            return Ok(bytes);
+        }
+        tracing::warn!(%cid, "a block is damaged on this disk; it is given up");
+        self.give_up(cid)?;
+        Err(ContentError::Damaged(*cid))
+    }
+
+    fn give_up(&self, cid: &Cid) -> Result<(), ContentError> {
+        let mut batch = WriteBatch::default();
+        self.store().delete_in(&mut batch, Column::Blocks, &cid.to_bytes());
+        self.store().delete_in(&mut batch, Column::Files, &cid.to_bytes());
+        self.store().log().append(batch)?;
+        Ok(())
     }
 
     /// What a block is.

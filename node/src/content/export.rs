@@ -261,7 +261,7 @@ impl Drop for Mount {
 }
 
 impl Content {
-    fn mounted(&self) -> std::sync::MutexGuard<'_, std::collections::HashMap<Cid, usize>> {
+    pub(super) fn mounted(&self) -> std::sync::MutexGuard<'_, std::collections::HashMap<Cid, usize>> {
         self.0.mounted.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 

@@ -73,7 +73,8 @@ pub enum ContentError {
 
 pub(crate) fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> ContentError {
     let what = what.into();
-    move |source| ContentError::Io { what, source }
+    // A reader of content can only speak of its own errors through an I/O error.
+    move |source| source.downcast::<ContentError>().unwrap_or_else(|source| ContentError::Io { what, source })
 }
 
 /// Told when a root begins to be held (with its size), or is not any more.

@@ -101,13 +101,14 @@ impl Content {
     }
 
     /// Sweeps away every block below no pin. Above nine tenths of the quota, the oldest copies of inputs and results of
-    /// ended jobs lose their pins first; what users pinned and what runs use never does. Gives the bytes freed.
+    /// ended jobs lose their pins first; what users pinned, what runs or comes, and the results of `open_jobs` never do.
+    /// Gives the bytes freed.
     ///
     /// # Errors
     /// If the disk fails.
-    pub fn collect(&self) -> Result<u64, ContentError> {
+    pub fn collect(&self, open_jobs: &HashSet<String>) -> Result<u64, ContentError> {
         let _alone = self.0.sweep.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        self.drop_old_pins()?;
+        self.drop_old_pins(open_jobs)?;
         let before = self.used();
         let keep = self.reachable()?;
         let (mut batch, mut files) = (WriteBatch::default(), HashSet::new());
@@ -140,11 +141,17 @@ impl Content {
         Ok(before.saturating_sub(after))
     }
 
-    fn drop_old_pins(&self) -> Result<(), ContentError> {
+    fn drop_old_pins(&self, open_jobs: &HashSet<String>) -> Result<(), ContentError> {
         let high = self.0.max / 10 * 9;
         let mut excess = self.used().saturating_sub(high);
         let mut entries = self.pin_entries()?;
-        entries.retain(|(_, reason, ..)| reason == "input" || reason.starts_with("j-"));
+        let used: HashSet<Cid> = self.mounted().keys().copied().collect();
+        entries.retain(|(root, reason, size, _)| {
+            let job = reason.split('/').next().unwrap_or_default();
+            let copy = reason == "input" || (job.starts_with("j-") && !open_jobs.contains(job));
+            // A pin of no size is that of something that is being fetched.
+            copy && *size > 0 && !used.contains(root)
+        });
         entries.sort_by_key(|(_, _, _, created)| *created);
         for (root, reason, size, _) in entries {
             if excess == 0 {
@@ -173,14 +180,46 @@ impl Content {
 }
 
 impl Content {
-    /// Pins a root of which nothing is here yet, so that the sweep leaves alone what comes.
+    /// Pins a root of which nothing is here yet, so that the sweep leaves alone what comes. The pin goes with what is
+    /// given, unless the root was pinned for good meanwhile.
     ///
     /// # Errors
     /// If the disk fails.
-    pub fn begin(&self, root: &Cid, reason: &str) -> Result<(), ContentError> {
+    pub fn begin(&self, root: &Cid, reason: &str) -> Result<Coming, ContentError> {
         let mut batch = WriteBatch::default();
         self.pin_in(&mut batch, root, reason, 0);
         self.store().log().append(batch)?;
-        Ok(())
+        Ok(Coming { content: self.clone(), root: *root, reason: reason.to_owned(), here: false })
+    }
+}
+
+/// Content on its way here.
+#[derive(Debug)]
+pub struct Coming {
+    content: Content,
+    root: Cid,
+    reason: String,
+    here: bool,
+}
+
+impl Coming {
+    /// Everything is here: it is kept.
+    ///
+    /// # Errors
+    /// If a part of it is lacking, or the disk fails.
+    pub fn keep(mut self) -> Result<u64, ContentError> {
+        let size = self.content.pin(&self.root, &self.reason)?;
+        self.here = true;
+        Ok(size)
+    }
+}
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        if !self.here
+            && let Err(error) = self.content.unpin(&self.root, &self.reason)
+        {
+            tracing::warn!(%error, "cannot release what did not come");
+        }
     }
 }

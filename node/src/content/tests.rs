@@ -1,5 +1,6 @@
 //! Content on a real disk: in, out, over a stream that breaks, and swept.
 
+use std::collections::HashSet;
 use std::io::Cursor;
 
 use bacnode_protocol::wire::dag::DAG_HEADER_BYTES;
@@ -157,7 +158,7 @@ fn the_sweep_takes_what_nobody_keeps_and_nothing_else() {
     for root in [loose.root, shared.root] {
         place.content.unpin(&root, "user").expect("unpinned");
     }
-    let freed = place.content.collect().expect("swept");
+    let freed = place.content.collect(&HashSet::new()).expect("swept");
     assert!((2_000_000..2_100_000).contains(&freed), "{freed}");
     assert!(!place.content.has(&loose.root).expect("a look"));
     let target = place.dir.path().join("out");
@@ -197,4 +198,44 @@ fn a_folder_that_names_itself_a_million_times_is_measured_at_once() {
     let blocks: Vec<_> = blocks.iter().map(inline).collect();
     assert!(place.content.hold_blocks(&below, &blocks, "job").expect("held"));
     assert_eq!(place.content.size(&below).expect("a size"), 16u64.pow(15));
+}
+
+#[test]
+fn a_damaged_block_is_given_up_and_comes_again() {
+    let (whole, damaged) = (place(), place());
+    let source = folder(whole.dir.path());
+    let root = whole.content.import(&source, LIMITS, false, "user").expect("imported").root;
+    damaged.content.import(&source, LIMITS, false, "user").expect("imported");
+    // A bit rots in the middle of the largest file.
+    let files = std::fs::read_dir(damaged.dir.path().join("content/files")).expect("files").flatten();
+    let largest = files.max_by_key(|file| file.metadata().map_or(0, |meta| meta.len())).expect("a file").path();
+    let mut bytes = std::fs::read(&largest).expect("read");
+    bytes[1_500_000] ^= 1;
+    std::fs::write(&largest, bytes).expect("written");
+    assert!(matches!(damaged.content.mount(&root), Err(ContentError::Damaged(_))));
+    let lacking = damaged.content.lacking(&root, 10).expect("a look");
+    assert_eq!(lacking.len(), 1);
+    let received = damaged.content.receive(&lacking, u64::MAX, &mut Cursor::new(sent(&whole, &lacking)));
+    assert_eq!(received.expect("received"), 1 << 20);
+    let mount = damaged.content.mount(&root).expect("mounted");
+    assert_eq!(tree(mount.path()), tree(&source));
+}
+
+#[test]
+fn what_is_still_needed_outlives_a_full_quota() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = Store::open(dir.path()).expect("a store");
+    let content = Content::open(store, dir.path(), 4 << 20).expect("content");
+    let put = |seed, reason: &str| content.import_bytes(&bytes(980_000, seed), reason).expect("imported").root;
+    let open = put(1, "j-open/e-1");
+    let ended = put(3, "j-ended/e-2");
+    let (mounted, idle) = (put(5, "input"), put(7, "input"));
+    let _mount = content.mount(&mounted).expect("mounted");
+    let coming = content.begin(&Cid::of(bacnode_protocol::content::Codec::Raw, b"x"), "input").expect("begun");
+    content.collect(&HashSet::from(["j-open".to_owned()])).expect("swept");
+    let has = |root: &Cid| content.has(root).expect("a look");
+    assert_eq!([has(&open), has(&ended), has(&mounted), has(&idle)], [true, false, true, true]);
+    assert_eq!(content.pins().expect("pins").len(), 4);
+    drop(coming);
+    assert_eq!(content.pins().expect("pins").len(), 3, "what did not come is not kept");
 }

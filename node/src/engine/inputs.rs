@@ -10,7 +10,7 @@ use bacnode_protocol::wire::task::Source;
 
 use super::wasm::ModuleSource;
 use super::{RunError, Runner};
-use crate::content::Content;
+use crate::content::{Content, ContentError};
 
 /// Why copies of inputs are kept; the oldest go first when room is needed.
 const REASON: &str = "input";
@@ -62,18 +62,24 @@ async fn fetch_content(
     root: Cid,
     usage: &mut Usage,
 ) -> Result<crate::content::Mount, RunError> {
-    let content = runner.inner.content.clone();
-    let held = blocking(move || Ok(content.lacking(&root, 1)?.is_empty())).await?;
-    if !held {
+    let mut came = 0;
+    for last in [false, true] {
         let fetched = runner.inner.fetcher.fetch(root, vec![run.owner], u64::MAX, REASON.into()).await;
-        usage.bytes_in += fetched.map_err(|cause| RunError::Node(format!("input {root}: {cause}")))?;
+        came += fetched.map_err(|cause| RunError::Node(format!("input {root}: {cause}")))?;
+        let content = runner.inner.content.clone();
+        let mounted = blocking(move || Ok(content.mount(&root).and_then(|mount| Ok((mount, content.size(&root)?)))));
+        match mounted.await? {
+            Ok((mount, size)) => {
+                usage.bytes_in += came;
+                usage.bytes_held += size.saturating_sub(came);
+                return Ok(mount);
+            }
+            // Found to be damaged only now, and given up: what is lacking comes once more.
+            Err(ContentError::Damaged(_) | ContentError::Missing(_)) if !last => {}
+            Err(error) => return Err(error.into()),
+        }
     }
-    let content = runner.inner.content.clone();
-    let (mount, size) = blocking(move || Ok((content.mount(&root)?, content.size(&root)?))).await?;
-    if held {
-        usage.bytes_held += size;
-    }
-    Ok(mount)
+    Err(RunError::Node(format!("input {root} cannot be read")))
 }
 
 /// The path, if it lies within one that the operator allows, links followed.

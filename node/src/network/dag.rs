@@ -1,6 +1,7 @@
 //! Content streams: serving DAGs, and bringing them here from whoever has them.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bacnode_protocol::content::Cid;
@@ -8,14 +9,18 @@ use bacnode_protocol::id::NodeId;
 use bacnode_protocol::wire::bounded::ListMax;
 use bacnode_protocol::wire::dag::{DagRequest, WANTS_MAX};
 use futures::StreamExt as _;
-use tokio::sync::Semaphore;
+use libp2p::PeerId;
+use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
 use super::{Fetcher, Network, pipe, view};
 use crate::content::Content;
 use crate::content::transfer::TransferError;
 
-/// Transfers served at one time; more wait, and the peer may ask elsewhere.
+/// Transfers served at one time, in all and to one peer; more wait, and the peer may ask elsewhere.
 const SERVED_MAX: usize = 16;
+const SERVED_PER_PEER_MAX: usize = 6;
+/// Transfers received at one time.
+const RECEIVED_MAX: usize = 16;
 /// How long a request may take to arrive.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Peers asked for one root.
@@ -24,10 +29,15 @@ const PROVIDERS_MAX: usize = 8;
 /// Serves what is held here.
 pub(super) async fn serve(content: Content, mut incoming: libp2p_stream::IncomingStreams) {
     let served = Arc::new(Semaphore::new(SERVED_MAX));
+    let mut of_peers: HashMap<PeerId, Arc<Semaphore>> = HashMap::new();
     while let Some((peer, mut stream)) = incoming.next().await {
-        let (content, served) = (content.clone(), Arc::clone(&served));
+        of_peers.retain(|_, own| Arc::strong_count(own) > 1);
+        let own = of_peers.entry(peer).or_insert_with(|| Arc::new(Semaphore::new(SERVED_PER_PEER_MAX)));
+        let (content, served, own) = (content.clone(), Arc::clone(&served), Arc::clone(own));
         tokio::spawn(async move {
-            let Ok(_permit) = served.acquire_owned().await else { return };
+            // The peer's own limit first, so that its crowd does not stand in the others' way.
+            let Ok(_own) = own.acquire().await else { return };
+            let Ok(_permit) = served.acquire().await else { return };
             let request = tokio::time::timeout(REQUEST_TIMEOUT, view::read::<DagRequest>(&mut stream)).await;
             let Ok(Ok(request)) = request else { return };
             let mut out = pipe::writer(stream);
@@ -40,35 +50,44 @@ pub(super) async fn serve(content: Content, mut incoming: libp2p_stream::Incomin
 }
 
 /// Brings content here over the network.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct DagFetcher {
-    pub(crate) network: Network,
-    pub(crate) content: Content,
+    network: Network,
+    content: Content,
+    /// Roots that are being fetched.
+    turns: Mutex<HashMap<Cid, Arc<AsyncMutex<()>>>>,
+    receiving: Semaphore,
 }
 
 #[async_trait::async_trait]
 impl Fetcher for DagFetcher {
     async fn fetch(&self, root: Cid, hints: Vec<NodeId>, max: u64, reason: String) -> Result<u64, String> {
+        // Whoever else wants it waits, and finds it here.
+        let turn = self.turn(root);
+        let _turn = turn.lock().await;
         let content = self.content.clone();
-        let (held, reason) = blocking(move || {
+        let coming = blocking(move || {
             let held = content.lacking(&root, 1)?.is_empty();
-            if held { content.pin(&root, &reason).map(|_| ()) } else { content.begin(&root, &reason) }?;
-            Ok((held, reason))
-        })
-        .await?;
-        if held {
-            return Ok(0);
-        }
-        let fetched = self.fetch_from_anybody(root, hints, max).await;
-        let content = self.content.clone();
-        let whole = fetched.is_ok();
-        blocking(move || if whole { content.pin(&root, &reason).map(|_| ()) } else { content.unpin(&root, &reason) })
-            .await?;
-        fetched
+            if held { content.pin(&root, &reason).map(|_| None) } else { content.begin(&root, &reason).map(Some) }
+        });
+        let Some(coming) = coming.await? else { return Ok(0) };
+        let fetched = self.fetch_from_anybody(root, hints, max).await?;
+        blocking(move || coming.keep()).await?;
+        Ok(fetched)
     }
 }
 
 impl DagFetcher {
+    pub(crate) fn new(network: Network, content: Content) -> Self {
+        Self { network, content, turns: Mutex::default(), receiving: Semaphore::new(RECEIVED_MAX) }
+    }
+
+    fn turn(&self, root: Cid) -> Arc<AsyncMutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(turns.entry(root).or_default())
+    }
+
     async fn fetch_from_anybody(&self, root: Cid, hints: Vec<NodeId>, max: u64) -> Result<u64, String> {
         let (mut tried, mut total, mut causes) = (vec![self.network.me], 0, Vec::new());
         let mut candidates = hints;
@@ -100,6 +119,7 @@ impl DagFetcher {
             if lacking.is_empty() {
                 return Ok(());
             }
+            let _permit = self.receiving.acquire().await.map_err(|error| error.to_string())?;
             let mut stream = self.network.open(provider, &self.network.names.dag).await?;
             let request = DagRequest { wants: ListMax::truncated(lacking.iter().copied()) };
             view::write(&mut stream, &request).await.map_err(|error| error.to_string())?;

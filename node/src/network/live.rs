@@ -42,7 +42,14 @@ async fn answer(runner: Runner, owner: NodeId, mut stream: Stream) -> std::io::R
     let request = tokio::time::timeout(Duration::from_secs(10), view::read::<LiveRequest>(&mut stream)).await??;
     let (sender, mut pieces) = mpsc::channel(16);
     tokio::spawn(async move { follow(&runner, &owner, request.execution, request.follow, sender).await });
-    while let Some(piece) = pieces.recv().await {
+    loop {
+        // The peer says nothing more: whatever is read is the end of the stream.
+        let mut nothing = [0];
+        let piece = tokio::select! {
+            piece = pieces.recv() => piece,
+            _ = stream.read(&mut nothing) => return Ok(()),
+        };
+        let Some(piece) = piece else { break };
         stream.write_all(&[piece.stream]).await?;
         stream.write_all(&u32::try_from(piece.bytes.len()).unwrap_or(0).to_le_bytes()).await?;
         stream.write_all(&piece.bytes).await?;

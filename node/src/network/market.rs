@@ -12,7 +12,7 @@ use bacnode_protocol::wire::envelope::{self, HEADER_BYTES};
 use bacnode_protocol::wire::market::{Frame, Market};
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
 use libp2p::Stream;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::Network;
 use crate::driver;
@@ -23,6 +23,10 @@ const QUEUE_MAX: usize = 1024;
 const IDLE: Duration = Duration::from_secs(300);
 /// A frame that has begun must be whole within this.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of frames that wait for the machines, from all peers together.
+const FRAMES_BYTES_MAX: usize = 32 << 20;
+/// What an empty frame counts for.
+const FRAME_BYTES_MIN: u32 = 256;
 /// Peers with a link of their own.
 const LINKS_MAX: usize = 1024;
 
@@ -108,11 +112,12 @@ fn frames(messages: Vec<Market>) -> Vec<Vec<u8>> {
 
 /// Hears what others say.
 pub(super) async fn serve(mut incoming: libp2p_stream::IncomingStreams, events: mpsc::Sender<driver::Event>) {
+    let room = Arc::new(Semaphore::new(FRAMES_BYTES_MAX));
     let mut readers: HashMap<NodeId, tokio::task::AbortHandle> = HashMap::new();
     while let Some((peer, stream)) = incoming.next().await {
         let Some(node) = NodeId::from_peer_id(&peer) else { continue };
         readers.retain(|_, reader| !reader.is_finished());
-        let reader = tokio::spawn(listen(node, stream, events.clone())).abort_handle();
+        let reader = tokio::spawn(listen(node, stream, Arc::clone(&room), events.clone())).abort_handle();
         // A peer that opens a new stream has given up the old one.
         if let Some(old) = readers.insert(node, reader) {
             tokio::spawn(async move {
@@ -123,26 +128,30 @@ pub(super) async fn serve(mut incoming: libp2p_stream::IncomingStreams, events: 
     }
 }
 
-async fn listen(node: NodeId, mut stream: Stream, events: mpsc::Sender<driver::Event>) {
+async fn listen(node: NodeId, mut stream: Stream, room: Arc<Semaphore>, events: mpsc::Sender<driver::Event>) {
     loop {
         let mut header = [0; HEADER_BYTES];
         if stream.read_exact(&mut header).await.is_err() {
             return;
         }
-        let frame = match envelope::payload_len::<Frame>(&header) {
+        let (frame, taken) = match envelope::payload_len::<Frame>(&header) {
             Ok(len) => {
+                // A peer that says more than the node can hear is read no further for a while.
+                let bytes = u32::try_from(len).unwrap_or(u32::MAX).max(FRAME_BYTES_MIN);
+                let Ok(taken) = Arc::clone(&room).acquire_many_owned(bytes).await else { return };
                 let mut payload = vec![0; len];
                 let read = tokio::time::timeout(FRAME_TIMEOUT, stream.read_exact(&mut payload)).await;
                 if !matches!(read, Ok(Ok(()))) {
                     return;
                 }
-                codec::decode::<Frame>(&payload, FRAME_BYTES_MAX)
+                (codec::decode::<Frame>(&payload, FRAME_BYTES_MAX), Some(taken))
             }
-            Err(error) => Err(error),
+            Err(error) => (Err(error), None),
         };
-        match frame {
-            Ok(frame) => {
-                if events.send(driver::Event::Frame(node, frame.messages.into_vec())).await.is_err() {
+        match frame.map(|frame| (frame, taken)) {
+            Ok((_, None)) => return,
+            Ok((frame, Some(taken))) => {
+                if events.send(driver::Event::Frame(node, frame.messages.into_vec(), taken)).await.is_err() {
                     return;
                 }
             }

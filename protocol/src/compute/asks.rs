@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use super::Output;
 use super::state::{StandingBid, State, Timer};
 use crate::id::{BootId, NodeId};
-use crate::limits::{BID_TTL, BIDS_PER_PEER_MAX, HELD_MAX, UNRELEASED_PER_OWNER_MAX};
+use crate::limits::{BID_TTL, BIDS_PER_PEER_MAX, HELD_MAX, RUN_RESOURCES_MIN, UNRELEASED_PER_OWNER_MAX};
 use crate::outbox::Outbox;
 use crate::time::{Now, Span};
 use crate::wire::bounded::{ListMax, TextMax};
@@ -81,7 +81,8 @@ impl State {
         if ask.task.resources.cpu_milli == 0 || ask.task.resources.memory == 0 {
             reasons.push("asks for no cpu or no memory".into());
         }
-        reasons.extend(lacking(&ask.task.resources, &self.config.total));
+        let needs = ask.task.resources.at_least(&RUN_RESOURCES_MIN);
+        reasons.extend(lacking(&needs, &self.config.total));
         let limit = self.config.timeout_max.as_millis();
         if ask.task.timeout_ms > limit {
             reasons.push(format!(

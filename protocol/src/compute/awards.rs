@@ -3,7 +3,7 @@
 use super::state::{Held, State, Timer};
 use super::{Ended, Output, Run, inline_blocks};
 use crate::id::{ExecutionId, NodeId};
-use crate::limits::{RESEND_MIN, TEXT_BYTES_MAX};
+use crate::limits::{RESEND_MIN, RUN_RESOURCES_MIN, TEXT_BYTES_MAX};
 use crate::outbox::{Outbox, When};
 use crate::record::{HeldRecord, Record};
 use crate::time::{Now, Span};
@@ -49,7 +49,7 @@ impl State {
         };
         let held = Held {
             record: record.clone(),
-            resources: award.task.resources,
+            resources: award.task.resources.at_least(&RUN_RESOURCES_MIN),
             exclusive: award.task.exclusive,
             task: Some(award.task),
             phase: Phase::Queued,

@@ -6,6 +6,7 @@
 mod fields;
 mod parse;
 mod resources;
+mod selector;
 mod spec;
 pub mod state;
 mod valid;
@@ -13,6 +14,7 @@ mod valid;
 pub use self::fields::{InvalidSpec, Problem};
 pub use self::parse::{parse, read_document, render};
 pub use self::resources::{format_bytes, format_cpu, parse_bytes, parse_cpu};
+pub use self::selector::{NotASelector, Selector};
 pub use self::spec::{
     Constraint, InputSource, JobSpec, LeaseSpec, Network, ResourcesSpec, ResultPath, SpecConfig, TaskSpec, Timeouts,
 };

@@ -331,6 +331,11 @@ impl State {
         self.own_load.keys().copied()
     }
 
+    /// The jobs that are open.
+    pub fn jobs(&self) -> impl Iterator<Item = JobId> {
+        self.jobs.keys().copied()
+    }
+
     /// How many jobs are open.
     #[must_use]
     pub fn open_jobs(&self) -> usize {

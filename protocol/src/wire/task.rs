@@ -25,6 +25,17 @@ impl Resources {
         self.cpu_milli <= room.cpu_milli && self.memory <= room.memory && self.disk <= room.disk && self.gpu <= room.gpu
     }
 
+    /// This, or `least` where that is more.
+    #[must_use]
+    pub fn at_least(&self, least: &Self) -> Self {
+        Self {
+            cpu_milli: self.cpu_milli.max(least.cpu_milli),
+            memory: self.memory.max(least.memory),
+            disk: self.disk.max(least.disk),
+            gpu: self.gpu.max(least.gpu),
+        }
+    }
+
     /// This and `other`.
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {

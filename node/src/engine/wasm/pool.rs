@@ -78,6 +78,10 @@ impl Worker {
         answered.await.map_err(io::Error::other)?
     }
 
+    fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// How the worker ended, now that it does not answer.
     pub(super) async fn death(&mut self) -> Death {
         let Ok(Ok(status)) = tokio::time::timeout(Duration::from_secs(2), self.child.wait()).await else {
@@ -123,9 +127,14 @@ impl Pool {
     pub(super) async fn take(self: &Arc<Self>, owner: &NodeId) -> Result<Worker, RunError> {
         let mut idle = self.idle.lock().await;
         if let Some(index) = idle.used.iter().rposition(|(served, _)| served == owner)
-            && let Some((_, worker)) = idle.used.remove(index)
+            && let Some((_, mut worker)) = idle.used.remove(index)
+            && worker.is_alive()
         {
             return Ok(worker);
+        }
+        // One that was killed while it was idle is no good.
+        while idle.fresh.front_mut().is_some_and(|worker| !worker.is_alive()) {
+            idle.fresh.pop_front();
         }
         let worker = idle.fresh.pop_front();
         drop(idle);
