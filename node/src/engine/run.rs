@@ -16,6 +16,8 @@ use super::wasm::{Guest, GuestEnd};
 use super::{RunError, Runner};
 use crate::content::{Content, ContentError, Imported, Limits};
 
+/// Free disk below which nothing that writes goes on: the node itself needs some.
+const FREE_DISK_MIN: u64 = 128 << 20;
 /// How often a running task's output is measured.
 const MEASURE_EVERY: Duration = Duration::from_millis(250);
 
@@ -148,6 +150,9 @@ async fn watch_output(result: &Path, bytes_max: u64, entries_max: u64) -> RunErr
         let path = result.to_owned();
         let measured = tokio::task::spawn_blocking(move || measure(&path, entries_max)).await;
         let (bytes, entries) = measured.unwrap_or((0, 0));
+        if crate::config::free_disk(result).is_some_and(|free| free < FREE_DISK_MIN) {
+            return RunError::Node("its disk became too full to go on".into());
+        }
         if bytes > bytes_max {
             let cause = format!("the program wrote more than {} of files", format_bytes(bytes_max));
             return RunError::task(FailureKind::Output, cause);
@@ -161,7 +166,14 @@ async fn watch_output(result: &Path, bytes_max: u64, entries_max: u64) -> RunErr
 fn measure(path: &Path, entries_max: u64) -> (u64, u64) {
     let (mut bytes, mut entries, mut stack) = (0u64, 0u64, vec![path.to_owned()]);
     while let Some(dir) = stack.pop() {
-        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+        // A folder that cannot be looked into (its path may have become too long) cannot be answered for.
+        let Ok(listed) = std::fs::read_dir(&dir) else {
+            if dir.exists() || dir.as_os_str().len() > 4_000 {
+                return (bytes, u64::MAX);
+            }
+            continue;
+        };
+        for entry in listed.flatten() {
             entries += 1;
             if entries > entries_max {
                 return (bytes, entries);

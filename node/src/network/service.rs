@@ -1,5 +1,9 @@
 //! The swarm task: dispatches events, performs commands, keeps connections.
 
+mod dht;
+mod dial;
+mod listen;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -14,11 +18,13 @@ use futures::StreamExt as _;
 use libp2p::core::ConnectedPoint;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::SwarmEvent;
-use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, PeerId, Swarm, gossipsub, identify, kad, ping};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use self::dht::PROVIDES_BURST;
+use self::dial::Anchor;
+use self::listen::ip_of;
 use super::behaviour::{Behaviour, BehaviourEvent, SetupError};
 use super::{Command, Network, dag, gossip, live, market, transport, view};
 use crate::config::{Config, Role};
@@ -32,17 +38,6 @@ use crate::store::Store;
 const COMMANDS_MAX: usize = 1024;
 /// How often the connections are looked after.
 const CARE: Duration = Duration::from_millis(500);
-/// Pauses between attempts to reach one address.
-const RETRY_MIN: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(60);
-/// Roots announced in the DHT at each [`CARE`], and at once if there were none for a while.
-const PROVIDES_PER_CARE: usize = 2;
-const PROVIDES_BURST: usize = 20;
-/// Roots that wait to be announced.
-const PROVIDES_MAX: usize = 1_000;
-/// Nodes found in the DHT that are named as providers.
-const PROVIDERS_MAX: usize = 20;
-
 /// A connected peer.
 #[derive(Debug, Clone)]
 pub struct PeerInfo {
@@ -97,7 +92,7 @@ pub(crate) async fn start(
     let behaviour = Behaviour::new(config, &names, &identity.keypair)?;
     let settings = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(600));
     let mut swarm = Swarm::new(transport, behaviour, identity.keypair.public().to_peer_id(), settings);
-    let listening = listen(&mut swarm, config).await?;
+    let listening = listen::listen(&mut swarm, config).await?;
     let me = NodeId::of(&identity.signing.verifying_key());
     let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
     let network = Network {
@@ -153,88 +148,6 @@ pub(crate) async fn start(
     Ok(Started { network, listening, task, live })
 }
 
-/// Listens on every address, and waits until each is known.
-async fn listen(swarm: &mut Swarm<Behaviour>, config: &Config) -> Result<Vec<Multiaddr>, SetupError> {
-    let mut waiting = Vec::new();
-    for address in &config.listen {
-        let id = swarm.listen_on(address.clone()).map_err(|error| cannot_listen(address, &error))?;
-        waiting.push(id);
-    }
-    let mut listening = Vec::new();
-    while !waiting.is_empty() {
-        match tokio::time::timeout(Duration::from_secs(10), swarm.select_next_some()).await {
-            Ok(SwarmEvent::NewListenAddr { listener_id, address }) => {
-                waiting.retain(|id| *id != listener_id);
-                listening.push(address);
-            }
-            Ok(SwarmEvent::ListenerClosed { reason, .. }) => {
-                let reason = reason.err().map_or_else(|| "it was closed".to_owned(), |error| error.to_string());
-                return Err(SetupError(format!("cannot listen: {reason}")));
-            }
-            Ok(_) => {}
-            Err(_) => return Err(SetupError("cannot listen: no address came up within 10 s".into())),
-        }
-    }
-    // Addresses that were asked for by name are as good as confirmed.
-    for address in &listening {
-        if config.listen.iter().any(|wanted| !is_unspecified(wanted)) {
-            swarm.add_external_address(address.clone());
-        }
-    }
-    Ok(listening)
-}
-
-fn cannot_listen(address: &Multiaddr, error: &libp2p::TransportError<std::io::Error>) -> SetupError {
-    let text = match error {
-        libp2p::TransportError::Other(error) => deepest(error),
-        libp2p::TransportError::MultiaddrNotSupported(_) => "this kind of address is not offered".to_owned(),
-    };
-    SetupError(format!("cannot listen on {address}: {text}"))
-}
-
-fn deepest(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
-}
-
-fn is_unspecified(address: &Multiaddr) -> bool {
-    address.iter().any(|protocol| match protocol {
-        Protocol::Ip4(ip) => ip.is_unspecified(),
-        Protocol::Ip6(ip) => ip.is_unspecified(),
-        _ => false,
-    })
-}
-
-fn ip_of(address: &Multiaddr) -> Option<std::net::IpAddr> {
-    address.iter().find_map(|protocol| match protocol {
-        Protocol::Ip4(ip) => Some(ip.into()),
-        Protocol::Ip6(ip) => Some(ip.into()),
-        _ => None,
-    })
-}
-
-/// An address that the operator named, to be reached for ever.
-struct Anchor {
-    address: Multiaddr,
-    peer: Option<PeerId>,
-    next: Instant,
-    pause: Duration,
-    warned: bool,
-}
-
-impl Anchor {
-    fn new(address: Multiaddr) -> Self {
-        let peer = address.iter().find_map(|protocol| match protocol {
-            Protocol::P2p(peer) => Some(peer),
-            _ => None,
-        });
-        Self { address, peer, next: Instant::now(), pause: RETRY_MIN, warned: false }
-    }
-}
-
 struct Service {
     swarm: Swarm<Behaviour>,
     network: Network,
@@ -283,16 +196,8 @@ impl Service {
             Command::Verdict(id, from, verdict) => {
                 self.swarm.behaviour_mut().gossip.report_message_validation_result(&id, &from, verdict);
             }
-            Command::Provide(root) => {
-                if self.provides.len() < PROVIDES_MAX {
-                    self.provides.insert(root);
-                }
-                self.announce();
-            }
-            Command::Providers(root, answer) => {
-                let query = self.swarm.behaviour_mut().kad.get_providers(kad::RecordKey::new(&root.multihash()));
-                self.look_ups.insert(query, (BTreeSet::new(), answer));
-            }
+            Command::Provide(root) => self.provide(root),
+            Command::Providers(root, answer) => self.look_up(root, answer),
             Command::Peers(answer) => _ = answer.send(self.peers.values().cloned().collect()),
             Command::Addresses(confirmed, answer) => _ = answer.send(self.addresses(confirmed)),
         }
@@ -309,109 +214,17 @@ impl Service {
         addresses
     }
 
-    fn connect(&mut self, node: NodeId, answer: oneshot::Sender<Result<(), String>>) {
-        let Some(peer) = node.peer_id() else {
-            let _ = answer.send(Err("it has no valid id".into()));
-            return;
-        };
-        if self.swarm.is_connected(&peer) {
-            let _ = answer.send(Ok(()));
-            return;
-        }
-        let waiting = self.connecting.entry(node).or_default();
-        waiting.retain(|waiting| !waiting.is_closed());
-        waiting.push(answer);
-        if waiting.len() == 1 {
-            self.call(node, peer);
-        }
-    }
-
-    /// Dials `peer` at every address that is known for it.
-    fn call(&mut self, node: NodeId, peer: PeerId) {
-        let advertised = self.network.view().get(&node).map(|known| known.advert.addresses.clone());
-        let mut addresses: Vec<Multiaddr> = advertised
-            .iter()
-            .flatten()
-            .filter_map(|bytes| Multiaddr::try_from(bytes.to_vec()).ok())
-            .chain(self.known.iter().filter(|(known, _)| *known == node).map(|(_, address)| address.clone()))
-            .collect();
-        addresses.truncate(8);
-        self.tried.insert(node, Instant::now());
-        let options = DialOpts::peer_id(peer)
-            .condition(PeerCondition::DisconnectedAndNotDialing)
-            .addresses(addresses)
-            .extend_addresses_through_behaviour()
-            .build();
-        if let Err(error) = self.swarm.dial(options) {
-            // A dial that is under way already will answer.
-            if !matches!(error, libp2p::swarm::DialError::DialPeerConditionFalse(_)) {
-                self.answer_connect(&node, Err("no address of it is known"));
-            }
-        }
-    }
-
-    fn answer_connect(&mut self, node: &NodeId, result: Result<(), &str>) {
-        for answer in self.connecting.remove(node).unwrap_or_default() {
-            let _ = answer.send(result.map_err(str::to_owned));
-        }
-    }
-
     /// Keeps the anchors, enough peers, and the announcements going.
     fn care(&mut self) {
         let now = Instant::now();
-        let connected: Vec<PeerId> = self.peers.keys().copied().collect();
-        for anchor in &mut self.anchors {
-            if anchor.peer.is_some_and(|peer| connected.contains(&peer)) {
-                anchor.pause = RETRY_MIN;
-                anchor.next = now + RETRY_MIN;
-            } else if anchor.next <= now {
-                anchor.next = now + anchor.pause;
-                anchor.pause = (anchor.pause * 2).min(RETRY_MAX);
-                let _ = self.swarm.dial(anchor.address.clone());
-            }
-        }
+        self.call_anchors(now);
         if self.peers.len() < self.peers_wanted {
             self.seek_peers(now);
         }
-        self.provides_left = (self.provides_left + PROVIDES_PER_CARE).min(PROVIDES_BURST);
-        self.announce();
+        self.announce_more();
         let gone = self.network.view().expire(crate::clock::tick());
         for node in gone {
             tracing::info!(peer = node.short(), "node is not heard any more");
-        }
-    }
-
-    /// Announces roots in the DHT: some at once, many at a steady pace. Somebody must be there to be told.
-    fn announce(&mut self) {
-        while self.provides_left > 0 && !self.peers.is_empty() {
-            let Some(root) = self.provides.pop_first() else { return };
-            self.provides_left -= 1;
-            let key = kad::RecordKey::new(&root.multihash());
-            if let Err(error) = self.swarm.behaviour_mut().kad.start_providing(key) {
-                tracing::debug!(%root, %error, "a root is not announced");
-            }
-        }
-    }
-
-    /// Calls a few nodes: of the view, or known from before when the view is empty.
-    fn seek_peers(&mut self, now: Instant) {
-        let me = self.network.me;
-        let from_view: Vec<NodeId> = self.network.view().iter().map(|(node, _)| *node).collect();
-        let from_before = self.known.iter().map(|(node, _)| *node);
-        let rested = |node: &NodeId| self.tried.get(node).is_none_or(|at| now.duration_since(*at) > RETRY_MAX / 4);
-        let candidates: Vec<(NodeId, PeerId)> = from_view
-            .into_iter()
-            .chain(from_before)
-            .filter(|node| *node != me && rested(node))
-            .filter_map(|node| Some((node, node.peer_id()?)))
-            .filter(|(_, peer)| !self.peers.contains_key(peer))
-            .take(2)
-            .collect();
-        for (node, peer) in candidates {
-            self.call(node, peer);
-        }
-        if self.tried.len() > 4096 {
-            self.tried.retain(|_, at| now.duration_since(*at) < RETRY_MAX);
         }
     }
 
@@ -446,36 +259,6 @@ impl Service {
                     ignore,
                 );
             }
-        }
-    }
-
-    fn kad(&mut self, event: kad::Event) {
-        match event {
-            kad::Event::OutboundQueryProgressed {
-                id, result: kad::QueryResult::GetProviders(result), step, ..
-            } => {
-                let Some((found, _)) = self.look_ups.get_mut(&id) else { return };
-                if let Ok(kad::GetProvidersOk::FoundProviders { providers, .. }) = result {
-                    found.extend(providers.iter().filter_map(NodeId::from_peer_id));
-                }
-                let enough = found.len() >= PROVIDERS_MAX || found.iter().any(|node| *node != self.network.me);
-                // Waiting for the rest of the network to say "nor do I" would only take time.
-                if step.last || enough {
-                    if let Some((found, answer)) = self.look_ups.remove(&id) {
-                        let _ = answer.send(found);
-                    }
-                    if let Some(mut query) = self.swarm.behaviour_mut().kad.query_mut(&id) {
-                        query.finish();
-                    }
-                }
-            }
-            kad::Event::InboundRequest { request: kad::InboundRequest::AddProvider { record: Some(record) } } => {
-                use kad::store::RecordStore as _;
-                if let Err(error) = self.swarm.behaviour_mut().kad.store_mut().add_provider(record) {
-                    tracing::debug!(%error, "a provider record is not kept");
-                }
-            }
-            _ => {}
         }
     }
 
@@ -560,39 +343,5 @@ impl Service {
         tracing::debug!(peer = info.node.short(), "disconnected");
         self.network.view().disconnected(&info.node);
         let _ = self.events.send(driver::Event::PeerDown(info.node)).await;
-    }
-
-    fn not_reached(&mut self, peer: Option<PeerId>, error: &libp2p::swarm::DialError) {
-        if let Some(node) = peer.as_ref().and_then(NodeId::from_peer_id) {
-            self.answer_connect(&node, Err("it cannot be reached"));
-        }
-        let text = error.to_string();
-        let anchor = self
-            .anchors
-            .iter_mut()
-            .find(|anchor| anchor.peer.is_some() && anchor.peer == peer || text.contains(&anchor.address.to_string()));
-        let Some(anchor) = anchor else { return };
-        if matches!(error, libp2p::swarm::DialError::LocalPeerId { .. }) {
-            tracing::warn!(address = %anchor.address, "a bootstrap address is this node's own (is its key on two machines?)");
-        } else if !std::mem::replace(&mut anchor.warned, true) {
-            let reason = reason(error);
-            tracing::warn!(address = %anchor.address, reason, "a bootstrap peer cannot be reached; it is tried again");
-        }
-    }
-}
-
-/// The cause of a failed call, in words.
-fn reason(error: &libp2p::swarm::DialError) -> String {
-    use libp2p::swarm::DialError;
-    match error {
-        DialError::WrongPeerId { obtained, .. } => format!("another peer answers there: {obtained}"),
-        DialError::Transport(errors) => errors.first().map_or_else(
-            || "no address".to_owned(),
-            |(_, error)| match error {
-                libp2p::TransportError::Other(error) => deepest(error),
-                libp2p::TransportError::MultiaddrNotSupported(_) => "this kind of address is not offered".to_owned(),
-            },
-        ),
-        other => other.to_string(),
     }
 }

@@ -1,6 +1,6 @@
 //! Compiled modules: in memory, on disk, marked as ours.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt as _;
@@ -18,6 +18,8 @@ const LOADED_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of artefacts on disk; the ones made first go first.
 const STORED_BYTES_MAX: u64 = 1 << 30;
 const MARK_BYTES: usize = 32;
+/// Modules that are remembered not to compile.
+const REFUSED_MAX: usize = 256;
 
 /// A compiled module in sealed memory.
 #[derive(Debug, Clone)]
@@ -42,12 +44,14 @@ pub(super) struct Artefacts {
     mark_key: [u8; 32],
     loaded: Mutex<Vec<([u8; 32], Artefact)>>,
     gates: Mutex<HashMap<[u8; 32], Weak<tokio::sync::Mutex<()>>>>,
+    /// Modules that do not compile, and why: asking again would take as long again.
+    refused: Mutex<VecDeque<([u8; 32], String)>>,
 }
 
 impl Artefacts {
     pub(super) fn new(dir: PathBuf, key: [u8; 32]) -> Self {
         let mark_key = Sha256::new().chain_update(b"bacnode/artefact/1\0").chain_update(key).finalize().into();
-        Self { dir, mark_key, loaded: Mutex::default(), gates: Mutex::default() }
+        Self { dir, mark_key, loaded: Mutex::default(), gates: Mutex::default(), refused: Mutex::default() }
     }
 
     /// Names the artefact: by the module, this program's version, its settings, and what the processor can do.
@@ -101,6 +105,20 @@ impl Artefacts {
             Some(bytes.to_vec())
         });
         self.load(&key, &bytes.await.ok()??).ok()
+    }
+
+    /// Why this module does not compile, if that is known.
+    pub(super) fn refusal(&self, key: &[u8; 32]) -> Option<String> {
+        let refused = self.refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        refused.iter().find(|(known, _)| known == key).map(|(_, cause)| cause.clone())
+    }
+
+    pub(super) fn refuse(&self, key: [u8; 32], cause: String) {
+        let mut refused = self.refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        refused.push_back((key, cause));
+        while refused.len() > REFUSED_MAX {
+            refused.pop_front();
+        }
     }
 
     /// Keeps a new artefact.

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use bacnode_protocol::content::Cid;
 use bacnode_protocol::id::NodeId;
+use bacnode_protocol::wire::market::FailureKind;
 use serde::{Deserialize, Serialize};
 
 pub use self::artefacts::Artefact;
@@ -179,8 +180,14 @@ impl Engine {
         if let Some(artefact) = self.artefacts.get(&key).await {
             return Ok(artefact);
         }
-        let bytes = self.pool.compile(&module.path, deterministic).await?;
-        self.artefacts.put(&key, bytes).await
+        if let Some(cause) = self.artefacts.refusal(&key) {
+            return Err(RunError::task(FailureKind::Program, cause));
+        }
+        let compiled = self.pool.compile(&module.path, deterministic).await;
+        if let Err(RunError::Task { cause, .. }) = &compiled {
+            self.artefacts.refuse(key, cause.clone());
+        }
+        self.artefacts.put(&key, compiled?).await
     }
 
     /// Runs `guest` for `owner`. When the future is dropped, the worker is killed.

@@ -87,7 +87,14 @@ fn engine(deterministic: bool) -> wasmtime::Result<Engine> {
     Engine::new(&config)
 }
 
+/// Bytes that compiling may take: a module can be made to need much more than it is long.
+const COMPILE_BYTES_MAX: u64 = 4 << 30;
+
 fn compile(files: &[OwnedFd], deterministic: bool) -> Result<(), String> {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    // This worker ends after the module, so the limit holds for nothing else.
+    let limit = Some(COMPILE_BYTES_MAX);
+    let _ = setrlimit(Resource::Data, Rlimit { current: limit, maximum: limit });
     let [module, artefact] = files else { return Err("a worker was handed the wrong files".into()) };
     let read = |file: &OwnedFd| file.try_clone().map(File::from);
     let bytes = read(module).and_then(|file| artefacts::read_module(&file)).map_err(|error| error.to_string())?;

@@ -1,0 +1,122 @@
+//! What the machines want done, done.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bacnode_protocol::content::Cid;
+use bacnode_protocol::id::{ExecutionId, JobId, NodeId};
+use bacnode_protocol::record::{JobEvent, What};
+use bacnode_protocol::wire::market::Market;
+use bacnode_protocol::{compute, requester};
+
+use super::{Effect, Event, Running};
+
+impl Running {
+    pub(super) fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Requester(output) => self.perform_requester(output),
+            Effect::Compute(output) => self.perform_compute(output),
+        }
+    }
+
+    fn perform_requester(&mut self, output: requester::Output) {
+        match output {
+            requester::Output::Persist(record) => self.hands.store.put_record(&mut self.batch, &record),
+            requester::Output::Send { to, message } => self.send(to, message),
+            requester::Output::FindProviders(job, roots) => self.find_providers(job, roots),
+            requester::Output::Fetch(fetch) => self.fetch(*fetch),
+            requester::Output::Drop(execution) => self.unpin_held(execution),
+            requester::Output::Answer(request, answer) => {
+                if let Some(waiting) = self.answers.remove(&request) {
+                    let _ = waiting.send(answer);
+                }
+            }
+            requester::Output::Tell(job, sequence, event) => self.tell(job, sequence, event),
+        }
+    }
+
+    fn perform_compute(&mut self, output: compute::Output) {
+        match output {
+            compute::Output::Persist(record) => self.hands.store.put_record(&mut self.batch, &record),
+            compute::Output::Send { to, message } => self.send(to, message),
+            compute::Output::Start(run) => self.hands.runner.start(*run),
+            compute::Output::Stop(execution) => self.hands.runner.stop(&execution),
+            compute::Output::Unpin(execution) => {
+                if let Some(root) = self.roots.remove(&execution)
+                    && let Err(error) = self.hands.content.unpin(&root, &execution.to_string())
+                {
+                    tracing::warn!(%error, "cannot release a result");
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, to: NodeId, message: Market) {
+        if to == self.hands.network.me {
+            self.own.push_back(message);
+        } else {
+            self.sends.entry(to).or_default().push(message);
+        }
+    }
+
+    fn find_providers(&self, job: JobId, roots: Vec<Cid>) {
+        let (network, events) = (self.hands.network.clone(), self.hands.events.clone());
+        tokio::spawn(async move {
+            let mut nodes = BTreeSet::new();
+            for root in roots {
+                nodes.extend(network.providers(root).await);
+            }
+            let _ = events.send(Event::Providers(job, nodes)).await;
+        });
+    }
+
+    /// Holds a result here: at once if its blocks came along, else by fetching it.
+    fn fetch(&mut self, fetch: requester::Fetch) {
+        let requester::Fetch { execution, job, maker, root, size, blocks } = fetch;
+        // Of its own, so that the loser of a race does not take the winner's pin with it.
+        let reason = format!("{job}/{execution}");
+        self.held_roots.insert(execution, (root, reason.clone()));
+        if !blocks.is_empty() {
+            match self.hands.content.hold_blocks(&root, &blocks, &reason) {
+                Ok(true) => return self.requester_input(requester::Input::Fetched(execution, Ok(()))),
+                Ok(false) => tracing::debug!(%root, "a result's blocks are not all of it"),
+                Err(error) => {
+                    return self.requester_input(requester::Input::Fetched(execution, Err(error.to_string())));
+                }
+            }
+        }
+        let (fetcher, events) = (Arc::clone(&self.hands.fetcher), self.hands.events.clone());
+        // The blocks around the files: about one part in two thousand, and a little for many small ones.
+        let size = size.min(self.hands.result_max);
+        let max = size.saturating_add(size / 16).saturating_add(64 << 20);
+        tokio::spawn(async move {
+            let fetched = fetcher.fetch(root, vec![maker], max, reason.clone()).await;
+            let _ = events.send(Event::Fetched(execution, root, reason, fetched.map(|_| ()))).await;
+        });
+    }
+
+    fn unpin_held(&mut self, execution: ExecutionId) {
+        if let Some((root, reason)) = self.held_roots.remove(&execution)
+            && let Err(error) = self.hands.content.unpin(&root, &reason)
+        {
+            tracing::warn!(%error, "cannot drop a result");
+        }
+    }
+
+    fn tell(&mut self, job: JobId, sequence: u32, event: JobEvent) {
+        if let What::Accepted { root } = event.what {
+            self.hands.network.provide(root);
+            if let Some(execution) = event.execution {
+                self.held_roots.remove(&execution);
+            }
+        }
+        let ended = matches!(event.what, What::Ended { .. });
+        if let Some(watchers) = self.watchers.get_mut(&job) {
+            // A watcher that is too far behind reads the rest from the store.
+            watchers.retain(|watcher| watcher.try_send((sequence, event.clone())).is_ok());
+        }
+        if ended {
+            self.watchers.remove(&job);
+        }
+    }
+}

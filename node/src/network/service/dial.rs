@@ -1,0 +1,155 @@
+//! Calling: the operator's addresses for ever, as many peers as are wanted, and whomever somebody needs.
+
+use std::time::{Duration, Instant};
+
+use bacnode_protocol::id::NodeId;
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::{Multiaddr, PeerId};
+use tokio::sync::oneshot;
+
+use super::Service;
+use super::listen::deepest;
+
+/// Pauses between attempts to reach one address.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// An address that the operator named, to be reached for ever.
+pub(super) struct Anchor {
+    pub(super) address: Multiaddr,
+    pub(super) peer: Option<PeerId>,
+    next: Instant,
+    pause: Duration,
+    pub(super) warned: bool,
+}
+
+impl Anchor {
+    pub(super) fn new(address: Multiaddr) -> Self {
+        let peer = address.iter().find_map(|protocol| match protocol {
+            Protocol::P2p(peer) => Some(peer),
+            _ => None,
+        });
+        Self { address, peer, next: Instant::now(), pause: RETRY_MIN, warned: false }
+    }
+}
+
+impl Service {
+    pub(super) fn connect(&mut self, node: NodeId, answer: oneshot::Sender<Result<(), String>>) {
+        let Some(peer) = node.peer_id() else {
+            let _ = answer.send(Err("it has no valid id".into()));
+            return;
+        };
+        if self.swarm.is_connected(&peer) {
+            let _ = answer.send(Ok(()));
+            return;
+        }
+        let waiting = self.connecting.entry(node).or_default();
+        waiting.retain(|waiting| !waiting.is_closed());
+        waiting.push(answer);
+        if waiting.len() == 1 {
+            self.call(node, peer);
+        }
+    }
+
+    /// Dials `peer` at every address that is known for it.
+    pub(super) fn call(&mut self, node: NodeId, peer: PeerId) {
+        let advertised = self.network.view().get(&node).map(|known| known.advert.addresses.clone());
+        let mut addresses: Vec<Multiaddr> = advertised
+            .iter()
+            .flatten()
+            .filter_map(|bytes| Multiaddr::try_from(bytes.to_vec()).ok())
+            .chain(self.known.iter().filter(|(known, _)| *known == node).map(|(_, address)| address.clone()))
+            .collect();
+        addresses.truncate(8);
+        self.tried.insert(node, Instant::now());
+        let options = DialOpts::peer_id(peer)
+            .condition(PeerCondition::DisconnectedAndNotDialing)
+            .addresses(addresses)
+            .extend_addresses_through_behaviour()
+            .build();
+        if let Err(error) = self.swarm.dial(options) {
+            // A dial that is under way already will answer.
+            if !matches!(error, libp2p::swarm::DialError::DialPeerConditionFalse(_)) {
+                self.answer_connect(&node, Err("no address of it is known"));
+            }
+        }
+    }
+
+    pub(super) fn answer_connect(&mut self, node: &NodeId, result: Result<(), &str>) {
+        for answer in self.connecting.remove(node).unwrap_or_default() {
+            let _ = answer.send(result.map_err(str::to_owned));
+        }
+    }
+
+    /// Calls those of the operator's addresses that are not connected and whose pause is over.
+    pub(super) fn call_anchors(&mut self, now: Instant) {
+        let connected: Vec<PeerId> = self.peers.keys().copied().collect();
+        for anchor in &mut self.anchors {
+            if anchor.peer.is_some_and(|peer| connected.contains(&peer)) {
+                anchor.pause = RETRY_MIN;
+                anchor.next = now + RETRY_MIN;
+            } else if anchor.next <= now {
+                anchor.next = now + anchor.pause;
+                anchor.pause = (anchor.pause * 2).min(RETRY_MAX);
+                let _ = self.swarm.dial(anchor.address.clone());
+            }
+        }
+    }
+
+    /// Calls a few nodes: of the view, or known from before when the view is empty.
+    pub(super) fn seek_peers(&mut self, now: Instant) {
+        let me = self.network.me;
+        let from_view: Vec<NodeId> = self.network.view().iter().map(|(node, _)| *node).collect();
+        let from_before = self.known.iter().map(|(node, _)| *node);
+        let rested = |node: &NodeId| self.tried.get(node).is_none_or(|at| now.duration_since(*at) > RETRY_MAX / 4);
+        let candidates: Vec<(NodeId, PeerId)> = from_view
+            .into_iter()
+            .chain(from_before)
+            .filter(|node| *node != me && rested(node))
+            .filter_map(|node| Some((node, node.peer_id()?)))
+            .filter(|(_, peer)| !self.peers.contains_key(peer))
+            .take(2)
+            .collect();
+        for (node, peer) in candidates {
+            self.call(node, peer);
+        }
+        if self.tried.len() > 4096 {
+            self.tried.retain(|_, at| now.duration_since(*at) < RETRY_MAX);
+        }
+    }
+
+    pub(super) fn not_reached(&mut self, peer: Option<PeerId>, error: &libp2p::swarm::DialError) {
+        if let Some(node) = peer.as_ref().and_then(NodeId::from_peer_id) {
+            self.answer_connect(&node, Err("it cannot be reached"));
+        }
+        let text = error.to_string();
+        let anchor = self
+            .anchors
+            .iter_mut()
+            .find(|anchor| anchor.peer.is_some() && anchor.peer == peer || text.contains(&anchor.address.to_string()));
+        let Some(anchor) = anchor else { return };
+        if matches!(error, libp2p::swarm::DialError::LocalPeerId { .. }) {
+            tracing::warn!(address = %anchor.address, "a bootstrap address is this node's own (is its key on two machines?)");
+        } else if !std::mem::replace(&mut anchor.warned, true) {
+            let reason = reason(error);
+            tracing::warn!(address = %anchor.address, reason, "a bootstrap peer cannot be reached; it is tried again");
+        }
+    }
+}
+
+/// The cause of a failed call, in words.
+fn reason(error: &libp2p::swarm::DialError) -> String {
+    use libp2p::swarm::DialError;
+    match error {
+        DialError::WrongPeerId { obtained, .. } => format!("another peer answers there: {obtained}"),
+        DialError::Transport(errors) => errors.first().map_or_else(
+            || "no address".to_owned(),
+            |(_, error)| match error {
+                libp2p::TransportError::Other(error) => deepest(error),
+                libp2p::TransportError::MultiaddrNotSupported(_) => "this kind of address is not offered".to_owned(),
+            },
+        ),
+        other => other.to_string(),
+    }
+}
