@@ -56,6 +56,14 @@ pub const CLOCK_SKEW_MAX: Span = Span::secs(30);
 
 /// Executions tried for a cause of the node's before a slot is given up.
 pub const ATTEMPTS_MAX: u32 = 3;
+/// Nodes that an open call may want.
+pub const CALL_WANT_MAX: u32 = 64;
+/// Nodes that answer an open call for each one wanted, on average.
+pub const CALL_ANSWERS_PER_WANTED: usize = 4;
+/// Between two open calls of one node.
+pub const CALL_PAUSE: Span = Span::millis(500);
+/// Between two open calls for one job.
+pub const CALL_AGAIN: Span = Span::secs(5);
 /// Peers asked for one slot.
 pub const ASKED_PER_SLOT: usize = 3;
 /// Time in which an asked peer should answer.

@@ -10,10 +10,11 @@ use rand::{Rng, RngExt as _};
 
 use crate::id::{NetworkId, NodeId};
 use crate::job::{format_bytes, format_cpu};
-use crate::limits::{VIEW_ITEMS_MAX, VIEW_NODES_MAX};
+use crate::limits::{CALL_ANSWERS_PER_WANTED, CALL_WANT_MAX, VIEW_ITEMS_MAX, VIEW_NODES_MAX};
 use crate::time::{Now, Span, Tick, UnixMillis};
 use crate::wire::advert::{Advert, AdvertError, SignedAdvert};
-use crate::wire::task::Task;
+use crate::wire::call::Call;
+use crate::wire::task::{Engine, Resources, Task};
 use crate::wire::{VERSION, VERSION_MIN};
 
 /// One known node.
@@ -58,6 +59,12 @@ impl View {
     #[must_use]
     pub fn new(network: NetworkId) -> Self {
         Self { network, peers: BTreeMap::new(), left: BTreeMap::new(), links: BTreeMap::new() }
+    }
+
+    /// The network that it is of.
+    #[must_use]
+    pub fn network(&self) -> NetworkId {
+        self.network
     }
 
     /// Takes an advert in.
@@ -206,12 +213,24 @@ impl View {
     pub fn fitting(&self, task: &Task, now: UnixMillis) -> (Vec<NodeId>, BTreeMap<NodeId, String>) {
         let (mut fit, mut unfit) = (Vec::new(), BTreeMap::new());
         for (node, peer) in &self.peers {
-            match unfit_reason(&peer.advert, task, now) {
+            match unfit_reason(&peer.advert, task.engine.engine(), &task.resources, now) {
                 None => fit.push(*node),
                 Some(reason) => _ = unfit.insert(*node, reason),
             }
         }
         (fit, unfit)
+    }
+
+    /// Whether `me` should answer an open call: it fits, and of all that seem to fit about four for each one wanted do.
+    pub fn answers(&self, call: &Call, me: &NodeId, now: UnixMillis, rng: &mut impl Rng) -> bool {
+        let fits = |peer: &Peer| unfit_reason(&peer.advert, call.engine, &call.resources, now).is_none();
+        let speaks = call.wire.0 <= VERSION && call.wire.1 >= VERSION_MIN;
+        if *me == call.owner || !speaks || !self.peers.get(me).is_some_and(fits) {
+            return false;
+        }
+        let fitting = self.peers.values().filter(|peer| fits(peer)).count().max(1);
+        let answers = (call.want.min(CALL_WANT_MAX) as usize * CALL_ANSWERS_PER_WANTED).min(fitting);
+        rng.random_range(0..fitting) < answers
     }
 
     /// Whom to ask for `want` of the `fit` nodes: those in `near` (they hold inputs) first, the rest drawn by chance from
@@ -249,8 +268,8 @@ impl View {
     }
 }
 
-/// Why a node with this advert could never run `task`.
-fn unfit_reason(advert: &Advert, task: &Task, now: UnixMillis) -> Option<String> {
+/// Why a node with this advert could never run what needs this.
+fn unfit_reason(advert: &Advert, engine: Engine, needs: &Resources, now: UnixMillis) -> Option<String> {
     let (oldest, newest) = advert.wire;
     if newest < VERSION_MIN || oldest > VERSION {
         return Some(format!("speaks wire versions {oldest} to {newest}, this node {VERSION_MIN} to {VERSION}"));
@@ -258,14 +277,13 @@ fn unfit_reason(advert: &Advert, task: &Task, now: UnixMillis) -> Option<String>
     if !advert.is_current(now) {
         return Some("its last advert has expired".into());
     }
-    let engine = task.engine.engine();
     if advert.engines.0 == 0 {
         return Some("runs no jobs".into());
     }
     if !advert.engines.has(engine) {
         return Some(format!("has no {} engine", engine.name()));
     }
-    let lacking = crate::compute::lacking(&task.resources, &advert.total);
+    let lacking = crate::compute::lacking(needs, &advert.total);
     (!lacking.is_empty()).then(|| lacking.join("; "))
 }
 

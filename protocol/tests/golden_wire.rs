@@ -6,6 +6,7 @@ use bacnode_protocol::id::{BootId, ExecutionId, FencingToken, JobId, NetworkId};
 use bacnode_protocol::time::UnixMillis;
 use bacnode_protocol::wire::advert::{Advert, SignedAdvert};
 use bacnode_protocol::wire::bounded::{BytesMax, ListMax, TextMax};
+use bacnode_protocol::wire::call::{Call, SignedCall};
 use bacnode_protocol::wire::codec::{self, DecodeError};
 use bacnode_protocol::wire::dag::{DagHeader, DagRequest};
 use bacnode_protocol::wire::envelope::{self, Message};
@@ -156,6 +157,14 @@ fn cases() -> Vec<(String, Vec<u8>)> {
         queued: 2,
     };
     let now = UnixMillis(1_700_000_000_000);
+    let call = Call {
+        owner: me,
+        issued: UnixMillis(1_700_000_000_000),
+        wire: (1, 1),
+        engine: Engine::Docker,
+        resources: Resources { cpu_milli: 500, memory: 512_000_000, disk: 0, gpu: 1 },
+        want: 3,
+    };
     cases.extend([
         ("market/alive".to_owned(), envelope::seal(&Frame::default())),
         ("advert".to_owned(), envelope::seal(&signed)),
@@ -179,6 +188,7 @@ fn cases() -> Vec<(String, Vec<u8>)> {
         ("dag/block".to_owned(), codec::encode(&DagHeader::Block { cid, len: 9 })),
         ("dag/missing".to_owned(), codec::encode(&DagHeader::Missing { cid })),
         ("dag/end".to_owned(), codec::encode(&DagHeader::End)),
+        ("call".to_owned(), envelope::seal(&call.sign(&signer()))),
         ("live/request".to_owned(), envelope::seal(&LiveRequest { execution, follow: true })),
     ]);
     cases
@@ -230,5 +240,7 @@ proptest::proptest! {
         let _ = codec::decode::<Task>(&bytes, 1 << 16);
         let _ = codec::decode::<ViewReply>(&bytes, 1 << 18);
         let _ = codec::decode::<Advert>(&bytes, 512);
+        let _ = codec::decode::<Call>(&bytes, 128);
+        let _ = open::<SignedCall>(&bytes);
     }
 }

@@ -336,3 +336,16 @@ fn a_task_that_would_leave_its_folder_is_declined() {
         assert!(world.starts.is_empty(), "{name} {path}");
     }
 }
+
+#[test]
+fn a_node_that_knows_too_few_calls_for_others() {
+    let mut world = World::new(19, 6);
+    world.resize(5, Resources { cpu_milli: 4_000, memory: 16 << 30, disk: 1 << 30, gpu: 0 });
+    world.forget_others(0);
+    let mut task = World::task();
+    task.resources.memory = 8 << 30;
+    let job = world.submit(0, b"a", task, 1);
+    world.run(Span::secs(5));
+    assert_eq!(ended(&world, &job), [JobState::Completed]);
+    assert_eq!(world.starts.keys().copied().collect::<Vec<_>>(), [5]);
+}

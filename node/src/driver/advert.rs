@@ -4,16 +4,17 @@ use bacnode_protocol::compute::Load;
 use bacnode_protocol::time::{Span, Tick};
 use bacnode_protocol::wire::advert::Advert;
 use bacnode_protocol::wire::bounded::{BytesMax, ListMax, TextMax};
+use bacnode_protocol::wire::call::Call;
 use bacnode_protocol::wire::envelope;
 use bacnode_protocol::wire::signed::Signer;
-use bacnode_protocol::wire::task::{Engines, Resources};
+use bacnode_protocol::wire::task::{Engine, Engines, Resources};
 use bacnode_protocol::wire::view::NodeDetail;
 use bacnode_protocol::wire::{VERSION, VERSION_MIN};
 use sha2::{Digest, Sha256};
 
 use crate::clock;
 use crate::config::GossipConfig;
-use crate::network::Network;
+use crate::network::{Network, Topic};
 
 /// After a change, how long more of them are waited for.
 const SETTLE: Span = Span::millis(100);
@@ -86,6 +87,14 @@ impl Announcer {
         tokio::spawn(async move { publish(&network, advert, &signer).await });
     }
 
+    /// Calls for nodes that are not known here.
+    pub(crate) fn call(&self, network: &Network, engine: Engine, resources: Resources, want: u32) {
+        let wire = (VERSION_MIN, VERSION);
+        let call = Call { owner: self.signer.node(), issued: clock::unix(), wire, engine, resources, want };
+        let (network, sealed) = (network.clone(), envelope::seal(&call.sign(&self.signer)));
+        tokio::spawn(async move { network.publish(Topic::Calls, sealed).await });
+    }
+
     /// The last word.
     pub(crate) async fn leave(&mut self, network: &Network) {
         let advert = self.advert(0, Span::secs(self.gossip.advert_s), true);
@@ -144,5 +153,5 @@ async fn publish(network: &Network, mut advert: Advert, signer: &Signer) {
     if let Err(error) = network.view().offer(signed.clone(), clock::now()) {
         tracing::warn!(%error, "our own advert does not count");
     }
-    network.publish(envelope::seal(&signed)).await;
+    network.publish(Topic::Capabilities, envelope::seal(&signed)).await;
 }

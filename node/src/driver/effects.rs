@@ -23,6 +23,9 @@ impl Running {
         match output {
             requester::Output::Persist(record) => self.hands.store.put_record(&mut self.batch, &record),
             requester::Output::Send { to, message } => self.send(to, message),
+            requester::Output::Call { engine, resources, want } => {
+                self.hands.announcer.call(&self.hands.network, engine, resources, want);
+            }
             requester::Output::FindProviders(job, roots) => self.find_providers(job, roots),
             requester::Output::Fetch(fetch) => self.fetch(*fetch),
             requester::Output::Drop(execution) => self.unpin_held(execution),

@@ -65,7 +65,7 @@ fn limits(max: u32) -> connection_limits::ConnectionLimits {
 }
 
 fn gossip(config: &Config, names: &Names) -> Result<Gossip, SetupError> {
-    let topic = gossipsub::IdentTopic::new(&names.capabilities);
+    let topics = [&names.capabilities, &names.calls].map(gossipsub::IdentTopic::new);
     let settings = gossipsub::ConfigBuilder::default()
         .validate_messages()
         // Adverts carry their author's signature; who passes one on says nothing about itself.
@@ -87,7 +87,9 @@ fn gossip(config: &Config, names: &Names) -> Result<Gossip, SetupError> {
         .build()
         .map_err(failed)?;
     let filter = gossipsub::MaxCountSubscriptionFilter {
-        filter: gossipsub::WhitelistSubscriptionFilter(HashSet::from([topic.hash()])),
+        filter: gossipsub::WhitelistSubscriptionFilter(
+            topics.iter().map(gossipsub::IdentTopic::hash).collect::<HashSet<_>>(),
+        ),
         max_subscribed_topics: 8,
         max_subscriptions_per_request: 8,
     };
@@ -96,16 +98,20 @@ fn gossip(config: &Config, names: &Names) -> Result<Gossip, SetupError> {
     // Peers of a demo or a test share one address.
     let mut scores = gossipsub::PeerScoreParams { ip_colocation_factor_weight: 0.0, ..Default::default() };
     let topic_score = gossipsub::TopicScoreParams {
-        // Adverts are rare: how many a peer delivers says nothing.
+        // Adverts and calls are rare: how many a peer delivers says nothing.
         mesh_message_deliveries_weight: 0.0,
         mesh_failure_penalty_weight: 0.0,
         invalid_message_deliveries_weight: -100.0,
         invalid_message_deliveries_decay: gossipsub::score_parameter_decay(Duration::from_secs(600)),
         ..Default::default()
     };
-    scores.topics.insert(topic.hash(), topic_score);
+    for topic in &topics {
+        scores.topics.insert(topic.hash(), topic_score.clone());
+    }
     gossip.with_peer_score(scores, gossipsub::PeerScoreThresholds::default()).map_err(failed)?;
-    gossip.subscribe(&topic).map_err(|error| failed(format!("{error:?}")))?;
+    for topic in &topics {
+        gossip.subscribe(topic).map_err(|error| failed(format!("{error:?}")))?;
+    }
     Ok(gossip)
 }
 

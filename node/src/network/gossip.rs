@@ -1,40 +1,73 @@
-//! Judges adverts away from the swarm task: signatures cost time, and a flood must not hold it up.
+//! Judges adverts and calls away from the swarm task: signatures cost time, and a flood must not hold it up.
 
+use std::collections::VecDeque;
+
+use bacnode_protocol::time::{Span, Tick};
 use bacnode_protocol::view::Change;
 use bacnode_protocol::wire::advert::{AdvertError, SignedAdvert};
+use bacnode_protocol::wire::call::SignedCall;
 use bacnode_protocol::wire::envelope;
 use libp2p::PeerId;
 use libp2p::gossipsub::{MessageAcceptance, MessageId};
 use tokio::sync::mpsc;
 
-use super::{Command, Network};
+use super::{Command, Network, Topic, view};
 use crate::clock;
 use crate::driver;
 
 /// A gossip message that awaits its verdict.
 #[derive(Debug)]
 pub(super) struct Heard {
+    pub(super) topic: Topic,
     pub(super) id: MessageId,
     pub(super) from: PeerId,
     pub(super) data: Vec<u8>,
 }
 
+/// Calls answered within a time; each is a connection.
+const ANSWERS_MAX: usize = 8;
+const ANSWERS_PER: Span = Span::secs(1);
 /// Gossip messages that may wait; more are not passed on.
 pub(super) const QUEUE_MAX: usize = 256;
 
 pub(super) async fn run(network: Network, mut heard: mpsc::Receiver<Heard>, events: mpsc::Sender<driver::Event>) {
+    let mut answered = VecDeque::new();
     while let Some(message) = heard.recv().await {
-        let verdict = match envelope::open::<SignedAdvert>(&message.data) {
-            Ok(signed) => match take(&network, signed, &events).await {
-                Ok(()) => MessageAcceptance::Accept,
-                // Whoever passes on what has just expired is not to blame.
-                Err(AdvertError::Expired { .. }) => MessageAcceptance::Ignore,
-                Err(AdvertError::Malformed(_) | AdvertError::Forged) => MessageAcceptance::Reject,
+        let judged = match message.topic {
+            Topic::Capabilities => match envelope::open::<SignedAdvert>(&message.data) {
+                Ok(signed) => take(&network, signed, &events).await,
+                Err(error) => Err(error.into()),
             },
-            Err(_) => MessageAcceptance::Reject,
+            Topic::Calls => match envelope::open::<SignedCall>(&message.data) {
+                Ok(signed) => answer(&network, &signed, &mut answered),
+                Err(error) => Err(error.into()),
+            },
+        };
+        let verdict = match judged {
+            Ok(()) => MessageAcceptance::Accept,
+            // Whoever passes on what has just expired is not to blame.
+            Err(AdvertError::Expired { .. }) => MessageAcceptance::Ignore,
+            Err(AdvertError::Malformed(_) | AdvertError::Forged) => MessageAcceptance::Reject,
         };
         let _ = network.commands.send(Command::Verdict(message.id, message.from, verdict)).await;
     }
+}
+
+/// Answers a call with our advert, if chance says so, and not too often.
+fn answer(network: &Network, signed: &SignedCall, answered: &mut VecDeque<Tick>) -> Result<(), AdvertError> {
+    let (id, now, me) = (network.view().network(), clock::now(), network.me);
+    let call = signed.open(&id, now.unix)?;
+    answered.retain(|at| now.tick.since(*at) < ANSWERS_PER);
+    if answered.len() < ANSWERS_MAX && network.view().answers(&call, &me, now.unix, &mut view::rng()) {
+        answered.push_back(now.tick);
+        let network = network.clone();
+        tokio::spawn(async move {
+            if let Err(error) = network.introduce_to(call.owner).await {
+                tracing::debug!(peer = call.owner.short(), %error, "a call is not answered");
+            }
+        });
+    }
+    Ok(())
 }
 
 /// Takes an advert into the view, from wherever it came.

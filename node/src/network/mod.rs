@@ -38,12 +38,21 @@ pub trait Fetcher: Send + Sync {
     async fn fetch(&self, root: Cid, hints: Vec<NodeId>, max: u64, reason: String) -> Result<u64, String>;
 }
 
+/// What everybody is told about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Topic {
+    /// What a node can do.
+    Capabilities,
+    /// What a node looks for.
+    Calls,
+}
+
 /// What the swarm task is told.
 #[derive(Debug)]
 pub(crate) enum Command {
     Dial(Multiaddr),
     Connect(NodeId, oneshot::Sender<Result<(), String>>),
-    Publish(Vec<u8>),
+    Publish(Topic, Vec<u8>),
     Verdict(libp2p::gossipsub::MessageId, PeerId, libp2p::gossipsub::MessageAcceptance),
     Provide(Cid),
     Providers(Cid, oneshot::Sender<BTreeSet<NodeId>>),
@@ -119,8 +128,8 @@ impl Network {
     }
 
     /// Tells everybody.
-    pub(crate) async fn publish(&self, advert: Vec<u8>) {
-        let _ = self.commands.send(Command::Publish(advert)).await;
+    pub(crate) async fn publish(&self, topic: Topic, message: Vec<u8>) {
+        let _ = self.commands.send(Command::Publish(topic, message)).await;
     }
 
     /// Says in the DHT that `root` can be had here.

@@ -26,7 +26,7 @@ use self::dht::PROVIDES_BURST;
 use self::dial::Anchor;
 use self::listen::ip_of;
 use super::behaviour::{Behaviour, BehaviourEvent, SetupError};
-use super::{Command, Network, dag, gossip, live, market, transport, view};
+use super::{Command, Network, Topic, dag, gossip, live, market, transport, view};
 use crate::config::{Config, Role};
 use crate::content::Content;
 use crate::driver;
@@ -126,7 +126,8 @@ pub(crate) async fn start(
     }
     let known = store.known_peers().map_err(|error| SetupError(error.to_string()))?;
     let service = Service {
-        topic: gossipsub::IdentTopic::new(&names.capabilities).hash(),
+        capabilities: gossipsub::IdentTopic::new(&names.capabilities).hash(),
+        calls: gossipsub::IdentTopic::new(&names.calls).hash(),
         kad_name: names.kad.clone(),
         peers_wanted: config.peers_wanted,
         network: network.clone(),
@@ -153,7 +154,8 @@ struct Service {
     network: Network,
     store: Store,
     events: mpsc::Sender<driver::Event>,
-    topic: gossipsub::TopicHash,
+    capabilities: gossipsub::TopicHash,
+    calls: gossipsub::TopicHash,
     kad_name: String,
     peers_wanted: usize,
     peers: HashMap<PeerId, PeerInfo>,
@@ -188,9 +190,10 @@ impl Service {
         match command {
             Command::Dial(address) => _ = self.swarm.dial(address),
             Command::Connect(node, answer) => self.connect(node, answer),
-            Command::Publish(advert) => {
-                if let Err(error) = self.swarm.behaviour_mut().gossip.publish(self.topic.clone(), advert) {
-                    tracing::debug!(%error, "the advert goes to nobody now");
+            Command::Publish(topic, message) => {
+                let hash = if topic == Topic::Calls { &self.calls } else { &self.capabilities };
+                if let Err(error) = self.swarm.behaviour_mut().gossip.publish(hash.clone(), message) {
+                    tracing::debug!(?topic, %error, "it goes to nobody now");
                 }
             }
             Command::Verdict(id, from, verdict) => {
@@ -250,7 +253,8 @@ impl Service {
             let _ = self.events.try_send(driver::Event::AddressesChanged);
         }
         if let gossipsub::Event::Message { propagation_source, message_id, message } = event {
-            let heard = gossip::Heard { id: message_id.clone(), from: propagation_source, data: message.data };
+            let topic = if message.topic == self.calls { Topic::Calls } else { Topic::Capabilities };
+            let heard = gossip::Heard { topic, id: message_id.clone(), from: propagation_source, data: message.data };
             if self.heard.try_send(heard).is_err() {
                 let ignore = gossipsub::MessageAcceptance::Ignore;
                 self.swarm.behaviour_mut().gossip.report_message_validation_result(

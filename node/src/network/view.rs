@@ -32,7 +32,7 @@ pub(super) async fn read<M: Message>(stream: &mut Stream) -> std::io::Result<M> 
     envelope::open(&bytes).map_err(std::io::Error::other)
 }
 
-fn rng() -> rand::rngs::ChaCha12Rng {
+pub(super) fn rng() -> rand::rngs::ChaCha12Rng {
     use rand::SeedableRng as _;
     let mut seed = [0; 32];
     // Without randomness every exchange is the same one, which is slower, not wrong.
@@ -132,6 +132,21 @@ async fn answer(
 }
 
 impl Network {
+    /// Hands our advert to `node`, which may not know of us.
+    ///
+    /// # Errors
+    /// If it cannot be reached, in words.
+    pub(super) async fn introduce_to(&self, node: NodeId) -> Result<(), String> {
+        let adverts = ListMax::truncated(self.view().adverts(&[self.me]));
+        let push = async {
+            let mut stream = self.open(node, &self.names.view).await?;
+            let failed = |error: std::io::Error| error.to_string();
+            write(&mut stream, &ViewRequest::Push { adverts }).await.map_err(failed)?;
+            read::<ViewReply>(&mut stream).await.map(|_| ()).map_err(failed)
+        };
+        tokio::time::timeout(TIMEOUT, push).await.unwrap_or_else(|_| Err("it does not answer".into()))
+    }
+
     /// What `node` says of itself beyond its advert.
     ///
     /// # Errors

@@ -35,6 +35,8 @@ pub(super) struct Job {
     /// Until when the answer to "who holds the inputs?" is waited for.
     pub(super) near_until: Option<Tick>,
     pub(super) round: Option<Round>,
+    /// When nodes that are not known here were called for.
+    pub(super) called: Option<Tick>,
     /// Pause before the next round, growing while nobody bids.
     pub(super) pause: Span,
     /// Nodes that said they could never run it, and why.

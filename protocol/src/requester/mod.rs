@@ -23,7 +23,7 @@ use crate::id::{ExecutionId, JobId, NodeId};
 use crate::record::{JobEvent, Record};
 use crate::time::Span;
 use crate::wire::market::{InlineBlock, Lease, Market};
-use crate::wire::task::Task;
+use crate::wire::task::{Engine, Resources, Task};
 
 /// What can happen to the machine.
 #[derive(Debug, Clone)]
@@ -98,6 +98,15 @@ pub enum Output {
         to: NodeId,
         /// What.
         message: Market,
+    },
+    /// Call for nodes that are not known here, over gossip; whoever fits sends its advert.
+    Call {
+        /// What they must run.
+        engine: Engine,
+        /// What they must have.
+        resources: Resources,
+        /// How many would do.
+        want: u32,
     },
     /// Find out who holds these inputs; answer with [`Input::Providers`].
     FindProviders(JobId, Vec<Cid>),

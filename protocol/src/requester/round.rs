@@ -9,13 +9,17 @@ use super::job::{Execution, Round, Slot};
 use super::state::{State, Timer};
 use crate::id::{ExecutionId, JobId, NodeId};
 use crate::job::state::{ExecutionState, JobState};
-use crate::limits::{ASK_TIMEOUT, ASKED_PER_SLOT, ATTEMPTS_MAX, BID_WINDOW, NO_FIT_TIMEOUT, RESEND_MIN};
+use crate::limits::{
+    ASK_TIMEOUT, ASKED_PER_SLOT, ATTEMPTS_MAX, BID_WINDOW, CALL_AGAIN, CALL_PAUSE, CALL_WANT_MAX, NO_FIT_TIMEOUT,
+    RESEND_MIN,
+};
 use crate::outbox::{Outbox, When};
 use crate::record::{ExecutionRecord, Record, What};
-use crate::time::{Now, Span};
+use crate::time::{Now, Span, Tick};
 use crate::view::View;
 use crate::wire::bounded::TextMax;
 use crate::wire::market::{Ask, Award, Bid, Decline, Market};
+use crate::wire::task::Task;
 
 /// First pause after a round in which nobody bid; it doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Span = Span::millis(100);
@@ -49,6 +53,9 @@ impl State {
         let want = open.len();
         let (mut fit, unfit) = view.fitting(&job.task, now.unix);
         fit.retain(|node| !job.unfit.contains_key(node));
+        if fit.is_empty() || (fit.len() < want && job.pause > Span::ZERO) {
+            call(&job.task, [&mut job.called, &mut self.called], want - fit.len(), now, out);
+        }
         if fit.is_empty() {
             return self.nobody_fits(id, unfit, now, view, out);
         }
@@ -310,6 +317,18 @@ impl State {
             self.timers.set_earlier(Timer::Round(id), now.tick);
         }
     }
+}
+
+/// Calls for nodes that the view lacks, not too often: for one job, and in all.
+fn call(task: &Task, called: [&mut Option<Tick>; 2], want: usize, now: Now, out: &mut Outbox<Output>) {
+    let rested = |at: &Option<Tick>, pause| at.is_none_or(|at| now.tick.since(at) >= pause);
+    let [for_job, in_all] = called;
+    if !rested(for_job, CALL_AGAIN) || !rested(in_all, CALL_PAUSE) {
+        return;
+    }
+    (*for_job, *in_all) = (Some(now.tick), Some(now.tick));
+    let want = u32::try_from(want).unwrap_or(u32::MAX).clamp(1, CALL_WANT_MAX);
+    out.now(Output::Call { engine: task.engine.engine(), resources: task.resources, want });
 }
 
 /// Milliseconds until a bidder could have the program running, as far as one can guess: its queue, and the fetching of

@@ -67,6 +67,8 @@ pub struct State {
     pub(super) own_load: BTreeMap<NodeId, u32>,
     pub(super) peers: BTreeMap<NodeId, super::silence::Heard>,
     pub(super) speculation: super::silence::Bucket,
+    /// When this node called last.
+    pub(super) called: Option<Tick>,
     pub(super) timers: Timers<Timer>,
     /// When an input came last: a long pause since then was ours (a suspended machine), not our peers'.
     pub(super) last: Tick,
@@ -98,6 +100,7 @@ impl State {
             own_load: BTreeMap::new(),
             peers: BTreeMap::new(),
             speculation: super::silence::Bucket::new(now.tick),
+            called: None,
             timers: Timers::default(),
             last: now.tick,
         };
@@ -400,6 +403,7 @@ fn new_job(record: &JobRecord, slots: u32, created: Tick) -> Job {
         near: BTreeSet::new(),
         near_until: None,
         round: None,
+        called: None,
         pause: Span::ZERO,
         unfit: BTreeMap::new(),
         causes: BTreeMap::new(),

@@ -55,19 +55,19 @@ impl Message for SignedAdvert {
     const BYTES_MAX: usize = ADVERT_BYTES_MAX + 128;
 }
 
-/// Why an advert does not count.
+/// Why an advert, or a call, does not count.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AdvertError {
     /// Nobody honest sends this.
-    #[error("not an advert: {0}")]
+    #[error("malformed: {0}")]
     Malformed(#[from] DecodeError),
     /// The signature is not its author's.
-    #[error("forged advert")]
+    #[error("forged")]
     Forged,
     /// Too old, or from a clock too far ahead. Who passes it on is not to blame.
-    #[error("advert {skew_ms} ms off our clock")]
+    #[error("{skew_ms} ms off our clock")]
     Expired {
-        /// Distance between the advert's time and ours.
+        /// Distance between its time and ours.
         skew_ms: u64,
     },
 }

@@ -2,6 +2,7 @@
 
 pub mod advert;
 pub mod bounded;
+pub mod call;
 pub mod codec;
 pub mod dag;
 pub mod envelope;
@@ -21,6 +22,8 @@ pub const VERSION_MIN: u16 = 1;
 pub struct Names {
     /// Gossipsub topic of adverts.
     pub capabilities: String,
+    /// Gossipsub topic of open calls.
+    pub calls: String,
     /// Market stream.
     pub market: String,
     /// View exchange stream.
@@ -42,6 +45,7 @@ impl Names {
         let name = |what: &str| format!("/bacnode/{network}/{what}/1");
         Self {
             capabilities: name("capabilities"),
+            calls: name("calls"),
             market: name("market"),
             view: name("view"),
             dag: name("dag"),

@@ -18,6 +18,8 @@ pub enum Domain {
     Advert,
     /// [`super::market::ResultBody`]
     Result,
+    /// [`super::call::Call`]
+    Call,
 }
 
 impl Domain {
@@ -25,6 +27,7 @@ impl Domain {
         match self {
             Self::Advert => b"bacnode/v1/advert\0",
             Self::Result => b"bacnode/v1/result\0",
+            Self::Call => b"bacnode/v1/call\0",
         }
     }
 }

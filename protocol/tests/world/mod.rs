@@ -14,6 +14,7 @@ use bacnode_protocol::time::{Now, Span, Tick, UnixMillis};
 use bacnode_protocol::view::View;
 use bacnode_protocol::wire::advert::Advert;
 use bacnode_protocol::wire::bounded::{ListMax, TextMax};
+use bacnode_protocol::wire::call::Call;
 use bacnode_protocol::wire::market::{Head, Lease, Market, Outcome, Phase, Usage};
 use bacnode_protocol::wire::signed::Signer;
 use bacnode_protocol::wire::task::{Engine, EngineTask, Engines, Resources, Task, WasmTask};
@@ -390,6 +391,7 @@ impl World {
         match output {
             requester::Output::Persist(record) => self.hosts[node].disk.write(record),
             requester::Output::Send { to, message } => self.send(node, &to, message),
+            requester::Output::Call { engine, resources, want } => self.call(node, engine, resources, want),
             requester::Output::FindProviders(job, _) => {
                 self.requester_input(node, requester::Input::Providers(job, BTreeSet::new()));
             }
@@ -409,6 +411,27 @@ impl World {
                 told.events.push(event.what);
             }
         }
+    }
+
+    /// An open call reaches everybody; whoever answers sends its advert.
+    fn call(&mut self, node: usize, engine: Engine, resources: Resources, want: u32) {
+        let (now, owner) = (self.clock(), self.id(node));
+        let call = Call { owner, issued: now.unix, wire: (1, 1), engine, resources, want };
+        for other in 0..self.hosts.len() {
+            let id = self.id(other);
+            if self.hosts[other].up && self.hosts[other].view.answers(&call, &id, now.unix, &mut self.rng) {
+                let advert = self.advert(other);
+                let _ = self.hosts[node].view.offer(advert, now);
+                self.requester_input(node, requester::Input::ViewGrew);
+            }
+        }
+    }
+
+    /// A node knows nobody any more but itself.
+    pub(crate) fn forget_others(&mut self, node: usize) {
+        let (now, advert) = (self.clock(), self.advert(node));
+        self.hosts[node].view = View::new(network());
+        let _ = self.hosts[node].view.offer(advert, now);
     }
 
     fn perform_compute(&mut self, node: usize, output: compute::Output) {
