@@ -73,23 +73,29 @@ impl View {
     /// If it is malformed, forged or not of this time.
     pub fn offer(&mut self, signed: SignedAdvert, now: Now) -> Result<(Advert, Change), AdvertError> {
         let advert = signed.open(&self.network, now.unix)?;
+        let change = self.take(advert.clone(), signed, now);
+        Ok((advert, change))
+    }
+
+    /// Takes in an advert that was opened already.
+    pub fn take(&mut self, advert: Advert, signed: SignedAdvert, now: Now) -> Change {
         let node = advert.node;
         let known = self.peers.get(&node).map(|peer| peer.advert.sequence);
         let gone = self.left.get(&node).map(|(sequence, _)| *sequence);
         if known.max(gone).is_some_and(|newest| advert.sequence <= newest) {
-            return Ok((advert, Change::Stale));
+            return Change::Stale;
         }
         let ttl = Span::secs(u64::from(advert.ttl_s.min(86_400)));
         if advert.leaving {
             self.peers.remove(&node);
             self.left.insert(node, (advert.sequence, now.tick + ttl.times(2)));
-            return Ok((advert, Change::Left));
+            return Change::Left;
         }
         self.left.remove(&node);
-        let peer = Peer { advert: advert.clone(), signed, heard: now.tick, expires: now.tick + ttl };
+        let peer = Peer { advert, signed, heard: now.tick, expires: now.tick + ttl };
         self.peers.insert(node, peer);
         self.make_room();
-        Ok((advert, if known.is_some() { Change::Updated } else { Change::Joined }))
+        if known.is_some() { Change::Updated } else { Change::Joined }
     }
 
     fn make_room(&mut self) {

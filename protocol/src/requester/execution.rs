@@ -240,7 +240,9 @@ impl State {
         if let Some(slot) = job.slots.get_mut(execution.record.slot as usize) {
             slot.live.remove(&id);
         }
-        job.tell(now.unix, view, Some(&execution.record), None, what, out);
+        // That a result counts is told when nothing can take it back any more.
+        let when = When::after_sync_if(matches!(what, What::Accepted { .. }));
+        job.tell_when(when, now.unix, view, Some(&execution.record), None, what, out);
     }
 
     /// Calls off every live attempt of a job, or of one slot of it.

@@ -339,6 +339,24 @@ impl State {
         self.jobs.keys().copied()
     }
 
+    /// Whether this job is open.
+    #[must_use]
+    pub fn has_job(&self, job: &JobId) -> bool {
+        self.jobs.contains_key(job)
+    }
+
+    /// Whether something is being asked for, awarded, run elsewhere, fetched: what a simulator wants to have tried.
+    #[must_use]
+    pub fn stages(&self) -> [bool; 4] {
+        let any = |wanted: fn(&Execution) -> bool| self.executions.values().any(wanted);
+        [
+            self.jobs.values().any(|job| job.round.is_some()),
+            any(|execution| execution.award.is_some()),
+            any(|execution| execution.phase == Some(crate::wire::market::Phase::Running) && execution.result.is_none()),
+            any(|execution| execution.result.is_some()),
+        ]
+    }
+
     /// How many jobs are open.
     #[must_use]
     pub fn open_jobs(&self) -> usize {

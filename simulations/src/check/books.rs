@@ -1,0 +1,357 @@
+//! The checker's own books, from what is sent, started, told and written.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bacnode_protocol::compute::{self, Run};
+use bacnode_protocol::id::{ExecutionId, FencingToken, JobId, NodeId};
+use bacnode_protocol::job::state::{ExecutionState, JobState};
+use bacnode_protocol::limits::{BID_TTL, HELD_MAX};
+use bacnode_protocol::outbox::When;
+use bacnode_protocol::record::{JobEvent, Record, What};
+use bacnode_protocol::requester::{self, Answer};
+use bacnode_protocol::time::{Span, Tick};
+use bacnode_protocol::wire::codec;
+use bacnode_protocol::wire::market::{Award, Bid, Market, RESULT_BODY_BYTES_MAX, ResultBody};
+use bacnode_protocol::wire::signed::{Domain, verify};
+use bacnode_protocol::wire::task::Resources;
+
+use super::{Invariant, Violation};
+use crate::world::Host;
+
+/// How long a run may go on after it was told to stop.
+const KILL_GRACE: Span = Span::millis(1_500);
+/// The longest that any trial's operator keeps what nobody asks for.
+pub(crate) const ORPHAN_MAX: Span = Span::secs(600);
+/// The longest that any trial's operator lets a task run.
+pub(crate) const TIMEOUT_MAX: Span = Span::secs(3_600);
+
+/// An award of an honest owner.
+#[derive(Debug, Clone)]
+struct Sent {
+    award: Award,
+    to: NodeId,
+}
+
+/// How long an owner's word lasts for a holder.
+#[derive(Debug, Clone, Copy)]
+struct Word {
+    /// From when it counts: the sending of the bid or beat that was answered.
+    from: Tick,
+    /// How long a run may go on.
+    running: Span,
+    /// How long a result is kept.
+    kept: Span,
+}
+
+/// Everything that is remembered to tell right from wrong.
+#[derive(Debug, Default)]
+pub(crate) struct Books {
+    pub(crate) violation: Option<Violation>,
+    now: u64,
+    awards: BTreeMap<ExecutionId, Sent>,
+    bids: BTreeMap<(usize, u64, u64), (NodeId, Tick)>,
+    beats: BTreeMap<(usize, ExecutionId, u32), Tick>,
+    words: BTreeMap<(usize, ExecutionId), Word>,
+    running: BTreeMap<(JobId, u32), BTreeSet<(usize, ExecutionId)>>,
+    tokens: BTreeMap<usize, FencingToken>,
+    accepted: BTreeMap<(JobId, u32), ExecutionId>,
+    pub(crate) ended: BTreeMap<JobId, (JobState, String)>,
+    pub(crate) acknowledged: BTreeSet<JobId>,
+    stopped: BTreeSet<JobId>,
+    let_go: BTreeSet<(usize, ExecutionId)>,
+    /// Owners that lost their disks, and what they had promised with it.
+    pub(crate) wiped: BTreeSet<usize>,
+}
+
+impl Books {
+    pub(crate) fn at(&mut self, now: u64) {
+        self.now = now;
+    }
+
+    pub(crate) fn fail(&mut self, invariant: Invariant, text: impl Into<String>) {
+        let violation = Violation { invariant, at: self.now, text: text.into() };
+        self.violation.get_or_insert(violation);
+    }
+
+    /// What binds must wait for the disk.
+    pub(crate) fn queued_requester(&mut self, when: When, output: &requester::Output) {
+        let binds = match output {
+            requester::Output::Send { message: Market::Award(award), .. } => award.task.exclusive,
+            requester::Output::Send { message: Market::Verdict { .. }, .. }
+            | requester::Output::Answer(_, Answer::Accepted { .. } | Answer::Stopped) => true,
+            requester::Output::Tell(_, _, event) => {
+                matches!(event.what, What::Ended { .. } | What::Accepted { .. })
+            }
+            _ => false,
+        };
+        if binds && when == When::Now {
+            self.fail(Invariant::S13PersistBeforeSend, format!("said before it was written: {output:?}"));
+        }
+    }
+
+    /// The same for a compute machine; `exclusive` tells of which executions.
+    pub(crate) fn queued_compute(&mut self, when: When, output: &compute::Output) {
+        let exclusive =
+            |execution: &ExecutionId| self.awards.get(execution).is_some_and(|sent| sent.award.task.exclusive);
+        let binds = match output {
+            compute::Output::Send { message: Market::AwardAck { execution }, .. } => exclusive(execution),
+            compute::Output::Send { message: Market::CancelAck { .. }, .. } => true,
+            compute::Output::Start(run) => run.task.exclusive,
+            _ => false,
+        };
+        if binds && when == When::Now {
+            self.fail(Invariant::S13PersistBeforeSend, format!("done before it was written: {output:?}"));
+        }
+    }
+
+    /// A deferred output is done: is what it relies on on the disk?
+    pub(crate) fn released(&mut self, step: u64, synced: u64) {
+        if step > synced {
+            self.fail(Invariant::S13PersistBeforeSend, format!("step {step} is done, the disk has {synced}"));
+        }
+    }
+
+    pub(crate) fn written(&mut self, host: &Host, index: usize, record: &Record) {
+        let Record::Execution(record) = record else { return };
+        if record.state == ExecutionState::Awarded && !self.wiped.contains(&index) {
+            let newest = self.tokens.get(&index).copied();
+            if newest.is_some_and(|newest| record.token <= newest) {
+                self.fail(Invariant::S1SlotUniqueness, format!("token {:?} after {newest:?}", record.token));
+            }
+            self.tokens.insert(index, record.token);
+        }
+        if record.accepted {
+            self.check_binding(host, record);
+        }
+    }
+
+    fn check_binding(&mut self, host: &Host, record: &bacnode_protocol::record::ExecutionRecord) {
+        let bound = || {
+            let (bytes, signature) = record.result.as_ref()?;
+            let body: ResultBody = codec::decode(bytes, RESULT_BODY_BYTES_MAX).ok()?;
+            let award = self.awards.get(&record.id)?;
+            let signed = verify(Domain::Result, &host.signer.network(), &record.node, bytes, signature);
+            let same = body.execution == record.id
+                && body.job == record.job
+                && body.slot == record.slot
+                && body.maker == record.node
+                && award.to == record.node
+                && body.mac == award.award.mac;
+            Some(signed && same)
+        };
+        if bound() != Some(true) {
+            self.fail(Invariant::S6ResultBinding, format!("{} was accepted from {}", record.id, record.node.short()));
+        }
+    }
+
+    /// A message leaves an honest node.
+    pub(crate) fn sent(&mut self, host: &Host, index: usize, to: &NodeId, message: &Market) {
+        match message {
+            Market::Award(award) => {
+                if self.stopped.contains(&award.job) || self.ended.contains_key(&award.job) {
+                    self.fail(Invariant::S10CancelWins, format!("{} is awarded after its end", award.job));
+                }
+                let sent = Sent { award: award.clone(), to: *to };
+                self.awards.insert(award.execution, sent);
+            }
+            Market::Bid(Bid { boot, bid, .. }) => {
+                let tick = host.clock.tick(self.now);
+                self.bids.insert((index, boot.0, *bid), (*to, tick));
+            }
+            Market::Beat { execution, beat, .. } => {
+                self.beats.insert((index, *execution, *beat), host.clock.tick(self.now));
+            }
+            _ => {}
+        }
+    }
+
+    /// A message comes to an honest node.
+    pub(crate) fn delivered(&mut self, index: usize, from: &NodeId, message: &Market) {
+        match message {
+            Market::BeatAck { execution, beat } if self.is_owner(from, execution) => {
+                if let Some(sent) = self.beats.get(&(index, *execution, *beat)).copied()
+                    && let Some(word) = self.words.get_mut(&(index, *execution))
+                {
+                    word.from = word.from.max(sent);
+                }
+            }
+            Market::Release { execution } | Market::Cancel { execution, .. } if self.is_owner(from, execution) => {
+                self.let_go.insert((index, *execution));
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether `from` gave this award; anybody may have, if no honest owner did.
+    fn is_owner(&self, from: &NodeId, execution: &ExecutionId) -> bool {
+        self.awards.get(execution).is_none_or(|sent| sent.award.job.0[..5] == from.tag())
+    }
+
+    /// An honest node starts a run.
+    pub(crate) fn started(&mut self, host: &Host, index: usize, run: &Run) {
+        let tick = host.clock.tick(self.now);
+        if host.is_honest() && self.awards.get(&run.execution).is_some_and(|sent| sent.to != host.id) {
+            self.fail(Invariant::S3NoStartWithoutAward, format!("{} is another node's", run.execution));
+        }
+        let sent = self.awards.get(&run.execution).map(|sent| (sent.award.boot.0, sent.award.bid, sent.award.lease));
+        let word = match sent {
+            // Of a dishonest owner nothing is known but what the machine itself keeps.
+            None => Word { from: tick, running: ORPHAN_MAX, kept: ORPHAN_MAX },
+            Some((boot, bid, lease)) => {
+                let Some((owner, at)) = self.bids.get(&(index, boot, bid)).copied() else {
+                    return self.fail(Invariant::S3NoStartWithoutAward, format!("{} has no bid", run.execution));
+                };
+                if boot != host.disk.epoch {
+                    self.fail(Invariant::S3NoStartWithoutAward, format!("{} is of an earlier life", run.execution));
+                }
+                if owner != run.owner || run.owner.tag() != run.job.0[..5] {
+                    self.fail(Invariant::S3NoStartWithoutAward, format!("{} is not its owner's", run.execution));
+                }
+                let length = Span::millis(u64::from(lease.length_ms));
+                let orphan = Span::millis(u64::from(lease.orphan_ms.max(lease.length_ms))).min(ORPHAN_MAX);
+                Word { from: at, running: if run.task.exclusive { length } else { orphan }, kept: orphan }
+            }
+        };
+        self.words.insert((index, run.execution), word);
+        self.running.entry((run.job, run.slot)).or_default().insert((index, run.execution));
+        self.check_policy(host, run);
+    }
+
+    fn check_policy(&mut self, host: &Host, run: &Run) {
+        let too_long = run.task.timeout_ms > TIMEOUT_MAX.as_millis();
+        if !run.task.resources.fits(&host.total) || too_long || !run.task.is_plain() {
+            self.fail(Invariant::S19Policy, format!("{} runs {:?}", host.id.short(), run.task.resources));
+        }
+        if let Some(sent) = self.awards.get(&run.execution)
+            && (sent.award.task != run.task || sent.award.slot != run.slot || sent.award.job != run.job)
+        {
+            self.fail(Invariant::S19Policy, format!("{} is not what was awarded", run.execution));
+        }
+    }
+
+    /// A run is over, however.
+    pub(crate) fn over(&mut self, index: usize, job: &JobId, slot: u32, execution: &ExecutionId) {
+        if let Some(running) = self.running.get_mut(&(*job, slot)) {
+            running.remove(&(index, *execution));
+        }
+    }
+
+    /// What an honest owner tells whoever watches a job.
+    pub(crate) fn told(&mut self, host: &Host, index: usize, job: JobId, event: &JobEvent) {
+        match &event.what {
+            What::Accepted { .. } => {
+                let Some(execution) = event.execution else { return };
+                let Some(sent) = self.awards.get(&execution) else {
+                    return self.fail(Invariant::S6ResultBinding, format!("{execution} was never awarded"));
+                };
+                let slot = sent.award.slot;
+                if !host.held.contains(&execution) {
+                    self.fail(Invariant::S7Content, format!("{execution} is accepted, its bytes are not here"));
+                }
+                let first = *self.accepted.entry((job, slot)).or_insert(execution);
+                if first != execution {
+                    let text = format!("{job} slot {slot} has {first} and {execution}");
+                    self.fail(Invariant::S5SingleAcceptance, text);
+                }
+                if self.ended.contains_key(&job) {
+                    self.fail(Invariant::S9TerminalIsFinal, format!("{job} goes on after its end"));
+                }
+            }
+            What::Ended { state, message } => {
+                if let Some((earlier, _)) = self.ended.get(&job) {
+                    let text = format!("{job} ended {} and {}", earlier.name(), state.name());
+                    self.fail(Invariant::S9TerminalIsFinal, text);
+                }
+                if *state == JobState::Completed && !self.wiped.contains(&index) {
+                    let filled = self.accepted.keys().filter(|(of, _)| *of == job).count();
+                    if filled == 0 {
+                        self.fail(Invariant::S5SingleAcceptance, format!("{job} is done without a result"));
+                    }
+                }
+                self.ended.insert(job, (*state, message.to_string()));
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn answered(&mut self, job: JobId, answer: &Answer) {
+        match answer {
+            Answer::Accepted { .. } => _ = self.acknowledged.insert(job),
+            Answer::Stopped => _ = self.stopped.insert(job),
+            Answer::NotOpen | Answer::Busy(_) => {}
+        }
+    }
+
+    /// An honest node lets go of a result.
+    pub(crate) fn unpinned(&mut self, host: &Host, index: usize, execution: &ExecutionId) {
+        let let_go = self.let_go.contains(&(index, *execution));
+        let tick = host.clock.tick(self.now);
+        let expired = self.words.get(&(index, *execution)).is_none_or(|word| word.from + word.kept <= tick);
+        if !let_go && !expired {
+            self.fail(Invariant::S18KeptUntilReleased, format!("{execution} is dropped before its owner let go"));
+        }
+    }
+
+    /// After a step of an honest node.
+    pub(crate) fn stepped(&mut self, host: &Host, index: usize) {
+        if let Some(Err(error)) = host.requester.as_ref().map(requester::State::check) {
+            self.fail(Invariant::S1SlotUniqueness, error);
+        }
+        let Some(compute) = &host.compute else { return };
+        if let Err(error) = compute.check() {
+            self.fail(Invariant::S11Capacity, error);
+        }
+        let used = host.runs.values().fold(Resources::default(), |sum, running| sum.plus(&running.run.task.resources));
+        if !used.fits(&host.total) {
+            self.fail(Invariant::S11Capacity, format!("{} runs {used:?} of {:?}", host.id.short(), host.total));
+        }
+        if compute.held_count() > HELD_MAX + 1 {
+            self.fail(Invariant::S16Bounds, format!("{} awards and results are held", compute.held_count()));
+        }
+        let tick = host.clock.tick(self.now);
+        let late = host.runs.values().find(|running| {
+            let word = self.words.get(&(index, running.run.execution));
+            !running.stopping && word.is_some_and(|word| word.from + word.running + KILL_GRACE < tick)
+        });
+        if let Some(late) = late {
+            let text = format!("{} runs {} past its owner's word", host.id.short(), late.run.execution);
+            self.fail(Invariant::S4SelfStop, text);
+        }
+    }
+
+    /// The lease of an exclusive run is over, whether or not its node takes a step.
+    pub(crate) fn is_expired(&self, host: &Host, index: usize, execution: &ExecutionId) -> bool {
+        let tick = host.clock.tick(self.now);
+        let word = self.words.get(&(index, *execution));
+        word.is_some_and(|word| word.from + word.running + KILL_GRACE < tick)
+    }
+
+    /// Who runs a slot.
+    pub(crate) fn running(&self, job: &JobId, slot: u32) -> impl Iterator<Item = (usize, ExecutionId)> {
+        self.running.get(&(*job, slot)).into_iter().flatten().copied()
+    }
+
+    /// An award that some honest owner gave, drawn by `chance`.
+    pub(crate) fn some_execution(&self, chance: u64) -> Option<ExecutionId> {
+        let count = self.awards.len() as u64;
+        self.awards.keys().nth(chance.checked_rem(count)? as usize).copied()
+    }
+
+    /// A node lost its disk: what it had promised is gone with it, and its new life is another matter.
+    pub(crate) fn lose_disk(&mut self, index: usize, id: &NodeId) {
+        self.wiped.insert(index);
+        self.tokens.remove(&index);
+        let of_node = |job: &JobId| job.0[..5] == id.tag();
+        self.accepted.retain(|(job, _), _| !of_node(job));
+        self.ended.retain(|job, _| !of_node(job));
+        self.stopped.retain(|job| !of_node(job));
+    }
+
+    /// Bids that are too old to stand; the books need not keep them.
+    pub(crate) fn forget_old(&mut self, hosts: &[Host]) {
+        let now = self.now;
+        let old = BID_TTL.times(30);
+        self.bids.retain(|(index, _, _), (_, at)| hosts[*index].clock.tick(now).since(*at) < old);
+        self.beats.retain(|(index, _, _), at| hosts[*index].clock.tick(now).since(*at) < old);
+    }
+}

@@ -1,0 +1,446 @@
+//! What one seed draws: the network, the work, and the bad luck. A plan says everything that is decided beforehand, so a
+//! failing one can be made smaller and kept.
+
+use rand::rngs::ChaCha12Rng;
+use rand::seq::{IndexedRandom as _, SliceRandom as _};
+use rand::{RngExt as _, SeedableRng as _};
+use serde::{Deserialize, Serialize};
+
+/// Microseconds of virtual time.
+pub type Micros = u64;
+/// One second.
+pub const SECOND: Micros = 1_000_000;
+/// One millisecond.
+pub const MILLI: Micros = 1_000;
+
+/// A whole trial.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Plan {
+    /// Where it came from, and what chance within the run grows from.
+    pub seed: u64,
+    /// The machines.
+    pub nodes: Vec<NodePlan>,
+    /// The work.
+    pub jobs: Vec<JobPlan>,
+    /// The links.
+    pub links: LinkPlan,
+    /// The bad luck, in order of time.
+    pub faults: Vec<Fault>,
+    /// How often executors misbehave, in thousandths of all runs.
+    pub bad_runs: u32,
+    /// For how long faults come.
+    pub safety: Micros,
+    /// Whether every signature is really made and checked, adverts included.
+    pub real_signatures: bool,
+}
+
+/// A machine.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodePlan {
+    /// Machines of one place are near to each other.
+    pub place: u32,
+    /// Thousandths of cores.
+    pub cpu: u64,
+    /// Bytes.
+    pub memory: u64,
+    /// How much faster its clock runs, in millionths.
+    pub drift: i64,
+    /// How far its wall clock is off, in milliseconds.
+    pub skew: i64,
+    /// How long a sync takes it.
+    pub sync: Micros,
+    /// What it does to others, if it is not honest.
+    pub evil: Option<Evil>,
+}
+
+/// A way to be dishonest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Evil {
+    /// Says things about executions of others, as holder and as owner.
+    Forge,
+    /// Says again what it heard and said before, to anybody.
+    Replay,
+    /// Signs two results for one execution.
+    Equivocate,
+    /// Takes work, beats, and never delivers.
+    Withhold,
+    /// Claims much more than it has, and fails.
+    Boast,
+}
+
+/// A job, from its user's point of view.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JobPlan {
+    /// When it is submitted.
+    pub at: Micros,
+    /// At which node.
+    pub owner: usize,
+    /// In how many parts.
+    pub slots: u32,
+    /// At most one live lease a slot.
+    pub exclusive: bool,
+    /// Thousandths of cores.
+    pub cpu: u64,
+    /// Bytes.
+    pub memory: u64,
+    /// How long a run takes.
+    pub run: Micros,
+    /// How long it may take, in milliseconds.
+    pub timeout_ms: u64,
+    /// How it ends when nothing goes wrong.
+    pub ends: Ends,
+    /// When its user stops it, counted from its submission.
+    pub stop: Option<Micros>,
+    /// Whether the results travel inside messages.
+    pub inline: bool,
+    /// Whether inputs must be looked for.
+    pub inputs: bool,
+    /// How long it may wait for a place.
+    pub queue_timeout: Micros,
+    /// How long it may take in all.
+    pub total_timeout: Option<Micros>,
+    /// Seconds: heartbeat, lease, grace, orphan time.
+    pub lease: [u32; 4],
+}
+
+/// How a program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ends {
+    /// With this exit code.
+    Exit(i32),
+    /// By its own fault.
+    Trap,
+}
+
+/// The links between machines.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LinkPlan {
+    /// One way within a place.
+    pub near: Micros,
+    /// One way between places.
+    pub far: Micros,
+    /// Messages lost, in ten thousandths.
+    pub loss: u32,
+    /// Messages that come twice, in ten thousandths.
+    pub repeat: u32,
+    /// Messages that are held up, in ten thousandths.
+    pub delay: u32,
+    /// How long at most.
+    pub delay_max: Micros,
+}
+
+/// One piece of bad luck.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// When.
+    pub at: Micros,
+    /// What.
+    pub what: What,
+}
+
+/// What can go wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum What {
+    /// The process is killed; what was written stays. It comes back after a while.
+    Kill {
+        /// Whose.
+        node: usize,
+        /// For how long it is down.
+        down: Micros,
+    },
+    /// The machine loses power: a suffix of what was not synced is lost.
+    PowerLoss {
+        /// Whose.
+        node: usize,
+        /// For how long it is down.
+        down: Micros,
+    },
+    /// The process is killed between two things that it does, so many from now.
+    KillAtOutput {
+        /// Whose.
+        node: usize,
+        /// After so many outputs.
+        outputs: u32,
+        /// For how long it is down.
+        down: Micros,
+        /// Whether the machine loses power with it.
+        power: bool,
+    },
+    /// The disk is lost: the node comes back with its key and nothing else.
+    Wipe {
+        /// Whose.
+        node: usize,
+        /// For how long it is down.
+        down: Micros,
+    },
+    /// Nothing passes between these and the others.
+    Split {
+        /// One side.
+        side: Vec<usize>,
+        /// For how long.
+        lasts: Micros,
+    },
+    /// Nothing passes from these to the others; the other way it does.
+    OneWay {
+        /// Who is not heard.
+        side: Vec<usize>,
+        /// For how long.
+        lasts: Micros,
+    },
+    /// What passes to or from this node is held up, and then comes all at once in any order.
+    Clog {
+        /// Whose.
+        node: usize,
+        /// For how long.
+        lasts: Micros,
+    },
+    /// The link of one node, often the owner's own, goes down and up.
+    Flap {
+        /// Whose.
+        node: usize,
+        /// How often.
+        times: u32,
+        /// How long each time.
+        each: Micros,
+    },
+    /// Syncs take this much longer.
+    SlowDisk {
+        /// Whose.
+        node: usize,
+        /// Times.
+        factor: u32,
+        /// For how long.
+        lasts: Micros,
+    },
+    /// Nothing can be written: the node does not go on until it can.
+    FullDisk {
+        /// Whose.
+        node: usize,
+        /// For how long.
+        lasts: Micros,
+    },
+    /// The wall clock jumps by so many milliseconds.
+    ClockJump {
+        /// Whose.
+        node: usize,
+        /// How far.
+        by: i64,
+    },
+    /// The machine sleeps; its clock that counts leases runs on.
+    Suspend {
+        /// Whose.
+        node: usize,
+        /// For how long.
+        lasts: Micros,
+    },
+}
+
+impl What {
+    /// Its name in tables.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Kill { .. } => "kill",
+            Self::PowerLoss { .. } => "power loss",
+            Self::KillAtOutput { .. } => "kill at output",
+            Self::Wipe { .. } => "wipe",
+            Self::Split { .. } => "split",
+            Self::OneWay { .. } => "one way",
+            Self::Clog { .. } => "clog",
+            Self::Flap { .. } => "flap",
+            Self::SlowDisk { .. } => "slow disk",
+            Self::FullDisk { .. } => "full disk",
+            Self::ClockJump { .. } => "clock jump",
+            Self::Suspend { .. } => "suspend",
+        }
+    }
+
+    /// Every name, in the order of tables.
+    pub const NAMES: [&'static str; 12] = [
+        "kill",
+        "power loss",
+        "kill at output",
+        "wipe",
+        "split",
+        "one way",
+        "clog",
+        "flap",
+        "slow disk",
+        "full disk",
+        "clock jump",
+        "suspend",
+    ];
+
+    /// The nodes that it strikes.
+    #[must_use]
+    pub fn nodes(&self) -> &[usize] {
+        match self {
+            Self::Split { side, .. } | Self::OneWay { side, .. } => side,
+            Self::Kill { node, .. }
+            | Self::PowerLoss { node, .. }
+            | Self::KillAtOutput { node, .. }
+            | Self::Wipe { node, .. }
+            | Self::Clog { node, .. }
+            | Self::Flap { node, .. }
+            | Self::SlowDisk { node, .. }
+            | Self::FullDisk { node, .. }
+            | Self::ClockJump { node, .. }
+            | Self::Suspend { node, .. } => std::slice::from_ref(node),
+        }
+    }
+}
+
+/// Bytes in a gibibyte.
+const GIB: u64 = 1 << 30;
+
+impl Plan {
+    /// The trial that `seed` stands for.
+    #[must_use]
+    pub fn draw(seed: u64) -> Self {
+        let mut rng = ChaCha12Rng::seed_from_u64(seed);
+        let rng = &mut rng;
+        let count = draw_size(rng);
+        let safety = rng.random_range(600..720) * SECOND;
+        let places = rng.random_range(1..=4u32);
+        // Not every trial has every kind of trouble: what goes wrong alone shows faults that a storm hides.
+        let clocks = rng.random_bool(0.4);
+        let evil = if rng.random_bool(0.25) { rng.random_range(1..=(count / 4).max(1)) } else { 0 };
+        let mut nodes: Vec<NodePlan> = (0..count).map(|_| draw_node(places, clocks, rng)).collect();
+        for node in nodes.iter_mut().skip(1).take(if count > 3 { evil } else { 0 }) {
+            let kinds = [Evil::Forge, Evil::Replay, Evil::Equivocate, Evil::Withhold, Evil::Boast];
+            node.evil = kinds.choose(rng).copied();
+        }
+        nodes.shuffle(rng);
+        let jobs = draw_jobs(&nodes, safety, rng);
+        let faults = draw_faults(&nodes, &jobs, safety, rng);
+        let harsh = rng.random_bool(0.6);
+        let links = LinkPlan {
+            near: rng.random_range(100..2_000),
+            far: rng.random_range(5..120) * MILLI,
+            loss: if harsh { rng.random_range(0..600) } else { 0 },
+            repeat: if harsh { rng.random_range(0..600) } else { 0 },
+            delay: if harsh { rng.random_range(0..200) } else { 0 },
+            delay_max: rng.random_range(100..30_000) * MILLI,
+        };
+        let bad_runs = if rng.random_bool(0.6) { rng.random_range(0..200) } else { 0 };
+        Self { seed, nodes, jobs, links, faults, bad_runs, safety, real_signatures: seed.is_multiple_of(64) }
+    }
+}
+
+/// Three to fifty, seven in the middle: most faults show in small networks, and small ones are quick.
+fn draw_size(rng: &mut ChaCha12Rng) -> usize {
+    match rng.random_range(0..100) {
+        0..50 => rng.random_range(3..=7),
+        50..85 => rng.random_range(7..=14),
+        85..97 => rng.random_range(14..=28),
+        _ => rng.random_range(28..=50),
+    }
+}
+
+fn draw_node(places: u32, clocks: bool, rng: &mut ChaCha12Rng) -> NodePlan {
+    NodePlan {
+        place: rng.random_range(0..places),
+        cpu: *[1_000, 2_000, 4_000, 8_000].choose(rng).unwrap_or(&2_000),
+        memory: *[2 * GIB, 4 * GIB, 8 * GIB].choose(rng).unwrap_or(&GIB),
+        drift: if clocks { rng.random_range(-10_000..=10_000) } else { 0 },
+        skew: if clocks { rng.random_range(-5_000..=5_000) } else { 0 },
+        sync: rng.random_range(200..20_000),
+        evil: None,
+    }
+}
+
+fn draw_jobs(nodes: &[NodePlan], safety: Micros, rng: &mut ChaCha12Rng) -> Vec<JobPlan> {
+    let count = match rng.random_range(0..100) {
+        0..60 => rng.random_range(1..=12),
+        60..90 => rng.random_range(12..=50),
+        _ => rng.random_range(50..=200),
+    };
+    let honest: Vec<usize> = (0..nodes.len()).filter(|node| nodes[*node].evil.is_none()).collect();
+    // A few owners, so that each has something at stake at every time.
+    let count_owners = rng.random_range(1..=4);
+    let owners: Vec<usize> = honest.sample(rng, count_owners).copied().collect();
+    let exclusive = if rng.random_bool(0.3) { 0.6 } else { 0.1 };
+    let lease = if rng.random_bool(0.3) { [10, 60, 15, 3_600] } else { [2, 10, 3, 90] };
+    let long = rng.random_bool(0.3);
+    let mut jobs: Vec<JobPlan> = (0..count)
+        .map(|_| {
+            let run = if long { rng.random_range(1_000..60_000) } else { rng.random_range(1..5_000) } * MILLI;
+            JobPlan {
+                at: rng.random_range(SECOND..safety * 9 / 10),
+                owner: *owners.choose(rng).unwrap_or(&0),
+                slots: if rng.random_bool(0.8) { 1 } else { rng.random_range(2..=12) },
+                exclusive: rng.random_bool(exclusive),
+                cpu: *[100, 500, 1_000, 2_000].choose(rng).unwrap_or(&500),
+                memory: rng.random_range(1..=16) * (GIB / 16),
+                run,
+                // Now and then a program that is not done in its time.
+                timeout_ms: if rng.random_bool(0.05) { (run / 2 / MILLI).max(1) } else { run / MILLI * 2 + 5_000 },
+                ends: match rng.random_range(0..20) {
+                    0 => Ends::Trap,
+                    1 => Ends::Exit(7),
+                    _ => Ends::Exit(0),
+                },
+                stop: rng.random_bool(0.1).then(|| rng.random_range(0..30 * SECOND)),
+                inline: rng.random_bool(0.5),
+                inputs: rng.random_bool(0.2),
+                queue_timeout: rng.random_range(60..180) * SECOND,
+                total_timeout: rng.random_bool(0.1).then(|| rng.random_range(5..300) * SECOND),
+                lease,
+            }
+        })
+        .collect();
+    jobs.sort_by_key(|job| job.at);
+    jobs
+}
+
+fn draw_faults(nodes: &[NodePlan], jobs: &[JobPlan], safety: Micros, rng: &mut ChaCha12Rng) -> Vec<Fault> {
+    let mut kinds: Vec<usize> = (0..What::NAMES.len()).collect();
+    kinds.shuffle(rng);
+    // Swarm testing: a random part of all kinds, from none to all.
+    kinds.truncate(rng.random_range(0..=What::NAMES.len()));
+    if kinds.is_empty() {
+        return Vec::new();
+    }
+    let count = rng.random_range(1..=(8 + nodes.len() * 2).min(40));
+    let mut faults: Vec<Fault> = (0..count)
+        .map(|_| {
+            // Half of them near a job's beginning, where there is most to go wrong.
+            let at = match jobs.choose(rng) {
+                Some(job) if rng.random_bool(0.5) => job.at + rng.random_range(0..=job.run * 2 + SECOND),
+                _ => rng.random_range(SECOND..safety),
+            };
+            let owner = jobs.choose(rng).map_or(0, |job| job.owner);
+            let node = if rng.random_bool(0.4) { owner } else { rng.random_range(0..nodes.len()) };
+            let kind = *kinds.choose(rng).unwrap_or(&0);
+            Fault { at: at.min(safety - SECOND), what: draw_fault(kind, node, nodes.len(), rng) }
+        })
+        .collect();
+    faults.sort_by_key(|fault| fault.at);
+    faults
+}
+
+fn draw_fault(kind: usize, node: usize, count: usize, rng: &mut ChaCha12Rng) -> What {
+    let short = rng.random_range(10 * MILLI..5 * SECOND);
+    let long = rng.random_range(SECOND..90 * SECOND);
+    let some = if rng.random_bool(0.5) { short } else { long };
+    let mut side: Vec<usize> = (0..count).filter(|_| rng.random_bool(0.5)).collect();
+    side.retain(|other| *other != node);
+    side.push(node);
+    match kind {
+        0 => What::Kill { node, down: some },
+        1 => What::PowerLoss { node, down: some },
+        2 => {
+            let (outputs, power) = (rng.random_range(0..60), rng.random_bool(0.5));
+            What::KillAtOutput { node, outputs, down: some, power }
+        }
+        3 => What::Wipe { node, down: some },
+        4 => What::Split { side, lasts: long },
+        5 => What::OneWay { side: if rng.random_bool(0.5) { vec![node] } else { side }, lasts: long },
+        6 => What::Clog { node, lasts: some },
+        7 => What::Flap { node, times: rng.random_range(1..=8), each: rng.random_range(100 * MILLI..4 * SECOND) },
+        8 => What::SlowDisk { node, factor: rng.random_range(5..200), lasts: long },
+        9 => What::FullDisk { node, lasts: rng.random_range(SECOND..40 * SECOND) },
+        10 => What::ClockJump { node, by: rng.random_range(-3_600_000..3_600_000) },
+        _ => What::Suspend { node, lasts: some },
+    }
+}

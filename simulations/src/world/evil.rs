@@ -1,0 +1,134 @@
+//! Dishonest nodes: everything that a peer can say, whether or not it is true. They cannot be somebody else, because
+//! connections are authenticated.
+
+use std::rc::Rc;
+
+use bacnode_protocol::id::{BootId, ExecutionId, FencingToken};
+use bacnode_protocol::wire::bounded::{BytesMax, ListMax, TextMax};
+use bacnode_protocol::wire::codec;
+use bacnode_protocol::wire::market::{Award, Lease, Market, Phase, RESULT_BODY_BYTES_MAX, ResultBody, SignedResult};
+use bacnode_protocol::wire::signed::Domain;
+use rand::RngExt as _;
+use rand::seq::IndexedRandom as _;
+
+use super::{Event, World};
+use crate::plan::{Evil, SECOND};
+
+/// Messages that a dishonest node remembers.
+const MEMORY_MAX: usize = 64;
+
+/// A message in a few words.
+pub(super) fn describe(message: &Market) -> String {
+    let short = |execution: &ExecutionId| execution.short();
+    match message {
+        Market::Ask(ask) => format!("Ask for {} of {}", ask.want, ask.job),
+        Market::Bid(bid) => format!("Bid {} ({} places, {} ms)", bid.bid, bid.places, bid.wait_ms),
+        Market::Decline(decline) => {
+            let reasons: Vec<_> = decline.reasons.iter().map(ToString::to_string).collect();
+            format!("Decline ({})", reasons.join("; "))
+        }
+        Market::BidRelease { bid, .. } => format!("BidRelease {bid}"),
+        Market::Award(award) => format!("Award {} slot {} of {}", short(&award.execution), award.slot, award.job),
+        Market::AwardAck { execution } => format!("AwardAck {}", short(execution)),
+        Market::AwardRefuse { execution, reason } => format!("AwardRefuse {} ({})", short(execution), &**reason),
+        Market::Started { execution } => format!("Started {}", short(execution)),
+        Market::Beat { execution, beat, phase } => format!("Beat {beat} {} {phase:?}", short(execution)),
+        Market::BeatAck { execution, beat } => format!("BeatAck {beat} {}", short(execution)),
+        Market::Query { execution } => format!("Query {}", short(execution)),
+        Market::Result(result) => format!("Result {}", short(&result.execution)),
+        Market::ResultAck { execution } => format!("ResultAck {}", short(execution)),
+        Market::Verdict { execution, accepted } => format!("Verdict {} {accepted}", short(execution)),
+        Market::Cancel { execution, reason } => format!("Cancel {} ({})", short(execution), &**reason),
+        Market::CancelAck { execution } => format!("CancelAck {}", short(execution)),
+        Market::Release { execution } => format!("Release {}", short(execution)),
+    }
+}
+
+impl World<'_> {
+    pub(super) fn remember(&mut self, index: usize, message: &Rc<Market>) {
+        let memory = &mut self.hosts[index].memory;
+        if memory.len() < MEMORY_MAX {
+            memory.push(Market::clone(message));
+        } else {
+            let place = self.rng.random_range(0..MEMORY_MAX);
+            memory[place] = Market::clone(message);
+        }
+    }
+
+    /// What a dishonest node says instead of what its machine wants to say.
+    pub(super) fn twist(&mut self, index: usize, message: Market) -> Option<Market> {
+        self.remember(index, &Rc::new(message.clone()));
+        match (self.hosts[index].plan.evil, message) {
+            (Some(Evil::Withhold), Market::Result(_)) => None,
+            (Some(Evil::Equivocate), Market::Result(result)) => Some(Market::Result(self.other_result(index, result))),
+            (_, message) => Some(message),
+        }
+    }
+
+    /// The same result about other bytes, well signed, every second time.
+    fn other_result(&mut self, index: usize, result: SignedResult) -> SignedResult {
+        let body: Option<ResultBody> = codec::decode(&result.body, RESULT_BODY_BYTES_MAX).ok();
+        let Some(mut body) = body.filter(|_| self.rng.random_bool(0.5)) else { return result };
+        body.root = Some(World::cid(&ExecutionId([self.rng.random(); 20])));
+        let Ok(bytes) = BytesMax::new(codec::encode(&body)) else { return result };
+        let signature = self.hosts[index].signer.sign(Domain::Result, &bytes);
+        SignedResult { body: bytes, signature, blocks: ListMax::default(), ..result }
+    }
+
+    /// Says something to somebody.
+    pub(super) fn mischief(&mut self, index: usize) {
+        if self.calm {
+            return;
+        }
+        let pause = self.rng.random_range(SECOND / 20..SECOND);
+        self.push(pause, Event::Mischief { host: index });
+        let others = self.hosts.len();
+        let to = self.rng.random_range(0..others);
+        if !self.hosts[index].up || to == index {
+            return;
+        }
+        let Some(known) = self.hosts[index].memory.choose(&mut self.rng).cloned() else { return };
+        let message = match self.hosts[index].plan.evil {
+            Some(Evil::Replay) => known,
+            Some(Evil::Forge) => self.forge(index, known),
+            _ => return,
+        };
+        self.post(index, to, message);
+    }
+
+    fn forge(&mut self, index: usize, known: Market) -> Market {
+        // An execution that some honest node has something to do with.
+        let some = self.books.some_execution(self.rng.random());
+        let execution = some.unwrap_or(ExecutionId([self.rng.random(); 20]));
+        match self.rng.random_range(0..12) {
+            0 => Market::AwardAck { execution },
+            1 => Market::AwardRefuse { execution, reason: TextMax::truncated("forged") },
+            2 => Market::Started { execution },
+            3 => {
+                let phase =
+                    *[Phase::Unknown, Phase::Running, Phase::Ended].choose(&mut self.rng).unwrap_or(&Phase::Unknown);
+                Market::Beat { execution, beat: self.rng.random(), phase }
+            }
+            4 => Market::BeatAck { execution, beat: self.rng.random_range(0..100) },
+            5 => Market::Query { execution },
+            6 => Market::ResultAck { execution },
+            7 => Market::Verdict { execution, accepted: true },
+            8 => Market::Cancel { execution, reason: TextMax::truncated("forged") },
+            9 => Market::Release { execution },
+            10 => match known {
+                Market::Result(result) => Market::Result(SignedResult { execution, ..result }),
+                Market::Award(award) => Market::Award(self.forge_award(index, award)),
+                other => other,
+            },
+            _ => Market::CancelAck { execution },
+        }
+    }
+
+    fn forge_award(&mut self, index: usize, award: Award) -> Award {
+        let token = FencingToken { epoch: self.rng.random_range(0..4), counter: self.rng.random_range(0..100) };
+        let lease = Lease { orphan_ms: u32::MAX, length_ms: u32::MAX, ..award.lease };
+        let bid = self.rng.random_range(0..50);
+        let boot = BootId(self.hosts[index].disk.epoch);
+        Award { token, lease, bid, boot, ..award }
+    }
+}

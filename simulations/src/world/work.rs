@@ -1,0 +1,342 @@
+//! What the machines' effects do in this world: users, programs, transfers.
+
+use bacnode_protocol::compute::{Ended, Run};
+use bacnode_protocol::content::Cid;
+use bacnode_protocol::id::{ExecutionId, JobId};
+use bacnode_protocol::job::state::JobState;
+use bacnode_protocol::limits::{ATTEMPTS_MAX, RESEND_MAX};
+use bacnode_protocol::record::HeldRecord;
+use bacnode_protocol::requester::{self, Submission};
+use bacnode_protocol::time::Span;
+use bacnode_protocol::wire::bounded::{BytesMax, ListMax, TextMax};
+use bacnode_protocol::wire::codec;
+use bacnode_protocol::wire::market::{
+    FailureKind, Head, InlineBlock, Lease, Outcome, Phase, RESULT_BODY_BYTES_MAX, ResultBody, Usage,
+};
+use bacnode_protocol::wire::task::{EngineTask, Input, Resources, Source, Task, WasmTask};
+use rand::RngExt as _;
+
+use super::host::Running;
+use super::{Event, World};
+use crate::check::{Invariant, Violation};
+use crate::plan::{Ends, Evil, JobPlan, MILLI, Micros, SECOND};
+
+/// How often an absent maker is tried before its result is given up.
+const FETCH_TRIES: u32 = 3;
+
+/// The root in a held result.
+pub(super) fn root_of(held: &HeldRecord) -> Option<Cid> {
+    let body: ResultBody = codec::decode(&held.result.as_ref()?.body, RESULT_BODY_BYTES_MAX).ok()?;
+    body.root
+}
+
+fn task(plan: &JobPlan, job: usize) -> Task {
+    let input = Input {
+        source: Source::Content(Cid::of(bacnode_protocol::content::Codec::Raw, &job.to_be_bytes())),
+        target: TextMax::truncated("/in"),
+    };
+    Task {
+        engine: EngineTask::Wasm(WasmTask {
+            module: TextMax::truncated("/main.wasm"),
+            entrypoint: TextMax::truncated("_start"),
+            args: ListMax::default(),
+        }),
+        inputs: ListMax::truncated(plan.inputs.then_some(input)),
+        outputs: ListMax::default(),
+        env: ListMax::default(),
+        resources: Resources { cpu_milli: plan.cpu, memory: plan.memory, disk: 0, gpu: 0 },
+        timeout_ms: plan.timeout_ms,
+        slots: plan.slots,
+        deterministic: false,
+        exclusive: plan.exclusive,
+    }
+}
+
+fn lease([heartbeat, length, grace, orphan]: [u32; 4]) -> Lease {
+    Lease {
+        heartbeat_ms: heartbeat * 1_000,
+        length_ms: length * 1_000,
+        grace_ms: grace * 1_000,
+        orphan_ms: orphan * 1_000,
+    }
+}
+
+impl World<'_> {
+    /// A user hands a job in, and again until it is acknowledged.
+    pub(super) fn submit(&mut self, job: usize) {
+        let (plan, id) = (&self.plan.jobs[job], self.jobs[job]);
+        if self.books.acknowledged.contains(&id) {
+            return;
+        }
+        self.push(5 * SECOND, Event::Submit { job });
+        let owner = plan.owner;
+        if !self.hosts[owner].up || self.hosts[owner].frozen_until > self.now {
+            return;
+        }
+        // As the API does: what is known is not handed in again. Whether it is on the disk the user learns from its end.
+        if self.hosts[owner].disk.knows_job(&id)
+            && !self.hosts[owner].requester.as_ref().is_some_and(|r| r.has_job(&id))
+        {
+            return;
+        }
+        let elsewhere =
+            if plan.inputs { vec![Cid::of(bacnode_protocol::content::Codec::Raw, b"input")] } else { Vec::new() };
+        let submission = Submission {
+            request: (job as u64) << 1,
+            id,
+            spec: b"{}".to_vec(),
+            task: task(plan, job),
+            slots: plan.slots,
+            lease: lease(plan.lease),
+            queue_timeout: Span(plan.queue_timeout),
+            total_timeout: plan.total_timeout.map(Span),
+            elsewhere,
+            waits: false,
+        };
+        self.stats.submitted(self.now, id);
+        self.trace.note(self.now, (owner, None), "submit", &id.0, || format!("a user submits {id}"));
+        self.requester_input(owner, requester::Input::Submit(Box::new(submission)));
+    }
+
+    pub(super) fn stop(&mut self, job: usize) {
+        let (owner, id) = (self.plan.jobs[job].owner, self.jobs[job]);
+        if !self.hosts[owner].up || self.hosts[owner].frozen_until > self.now {
+            return self.push(5 * SECOND, Event::Stop { job });
+        }
+        let request = (job as u64) << 1 | 1;
+        self.requester_input(owner, requester::Input::Stop { request, job: id, reason: "enough".into() });
+    }
+
+    pub(super) fn providers(&mut self, index: usize, life: u64, job: JobId) {
+        if self.hosts[index].life == life {
+            let count = self.hosts.len();
+            let near = (0..2).map(|_| self.rng.random_range(0..count)).map(|near| self.hosts[near].id).collect();
+            self.requester_input(index, requester::Input::Providers(job, near));
+        }
+    }
+
+    pub(super) fn start_run(&mut self, index: usize, run: Run) {
+        self.serial += 1;
+        let (serial, life) = (self.serial, self.hosts[index].life);
+        self.trace.note(self.now, (index, None), "run", &run.execution.0, || format!("runs {}", run.execution));
+        self.stats.runs += 1;
+        if self.hosts[index].is_honest() {
+            self.books.started(&self.hosts[index], index, &run);
+            self.check_rivals(index, &run);
+        }
+        let prepare = self.rng.random_range(0..50 * MILLI);
+        self.push(prepare, Event::Phase { host: index, life, execution: run.execution, phase: Phase::Running });
+        let plan = self.by_job.get(&run.job).map(|job| self.plan.jobs[*job].clone());
+        let bad = !self.calm && self.rng.random_range(0..1_000) < self.plan.bad_runs;
+        let execution = run.execution;
+        let (after, outcome) = self.draw_end(index, &run, plan.as_ref(), bad);
+        let running = Running { run, stopping: false, serial, excused: false };
+        self.hosts[index].runs.insert(execution, running);
+        if let Some(after) = after {
+            let inline = plan.as_ref().is_some_and(|plan| plan.inline);
+            let ended = Box::new(ended(&execution, outcome, inline));
+            self.push(prepare + after, Event::Ends { host: index, life, serial, execution, ended });
+        }
+    }
+
+    /// When a run ends by itself, if it does, and how.
+    fn draw_end(&mut self, index: usize, run: &Run, plan: Option<&JobPlan>, bad: bool) -> (Option<Micros>, Outcome) {
+        let node_failed = |cause: &str| Outcome::NodeFailed { cause: TextMax::truncated(cause) };
+        if self.hosts[index].plan.evil == Some(Evil::Boast) {
+            return (Some(10 * MILLI), node_failed("it never could"));
+        }
+        let takes = plan.map_or(SECOND, |plan| plan.run);
+        if bad {
+            return match self.rng.random_range(0..3) {
+                0 => (Some(takes / 2), node_failed("the executor crashed")),
+                // Hangs until it is told to stop.
+                1 => (None, Outcome::Cancelled),
+                _ => (Some(takes * 3), Outcome::Completed { exit_code: 0 }),
+            };
+        }
+        let timeout = run.task.timeout_ms * MILLI;
+        if takes > timeout {
+            let cause = TextMax::truncated("the program ran longer than it may");
+            return (Some(timeout), Outcome::Failed { kind: FailureKind::Time, cause });
+        }
+        let outcome = match plan.map(|plan| plan.ends) {
+            Some(Ends::Trap) => {
+                let cause = TextMax::truncated("the program trapped");
+                Outcome::Failed { kind: FailureKind::Trap, cause }
+            }
+            Some(Ends::Exit(exit_code)) => Outcome::Completed { exit_code },
+            None => Outcome::Completed { exit_code: 0 },
+        };
+        (Some(takes), outcome)
+    }
+
+    /// No other node may run this slot now, if it is exclusive. One that sleeps does not run anything.
+    pub(super) fn check_rivals(&mut self, index: usize, run: &Run) {
+        if !run.task.exclusive {
+            return;
+        }
+        let rival = self.books.running(&run.job, run.slot).find(|(node, execution)| {
+            let running = self.hosts[*node].runs.get(execution);
+            *node != index && !self.is_asleep(*node) && running.is_some_and(|running| !running.excused)
+        });
+        if let Some((node, execution)) = rival {
+            let text =
+                format!("{} slot {}: n{index} runs {}, n{node} runs {execution}", run.job, run.slot, run.execution);
+            self.books.fail(Invariant::S2LeaseExclusion, text);
+        }
+    }
+
+    /// A program is told to stop; it takes a moment, and some say at the last moment that they are done.
+    pub(super) fn stop_run(&mut self, index: usize, execution: &ExecutionId) {
+        let life = self.hosts[index].life;
+        let Some(running) = self.hosts[index].runs.get_mut(execution) else { return };
+        if std::mem::replace(&mut running.stopping, true) {
+            return;
+        }
+        let serial = running.serial;
+        let lies = !self.calm && self.rng.random_range(0..20) == 0;
+        let outcome = if lies { Outcome::Completed { exit_code: 0 } } else { Outcome::Cancelled };
+        let after = self.rng.random_range(MILLI..300 * MILLI);
+        let ended = Box::new(ended(execution, outcome, false));
+        self.push(after, Event::Ends { host: index, life, serial, execution: *execution, ended });
+    }
+
+    pub(super) fn run_ends(&mut self, index: usize, life: u64, serial: u64, execution: ExecutionId, ended: Ended) {
+        if self.hosts[index].life != life || self.hosts[index].runs.get(&execution).is_none_or(|r| r.serial != serial) {
+            return;
+        }
+        self.end_run(index, &execution);
+        if let Some(root) = ended.root {
+            self.hosts[index].kept.insert(execution, root);
+        }
+        self.trace
+            .note(self.now, (index, None), "end", &execution.0, || format!("ends {execution}: {:?}", ended.outcome));
+        self.tick(index);
+        self.compute_input(index, bacnode_protocol::compute::Input::Ended(execution, Box::new(ended)));
+    }
+
+    /// Takes a run out of the executor.
+    pub(super) fn end_run(&mut self, index: usize, execution: &ExecutionId) {
+        if let Some(running) = self.hosts[index].runs.remove(execution) {
+            self.books.over(index, &running.run.job, running.run.slot, execution);
+        }
+    }
+
+    pub(super) fn fetch(&mut self, index: usize, fetch: Box<requester::Fetch>) {
+        let (life, blocks) = (self.hosts[index].life, !fetch.blocks.is_empty());
+        if blocks {
+            self.hosts[index].held.insert(fetch.execution);
+            return self.requester_input(index, requester::Input::Fetched(fetch.execution, Ok(())));
+        }
+        let maker = self.by_id.get(&fetch.maker).copied().unwrap_or(index);
+        let after = self.links.distance(index, maker) * 2 + self.rng.random_range(MILLI..500 * MILLI);
+        self.push(after, Event::Fetched { host: index, life, fetch, tries: FETCH_TRIES });
+    }
+
+    pub(super) fn fetched(&mut self, index: usize, life: u64, fetch: Box<requester::Fetch>, tries: u32) {
+        if self.hosts[index].life != life {
+            return;
+        }
+        let Some(&maker) = self.by_id.get(&fetch.maker) else { return };
+        let reached = self.hosts[maker].up
+            && self.hosts[maker].frozen_until <= self.now
+            && (maker == index || self.links.connects(index, maker));
+        let execution = fetch.execution;
+        let has = self.hosts[maker].kept.get(&execution) == Some(&fetch.root);
+        if reached && has {
+            self.hosts[index].held.insert(execution);
+            return self.requester_input(index, requester::Input::Fetched(execution, Ok(())));
+        }
+        if tries > 0 && !reached {
+            return self.push(2 * SECOND, Event::Fetched { host: index, life, fetch, tries: tries - 1 });
+        }
+        let cause = if reached { "it does not have it" } else { "it cannot be reached" };
+        self.requester_input(index, requester::Input::Fetched(execution, Err(cause.into())));
+    }
+
+    /// How long after the faults everything may take that must come to an end.
+    pub(super) fn patience(&self) -> Micros {
+        let longest = self.plan.jobs.iter().map(|job| {
+            let [_, length, grace, _] = job.lease;
+            let attempt = u64::from(length + grace) * SECOND + job.timeout_ms * MILLI + job.queue_timeout;
+            attempt * u64::from(ATTEMPTS_MAX + 2)
+        });
+        longest.max().unwrap_or(0) + RESEND_MAX.0 + crate::check::ORPHAN_MAX.0 + 120 * SECOND
+    }
+
+    /// Whether nothing is left to wait for.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let settled = |host: &super::Host| {
+            let requester = host.requester.as_ref().is_none_or(|machine| machine.open_jobs() == 0);
+            let compute = host.compute.as_ref().is_none_or(|machine| machine.held_count() == 0);
+            host.up && requester && compute
+        };
+        self.now > self.plan.safety + 50 * SECOND && self.hosts.iter().filter(|host| host.is_honest()).all(settled)
+    }
+
+    /// The end of the trial: did everything come to its end?
+    pub(super) fn judge(&mut self) -> Result<(), Violation> {
+        let fail = |books: &mut crate::check::Books, invariant, text: String| {
+            books.fail(invariant, text);
+            books.violation.take().map_or(Ok(()), Err)
+        };
+        let mut honest_done = (0u64, 0u64);
+        for (index, plan) in self.plan.jobs.iter().enumerate() {
+            let job = self.jobs[index];
+            let lost = self.books.wiped.contains(&plan.owner);
+            if !self.books.acknowledged.contains(&job) || lost {
+                continue;
+            }
+            let Some((state, message)) = self.books.ended.get(&job) else {
+                return fail(&mut self.books, Invariant::L1JobsEnd, format!("{job} (job {index}) did not end"));
+            };
+            self.stats.ended(*state);
+            let could = plan.stop.is_none() && plan.total_timeout.is_none() && matches!(plan.ends, Ends::Exit(_));
+            if could && plan.run <= plan.timeout_ms * MILLI && !message.contains("needs") {
+                honest_done.0 += 1;
+                honest_done.1 += u64::from(*state == JobState::Completed);
+            }
+        }
+        for (index, host) in self.hosts.iter().enumerate().filter(|(_, host)| host.is_honest()) {
+            let Some(compute) = &host.compute else {
+                return fail(&mut self.books, Invariant::L2PlacesComeBack, format!("n{index} is down at the end"));
+            };
+            let left = compute.held_count();
+            if compute.used() != Resources::default() || !host.runs.is_empty() {
+                let text = format!("n{index} still uses {:?}, {} runs", compute.used(), host.runs.len());
+                return fail(&mut self.books, Invariant::L2PlacesComeBack, text);
+            }
+            if left > 0 {
+                return fail(
+                    &mut self.books,
+                    Invariant::L3ResultsAreDelivered,
+                    format!("n{index} holds {left} results"),
+                );
+            }
+        }
+        let apart = self.last_apart.saturating_sub(self.plan.safety);
+        if apart > super::ADVERT_EVERY * 3 {
+            let text = format!("views differ {} s after the faults", apart / SECOND);
+            return fail(&mut self.books, Invariant::L4ViewsConverge, text);
+        }
+        self.stats.could += honest_done.0;
+        self.stats.did += honest_done.1;
+        Ok(())
+    }
+}
+
+/// What the executor reports.
+fn ended(execution: &ExecutionId, outcome: Outcome, inline: bool) -> Ended {
+    let root = World::cid(execution);
+    let has_root = matches!(outcome, Outcome::Completed { .. } | Outcome::Failed { .. });
+    let block = InlineBlock { cid: root, bytes: BytesMax::new(execution.0.to_vec()).unwrap_or_default() };
+    Ended {
+        outcome,
+        root: has_root.then_some(root),
+        size: 20,
+        usage: Usage::default(),
+        stdout: Head::default(),
+        stderr: Head::default(),
+        blocks: if inline && has_root { vec![block] } else { Vec::new() },
+    }
+}
