@@ -211,8 +211,9 @@ impl State {
         if let Some(ran) = ran {
             self.learn_run(ran);
         }
-        if self.held.get(&execution).is_some_and(|held| held.cancelled) {
+        if let Some(owner) = self.held.get(&execution).filter(|held| held.cancelled).map(|held| held.record.owner) {
             self.forget(execution, out);
+            out.after_sync(Output::Send { to: owner, message: Market::CancelAck { execution } });
         } else {
             self.arm_lease(execution);
             self.resend(execution, now, out);
@@ -248,15 +249,18 @@ impl State {
         if !known {
             return;
         }
-        out.after_sync(Output::Send { to: from, message: Market::CancelAck { execution } });
         match self.held.get_mut(&execution) {
+            // Acknowledged when it has stopped: then, and not before, may another start.
             Some(held) if held.running() => {
                 if !held.cancelled {
                     held.cancelled = true;
                     self.stop_run(execution, out);
                 }
             }
-            _ => self.forget(execution, out),
+            _ => {
+                self.forget(execution, out);
+                out.after_sync(Output::Send { to: from, message: Market::CancelAck { execution } });
+            }
         }
         self.start_queued(now, out);
     }

@@ -12,6 +12,8 @@ use crate::view::View;
 use crate::wire::bounded::TextMax;
 use crate::wire::market::{Market, Phase};
 
+/// Why an attempt is called off that takes too long.
+const OVERDUE: &str = "it did not end in its time";
 /// Awards refused for one slot before it is given up: each is a bid that came to nothing.
 const REFUSALS_MAX: u32 = 10;
 
@@ -132,6 +134,11 @@ impl State {
             }
             return;
         }
+        if execution.called_off {
+            let reason = TextMax::truncated(OVERDUE);
+            out.now(Output::Send { to: from, message: Market::Cancel { execution: id, reason } });
+            return;
+        }
         out.now(Output::Send { to: from, message: Market::BeatAck { execution: id, beat } });
         self.phase(from, id, phase, now, view, out);
         if let Some(execution) = self.executions.get_mut(&id) {
@@ -176,11 +183,32 @@ impl State {
     }
 
     pub(super) fn attempt_over(&mut self, id: ExecutionId, now: Now, view: &View, out: &mut Outbox<Output>) {
-        let Some(execution) = self.executions.get(&id) else { return };
-        let reason = "it did not end in its time";
-        let message = Market::Cancel { execution: id, reason: TextMax::truncated(reason) };
+        let Some(execution) = self.executions.get_mut(&id) else { return };
+        let message = Market::Cancel { execution: id, reason: TextMax::truncated(OVERDUE) };
         out.now(Output::Send { to: execution.record.node, message });
-        self.lose(id, reason, now, view, out);
+        let exclusive = self.jobs.get(&execution.record.job).is_some_and(|job| job.task.exclusive);
+        if exclusive && execution.result.is_none() {
+            // Another may start when this one has surely stopped: at its word, or at the end of its lease, which no beat
+            // extends any more.
+            execution.called_off = true;
+            self.arm_lease(id);
+        } else {
+            self.lose(id, OVERDUE, now, view, out);
+        }
+    }
+
+    /// The holder has stopped what was called off.
+    pub(super) fn cancel_ack(
+        &mut self,
+        from: NodeId,
+        id: ExecutionId,
+        now: Now,
+        view: &View,
+        out: &mut Outbox<Output>,
+    ) {
+        if self.executions.get(&id).is_some_and(|e| e.record.node == from && e.called_off) {
+            self.lose(id, OVERDUE, now, view, out);
+        }
     }
 
     /// An exclusive attempt is not replaced before its holder has surely stopped: its lease, and the grace after it.

@@ -81,6 +81,8 @@ pub(super) struct Execution {
     /// When its holder was last heard about it.
     pub(super) heard: Tick,
     pub(super) suspected: bool,
+    /// It was told to stop, and is replaced once it has.
+    pub(super) called_off: bool,
     /// The furthest phase that its holder told of.
     pub(super) phase: Option<crate::wire::market::Phase>,
     /// The result, once it came.

@@ -265,6 +265,7 @@ impl State {
             resend: RESEND_MIN,
             heard: now.tick,
             suspected: false,
+            called_off: false,
             phase: None,
             result: None,
         };

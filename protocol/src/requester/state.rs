@@ -162,6 +162,7 @@ impl State {
             resend: RESEND_MIN,
             heard: now.tick,
             suspected: false,
+            called_off: false,
             phase: None,
             result: None,
         };
@@ -210,9 +211,9 @@ impl State {
             }
             Market::Beat { execution, beat, phase } => self.beat(from, execution, beat, phase, now, view, out),
             Market::Result(result) => self.result(from, result, now, view, out),
-            // What only a holder is told goes to the compute machine; a cancel needs no more than to be done.
-            Market::CancelAck { .. }
-            | Market::Ask(_)
+            Market::CancelAck { execution } => self.cancel_ack(from, execution, now, view, out),
+            // What only a holder is told goes to the compute machine.
+            Market::Ask(_)
             | Market::BidRelease { .. }
             | Market::Award(_)
             | Market::BeatAck { .. }

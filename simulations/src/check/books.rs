@@ -168,6 +168,14 @@ impl Books {
     /// A message comes to an honest node.
     pub(crate) fn delivered(&mut self, index: usize, from: &NodeId, message: &Market) {
         match message {
+            Market::Award(award) => {
+                // The first time it comes; what is said again changes nothing.
+                let Some((_, at)) = self.bids.get(&(index, award.boot.0, award.bid)).copied() else { return };
+                let length = Span::millis(u64::from(award.lease.length_ms));
+                let kept = Span::millis(u64::from(award.lease.orphan_ms.max(award.lease.length_ms))).min(ORPHAN_MAX);
+                let running = if award.task.exclusive { length } else { kept };
+                self.words.entry((index, award.execution)).or_insert(Word { from: at, running, kept });
+            }
             Market::BeatAck { execution, beat } if self.is_owner(from, execution) => {
                 if let Some(sent) = self.beats.get(&(index, *execution, *beat)).copied()
                     && let Some(word) = self.words.get_mut(&(index, *execution))
@@ -193,12 +201,15 @@ impl Books {
         if host.is_honest() && self.awards.get(&run.execution).is_some_and(|sent| sent.to != host.id) {
             self.fail(Invariant::S3NoStartWithoutAward, format!("{} is another node's", run.execution));
         }
-        let sent = self.awards.get(&run.execution).map(|sent| (sent.award.boot.0, sent.award.bid, sent.award.lease));
-        let word = match sent {
+        let sent = self.awards.get(&run.execution).map(|sent| (sent.award.boot.0, sent.award.bid));
+        match sent {
             // Of a dishonest owner nothing is known but what the machine itself keeps.
-            None => Word { from: tick, running: ORPHAN_MAX, kept: ORPHAN_MAX },
-            Some((boot, bid, lease)) => {
-                let Some((owner, at)) = self.bids.get(&(index, boot, bid)).copied() else {
+            None => {
+                let word = Word { from: tick, running: ORPHAN_MAX, kept: ORPHAN_MAX };
+                self.words.insert((index, run.execution), word);
+            }
+            Some((boot, bid)) => {
+                let Some((owner, _)) = self.bids.get(&(index, boot, bid)).copied() else {
                     return self.fail(Invariant::S3NoStartWithoutAward, format!("{} has no bid", run.execution));
                 };
                 if boot != host.disk.epoch {
@@ -207,12 +218,8 @@ impl Books {
                 if owner != run.owner || run.owner.tag() != run.job.0[..5] {
                     self.fail(Invariant::S3NoStartWithoutAward, format!("{} is not its owner's", run.execution));
                 }
-                let length = Span::millis(u64::from(lease.length_ms));
-                let orphan = Span::millis(u64::from(lease.orphan_ms.max(lease.length_ms))).min(ORPHAN_MAX);
-                Word { from: at, running: if run.task.exclusive { length } else { orphan }, kept: orphan }
             }
-        };
-        self.words.insert((index, run.execution), word);
+        }
         self.running.entry((run.job, run.slot)).or_default().insert((index, run.execution));
         self.check_policy(host, run);
     }
@@ -271,6 +278,31 @@ impl Books {
                 self.ended.insert(job, (*state, message.to_string()));
             }
             _ => {}
+        }
+    }
+
+    /// What a node finds on its disk when it comes back is what its users see.
+    pub(crate) fn found(&mut self, states: &[(JobId, JobState, String)], accepted: &[(JobId, u32, ExecutionId)]) {
+        for (job, slot, execution) in accepted {
+            let first = *self.accepted.entry((*job, *slot)).or_insert(*execution);
+            if first != *execution {
+                let text = format!("{job} slot {slot} had {first}, the disk has {execution}");
+                self.fail(Invariant::S5SingleAcceptance, text);
+            }
+        }
+        for (job, state, message) in states {
+            let (told, _) = self.ended.entry(*job).or_insert_with(|| (*state, message.clone())).clone();
+            if told != *state {
+                let text = format!("{job} had ended {}, the disk says {}", told.name(), state.name());
+                self.fail(Invariant::S9TerminalIsFinal, text);
+            }
+        }
+    }
+
+    /// Everything that was told is still so after a restart.
+    pub(crate) fn open_again(&mut self, open: &BTreeSet<JobId>) {
+        if let Some(job) = open.iter().find(|job| self.ended.contains_key(job)) {
+            self.fail(Invariant::S14RecoveryEquality, format!("{job} had ended, and is open again"));
         }
     }
 

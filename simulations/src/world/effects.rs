@@ -245,8 +245,9 @@ impl World<'_> {
         self.hand_over(to, sender, message);
         // Now and then the very same again: it must not change anything that is written.
         if !self.calm && self.hosts[to].is_honest() && self.rng.random_range(0..64) == 0 && self.hosts[to].up {
+            self.tick(to);
             let before = (self.hosts[to].disk.written(), self.hosts[to].runs.len(), self.hosts[to].life);
-            self.hand_over(to, sender, message);
+            self.hand_over_now(to, sender, message);
             let after = (self.hosts[to].disk.written(), self.hosts[to].runs.len(), self.hosts[to].life);
             if before.2 == after.2 && (before.0, before.1) != (after.0, after.1) {
                 let text = format!("the second {} changed something", super::evil::describe(message));
@@ -256,9 +257,13 @@ impl World<'_> {
     }
 
     fn hand_over(&mut self, to: usize, from: NodeId, message: &Rc<Market>) {
-        let message = Market::clone(message);
         // Time first: what has expired ends before anything is answered.
         self.tick(to);
+        self.hand_over_now(to, from, message);
+    }
+
+    fn hand_over_now(&mut self, to: usize, from: NodeId, message: &Rc<Market>) {
+        let message = Market::clone(message);
         if message.is_from_owner() {
             self.compute_input(to, compute::Input::Message { from, message });
         } else {

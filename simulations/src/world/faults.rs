@@ -262,11 +262,20 @@ impl World<'_> {
             self.hosts[index].fuse = None;
             self.hosts[index].clock.skew = self.hosts[index].clock.skew.clamp(-2_000, 2_000);
             for other in 0..self.hosts.len() {
-                for _ in 0..100 {
-                    self.links.clog(index, other, false);
-                }
+                self.links.unblock(index, other);
             }
         }
         self.unclog();
+        for index in 0..self.hosts.len() {
+            if !self.hosts[index].up {
+                self.push(0, Event::Back { host: index });
+            } else if self.hosts[index].frozen_until > self.now {
+                self.hosts[index].frozen_until = self.now;
+                self.push(0, Event::Thaw { host: index });
+            }
+            for other in index + 1..self.hosts.len() {
+                self.connect_later(index, other);
+            }
+        }
     }
 }

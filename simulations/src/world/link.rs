@@ -45,6 +45,11 @@ impl Links {
         *count = if on { *count + 1 } else { count.saturating_sub(1) };
     }
 
+    pub(crate) fn unblock(&mut self, from: usize, to: usize) {
+        let index = self.index(from, to);
+        (self.blocked[index], self.clogged[index]) = (0, 0);
+    }
+
     pub(crate) fn clog(&mut self, from: usize, to: usize, on: bool) {
         let index = self.index(from, to);
         let count = &mut self.clogged[index];

@@ -309,6 +309,11 @@ impl<'a> World<'a> {
             return;
         }
         let records = host.disk.open();
+        if host.is_honest() {
+            let (ended, accepted) = host.disk.ended();
+            self.books.found(&ended, &accepted);
+            self.books.open_again(&records.jobs.iter().map(|(job, _)| job.id).collect());
+        }
         let now = host.clock.now(self.now);
         host.up = true;
         host.life += 1;
