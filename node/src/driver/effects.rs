@@ -43,6 +43,7 @@ impl Running {
             compute::Output::Persist(record) => self.hands.store.put_record(&mut self.batch, &record),
             compute::Output::Send { to, message } => self.send(to, message),
             compute::Output::Start(run) => self.hands.runner.start(*run),
+            compute::Output::Extend(execution, until) => self.hands.runner.extend(&execution, until),
             compute::Output::Stop(execution) => self.hands.runner.stop(&execution),
             compute::Output::Unpin(execution) => {
                 if let Some(root) = self.roots.remove(&execution)

@@ -10,16 +10,21 @@ pub mod wasm;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bacnode_protocol::compute::{Ended, Run};
 use bacnode_protocol::id::{ExecutionId, NodeId};
+use bacnode_protocol::time::{Span, Tick};
 use bacnode_protocol::wire::market::{FailureKind, Phase};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::TaskLimits;
 use crate::content::{Content, ContentError};
 use crate::network::Fetcher;
+
+/// How often a run's time is looked at, at least.
+const EXPIRY_LOOK: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// What an engine says while it runs something.
 #[derive(Debug)]
@@ -82,6 +87,8 @@ struct Inner {
 #[derive(Clone)]
 struct Running {
     stop: CancellationToken,
+    /// The tick at which its owner's word runs out.
+    until: Arc<AtomicU64>,
     owner: NodeId,
     result: PathBuf,
 }
@@ -121,18 +128,29 @@ impl Runner {
     pub fn start(&self, run: Run) {
         let execution = run.execution;
         let result = self.inner.dir.join(execution.to_string());
-        let running = Running { stop: CancellationToken::new(), owner: run.owner, result: result.clone() };
-        let stop = running.stop.clone();
+        let until = Arc::new(AtomicU64::new(run.until.0));
+        let stop = CancellationToken::new();
+        let running = Running { stop: stop.clone(), until, owner: run.owner, result: result.clone() };
+        tokio::spawn(expire(Arc::clone(&running.until), stop.clone()));
         self.lock().insert(execution, running);
         let this = self.clone();
         tokio::spawn(async move {
             // A panic in an engine is this node's fault and must not leave the slot taken.
-            let task = tokio::spawn(run::run(this.clone(), run, stop, result.clone()));
+            let task = tokio::spawn(run::run(this.clone(), run, stop.clone(), result.clone()));
             let ended = task.await.unwrap_or_else(|_| run::node_failed("the engine broke down"));
+            // Its clock need not be looked at any more.
+            stop.cancel();
             this.lock().remove(&execution);
             let _ = tokio::fs::remove_dir_all(&result).await;
             let _ = this.inner.reports.send(Report::Ended(execution, Box::new(ended))).await;
         });
+    }
+
+    /// Lets a run go on until then.
+    pub fn extend(&self, execution: &ExecutionId, until: Tick) {
+        if let Some(running) = self.lock().get(execution) {
+            running.until.fetch_max(until.0, Ordering::Relaxed);
+        }
     }
 
     /// Stops a run.
@@ -157,5 +175,21 @@ impl Runner {
 
     async fn report_phase(&self, execution: ExecutionId, phase: Phase) {
         let _ = self.inner.reports.send(Report::Phase(execution, phase)).await;
+    }
+}
+
+/// Stops a run when its owner's word has run out, even while the driver waits for the disk. The clock runs on in suspend,
+/// timers do not: it is looked at often.
+async fn expire(until: Arc<AtomicU64>, stop: CancellationToken) {
+    loop {
+        let left = Tick(until.load(Ordering::Relaxed)).since(crate::clock::tick());
+        if left == Span::ZERO {
+            return stop.cancel();
+        }
+        let pause = std::time::Duration::from(left).min(EXPIRY_LOOK);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
     }
 }

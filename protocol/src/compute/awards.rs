@@ -1,5 +1,7 @@
 //! Awards: queue, run, beat, report, release.
 
+use std::collections::VecDeque;
+
 use super::state::{Held, State, Timer};
 use super::{Ended, Output, Run, inline_blocks};
 use crate::id::{ExecutionId, NodeId};
@@ -56,8 +58,9 @@ impl State {
             started: None,
             word_from: sent,
             beat: 0,
-            beat_sent: sent,
+            beats: VecDeque::new(),
             cancelled: false,
+            expired: false,
             resend: RESEND_MIN,
         };
         let when = if held.exclusive { When::AfterSync } else { When::Now };
@@ -90,7 +93,8 @@ impl State {
             held.started = Some(now.tick);
             self.used = self.used.plus(&held.resources);
             let HeldRecord { owner, job, slot, .. } = held.record;
-            let run = Output::Start(Box::new(Run { execution, owner, job, slot, task }));
+            let until = held.word_from + word_length(held, self.config.orphan_max);
+            let run = Output::Start(Box::new(Run { execution, owner, job, slot, task, until }));
             out.push(When::after_sync_if(held.exclusive), run);
         }
     }
@@ -111,43 +115,52 @@ impl State {
 
     pub(super) fn beat(&mut self, execution: ExecutionId, now: Now, out: &mut Outbox<Output>) {
         let Some(held) = self.held.get_mut(&execution) else { return };
-        if held.phase == Phase::Ended {
+        if held.phase == Phase::Ended || held.expired {
             return;
         }
         held.beat = held.beat.wrapping_add(1);
-        held.beat_sent = now.tick;
+        held.beats.push_back((held.beat, now.tick));
+        if held.beats.len() > BEATS_MAX {
+            held.beats.pop_front();
+        }
         let message = Market::Beat { execution, beat: held.beat, phase: held.phase };
         out.now(Output::Send { to: held.record.owner, message });
         let heartbeat = Span::millis(u64::from(held.record.lease.heartbeat_ms).max(500));
         self.timers.set(Timer::Beat(execution), now.tick + heartbeat);
     }
 
-    pub(super) fn beat_ack(&mut self, from: NodeId, execution: ExecutionId, beat: u32) {
+    pub(super) fn beat_ack(&mut self, from: NodeId, execution: ExecutionId, beat: u32, out: &mut Outbox<Output>) {
         let Some(held) = self.held.get_mut(&execution).filter(|held| held.record.owner == from) else { return };
-        // Only the newest beat's time is remembered; an ack of an older one tells too little to extend the lease.
-        if held.beat == beat {
-            held.word_from = held.beat_sent;
-            self.arm_lease(execution);
+        let Some(&(_, sent)) = held.beats.iter().find(|(known, _)| *known == beat) else { return };
+        // Acknowledgements may overtake each other, and a round trip may be longer than a heartbeat.
+        if held.cancelled || sent <= held.word_from {
+            return;
         }
+        held.word_from = sent;
+        if held.running() {
+            let until = sent + word_length(held, self.config.orphan_max);
+            out.now(Output::Extend(execution, until));
+        }
+        self.arm_lease(execution);
     }
 
     pub(super) fn arm_lease(&mut self, execution: ExecutionId) {
         let Some(held) = self.held.get(&execution) else { return };
-        let lease = held.record.lease;
-        // Never shorter than a lease: the owner must have had a chance to answer a beat.
-        let orphan = Span::millis(u64::from(lease.orphan_ms.max(lease.length_ms))).min(self.config.orphan_max);
-        let exclusive = held.exclusive && held.phase != Phase::Ended;
-        let length = if exclusive { Span::millis(u64::from(lease.length_ms)) } else { orphan };
+        let length = word_length(held, self.config.orphan_max);
         self.timers.set(Timer::Lease(execution), held.word_from + length);
     }
 
     /// The owner's word has run out: stop and forget. Nobody waits for this any more.
     pub(super) fn lease_ended(&mut self, execution: ExecutionId, now: Now, out: &mut Outbox<Output>) {
-        let Some(held) = self.held.get(&execution) else { return };
-        let owner = held.record.owner;
+        let Some(held) = self.held.get_mut(&execution) else { return };
         if held.running() {
+            // Its place is taken until it has really stopped, and only then may the owner hear of it.
+            (held.cancelled, held.expired) = (true, true);
+            self.timers.cancel(&Timer::Beat(execution));
             self.stop_run(execution, out);
+            return;
         }
+        let owner = held.record.owner;
         self.forget(execution, out);
         // Should the owner be there after all, it need not wait.
         out.now(Output::Send { to: owner, message: Market::Beat { execution, beat: 0, phase: Phase::Unknown } });
@@ -211,9 +224,14 @@ impl State {
         if let Some(ran) = ran {
             self.learn_run(ran);
         }
-        if let Some(owner) = self.held.get(&execution).filter(|held| held.cancelled).map(|held| held.record.owner) {
+        let cancelled = self.held.get(&execution).filter(|held| held.cancelled);
+        if let Some((owner, expired)) = cancelled.map(|held| (held.record.owner, held.expired)) {
             self.forget(execution, out);
             out.after_sync(Output::Send { to: owner, message: Market::CancelAck { execution } });
+            if expired {
+                let message = Market::Beat { execution, beat: 0, phase: Phase::Unknown };
+                out.after_sync(Output::Send { to: owner, message });
+            }
         } else {
             self.arm_lease(execution);
             self.resend(execution, now, out);
@@ -272,5 +290,17 @@ impl State {
         }
     }
 }
+
+/// How long a holder goes on after its owner's last word. Never shorter than a lease: the owner must have had a chance to
+/// answer a beat.
+fn word_length(held: &Held, orphan_max: Span) -> Span {
+    let lease = held.record.lease;
+    let length = Span::millis(u64::from(lease.length_ms));
+    let exclusive = held.exclusive && held.phase != Phase::Ended;
+    if exclusive { length } else { Span::millis(u64::from(lease.orphan_ms.max(lease.length_ms))).min(orphan_max) }
+}
+
+/// Beats whose acknowledgement still counts.
+const BEATS_MAX: usize = 16;
 
 const _: () = assert!(TEXT_BYTES_MAX + 2 * 1024 + 512 < crate::wire::market::RESULT_BODY_BYTES_MAX);

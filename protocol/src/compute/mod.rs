@@ -17,6 +17,7 @@ pub use self::state::{Config, State};
 use crate::content::Cid;
 use crate::id::{ExecutionId, JobId, NodeId};
 use crate::record::Record;
+use crate::time::Tick;
 use crate::wire::bounded::ListMax;
 use crate::wire::market::{Head, InlineBlock, Market, Outcome, Phase, Usage};
 use crate::wire::task::Task;
@@ -80,6 +81,8 @@ pub enum Output {
     },
     /// Run this.
     Start(Box<Run>),
+    /// That run may go on until then.
+    Extend(ExecutionId, Tick),
     /// Stop that run, if it still runs.
     Stop(ExecutionId),
     /// Its result need not be kept for its owner any more.
@@ -99,6 +102,8 @@ pub struct Run {
     pub slot: u32,
     /// What to run.
     pub task: Task,
+    /// When its owner's word runs out: the executor stops it then by itself, whatever holds up the machine.
+    pub until: Tick,
 }
 
 /// How busy the machine is.

@@ -57,8 +57,11 @@ pub(super) struct Held {
     /// From when the owner's word counts: the sending of the bid or beat that it last answered.
     pub(super) word_from: Tick,
     pub(super) beat: u32,
-    pub(super) beat_sent: Tick,
+    /// The last beats and when they were sent.
+    pub(super) beats: VecDeque<(u32, Tick)>,
+    /// Called off: by its owner, or because nothing was heard of it.
     pub(super) cancelled: bool,
+    pub(super) expired: bool,
     pub(super) resend: Span,
 }
 
@@ -131,8 +134,9 @@ impl State {
             started: None,
             word_from: now.tick,
             beat: 0,
-            beat_sent: now.tick,
+            beats: VecDeque::new(),
             cancelled: false,
+            expired: false,
             resend: RESEND_MIN,
         };
         self.held.insert(execution, held);
@@ -183,7 +187,7 @@ impl State {
             Market::Ask(ask) => self.ask(from, &ask, now, out),
             Market::BidRelease { boot, bid } => self.bid_release(from, boot, bid),
             Market::Award(award) => self.award(from, award, now, out),
-            Market::BeatAck { execution, beat } => self.beat_ack(from, execution, beat),
+            Market::BeatAck { execution, beat } => self.beat_ack(from, execution, beat, out),
             Market::Query { execution } => self.query(from, execution, now, out),
             Market::ResultAck { execution } => self.result_ack(from, execution, now),
             Market::Cancel { execution, .. } => self.cancel(from, execution, now, out),

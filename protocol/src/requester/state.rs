@@ -154,6 +154,12 @@ impl State {
             slot.failures += u32::from(record.state == crate::job::state::ExecutionState::Failed);
             return;
         }
+        // Of several the newest is a copy of those before, which were suspected then.
+        for earlier in &slot.live {
+            if let Some(execution) = self.executions.get_mut(earlier) {
+                execution.suspected = true;
+            }
+        }
         slot.live.insert(id);
         // A result without its bytes is asked for again rather than trusted to be fetchable.
         let execution = Execution {

@@ -448,7 +448,7 @@ impl World {
                 self.push(self.run_for, Event::Ran { node, life, run });
             }
             compute::Output::Stop(execution) => self.end(node, execution, Outcome::Cancelled),
-            compute::Output::Unpin(_) => {}
+            compute::Output::Unpin(_) | compute::Output::Extend(..) => {}
         }
     }
 

@@ -7,7 +7,7 @@ use bacnode_protocol::id::{ExecutionId, FencingToken, JobId, NodeId};
 use bacnode_protocol::job::state::{ExecutionState, JobState};
 use bacnode_protocol::limits::{BID_TTL, HELD_MAX};
 use bacnode_protocol::outbox::When;
-use bacnode_protocol::record::{JobEvent, Record, What};
+use bacnode_protocol::record::{ExecutionRecord, JobEvent, JobStateRecord, Record, What};
 use bacnode_protocol::requester::{self, Answer};
 use bacnode_protocol::time::{Span, Tick};
 use bacnode_protocol::wire::codec;
@@ -16,7 +16,7 @@ use bacnode_protocol::wire::signed::{Domain, verify};
 use bacnode_protocol::wire::task::Resources;
 
 use super::{Invariant, Violation};
-use crate::world::Host;
+use crate::world::{Disk, Host};
 
 /// How long a run may go on after it was told to stop.
 const KILL_GRACE: Span = Span::millis(1_500);
@@ -170,7 +170,8 @@ impl Books {
         match message {
             Market::Award(award) => {
                 // The first time it comes; what is said again changes nothing.
-                let Some((_, at)) = self.bids.get(&(index, award.boot.0, award.bid)).copied() else { return };
+                let bid = self.bids.get(&(index, award.boot.0, award.bid)).filter(|(owner, _)| owner == from);
+                let Some((_, at)) = bid.copied() else { return };
                 let length = Span::millis(u64::from(award.lease.length_ms));
                 let kept = Span::millis(u64::from(award.lease.orphan_ms.max(award.lease.length_ms))).min(ORPHAN_MAX);
                 let running = if award.task.exclusive { length } else { kept };
@@ -208,14 +209,15 @@ impl Books {
                 let word = Word { from: tick, running: ORPHAN_MAX, kept: ORPHAN_MAX };
                 self.words.insert((index, run.execution), word);
             }
-            Some((boot, bid)) => {
-                let Some((owner, _)) = self.bids.get(&(index, boot, bid)).copied() else {
+            Some((boot, _)) => {
+                // The books open a word when an award comes that answers a bid of this node to this owner.
+                if !self.words.contains_key(&(index, run.execution)) {
                     return self.fail(Invariant::S3NoStartWithoutAward, format!("{} has no bid", run.execution));
-                };
+                }
                 if boot != host.disk.epoch {
                     self.fail(Invariant::S3NoStartWithoutAward, format!("{} is of an earlier life", run.execution));
                 }
-                if owner != run.owner || run.owner.tag() != run.job.0[..5] {
+                if run.owner.tag() != run.job.0[..5] {
                     self.fail(Invariant::S3NoStartWithoutAward, format!("{} is not its owner's", run.execution));
                 }
             }
@@ -282,18 +284,18 @@ impl Books {
     }
 
     /// What a node finds on its disk when it comes back is what its users see.
-    pub(crate) fn found(&mut self, states: &[(JobId, JobState, String)], accepted: &[(JobId, u32, ExecutionId)]) {
-        for (job, slot, execution) in accepted {
-            let first = *self.accepted.entry((*job, *slot)).or_insert(*execution);
-            if first != *execution {
-                let text = format!("{job} slot {slot} had {first}, the disk has {execution}");
+    pub(crate) fn found(&mut self, disk: &Disk) {
+        for ExecutionRecord { job, slot, id, .. } in disk.accepted() {
+            let first = *self.accepted.entry((*job, *slot)).or_insert(*id);
+            if first != *id {
+                let text = format!("{job} slot {slot} had {first}, the disk has {id}");
                 self.fail(Invariant::S5SingleAcceptance, text);
             }
         }
-        for (job, state, message) in states {
-            let (told, _) = self.ended.entry(*job).or_insert_with(|| (*state, message.clone())).clone();
-            if told != *state {
-                let text = format!("{job} had ended {}, the disk says {}", told.name(), state.name());
+        for JobStateRecord { id, state, message, .. } in disk.ended() {
+            let (told, _) = self.ended.entry(*id).or_insert_with(|| (*state, message.to_string()));
+            if *told != *state {
+                let text = format!("{id} had ended {}, the disk says {}", told.name(), state.name());
                 self.fail(Invariant::S9TerminalIsFinal, text);
             }
         }
@@ -318,7 +320,7 @@ impl Books {
     pub(crate) fn unpinned(&mut self, host: &Host, index: usize, execution: &ExecutionId) {
         let let_go = self.let_go.contains(&(index, *execution));
         let tick = host.clock.tick(self.now);
-        let expired = self.words.get(&(index, *execution)).is_none_or(|word| word.from + word.kept <= tick);
+        let expired = self.words.get(&(index, *execution)).is_none_or(|word| word.from + word.running <= tick);
         if !let_go && !expired {
             self.fail(Invariant::S18KeptUntilReleased, format!("{execution} is dropped before its owner let go"));
         }
@@ -333,12 +335,20 @@ impl Books {
         if let Err(error) = compute.check() {
             self.fail(Invariant::S11Capacity, error);
         }
-        let used = host.runs.values().fold(Resources::default(), |sum, running| sum.plus(&running.run.task.resources));
+        let used = host
+            .runs
+            .values()
+            .filter(|running| !running.dead)
+            .fold(Resources::default(), |sum, running| sum.plus(&running.run.task.resources));
         if !used.fits(&host.total) {
             self.fail(Invariant::S11Capacity, format!("{} runs {used:?} of {:?}", host.id.short(), host.total));
         }
         if compute.held_count() > HELD_MAX + 1 {
             self.fail(Invariant::S16Bounds, format!("{} awards and results are held", compute.held_count()));
+        }
+        // A step that is not over: its time comes first.
+        if host.deadline().is_some_and(|due| due <= self.now) {
+            return;
         }
         let tick = host.clock.tick(self.now);
         let late = host.runs.values().find(|running| {

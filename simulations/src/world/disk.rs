@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bacnode_protocol::id::{ExecutionId, JobId};
-use bacnode_protocol::job::state::JobState;
 use bacnode_protocol::record::{ExecutionRecord, HeldRecord, JobRecord, JobStateRecord, Record, Records};
 
 /// What one node remembers.
@@ -101,14 +100,14 @@ impl Disk {
         self.kept.records()
     }
 
-    /// Jobs that have ended, and results that are accepted, as its users can read them.
-    pub(crate) fn ended(&self) -> (Vec<(JobId, JobState, String)>, Vec<(JobId, u32, ExecutionId)>) {
-        let ended = self.kept.states.values().filter(|state| state.state.is_terminal());
-        let accepted = self.kept.executions.values().filter(|execution| execution.accepted);
-        (
-            ended.map(|state| (state.id, state.state, state.message.to_string())).collect(),
-            accepted.map(|execution| (execution.job, execution.slot, execution.id)).collect(),
-        )
+    /// Jobs that have ended, as its users can read it.
+    pub(crate) fn ended(&self) -> impl Iterator<Item = &JobStateRecord> {
+        self.kept.states.values().filter(|state| state.state.is_terminal())
+    }
+
+    /// Results that are accepted.
+    pub(crate) fn accepted(&self) -> impl Iterator<Item = &ExecutionRecord> {
+        self.kept.executions.values().filter(|execution| execution.accepted)
     }
 
     /// Everything is gone.

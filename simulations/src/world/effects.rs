@@ -189,6 +189,7 @@ impl World<'_> {
             compute::Output::Persist(_) => {}
             compute::Output::Send { to, message } => self.send(index, &to, message),
             compute::Output::Start(run) => self.start_run(index, *run),
+            compute::Output::Extend(execution, until) => self.extend(index, &execution, until),
             compute::Output::Stop(execution) => self.stop_run(index, &execution),
             compute::Output::Unpin(execution) => {
                 if self.hosts[index].kept.remove(&execution).is_some() && self.hosts[index].is_honest() {

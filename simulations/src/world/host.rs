@@ -55,6 +55,10 @@ pub(crate) struct Running {
     pub(crate) stopping: bool,
     /// Names this run among all of the trial, so that an end that is late does not end another.
     pub(crate) serial: u64,
+    /// Until when its owner's word lasts, by its machine's clock.
+    pub(crate) until: bacnode_protocol::time::Tick,
+    /// Stopped by the executor itself; the machine will hear of it.
+    pub(crate) dead: bool,
     /// Its machine slept through its end.
     pub(crate) excused: bool,
 }

@@ -27,6 +27,7 @@ use bacnode_protocol::wire::task::{Engine, Engines};
 use rand::rngs::ChaCha12Rng;
 use rand::{RngExt as _, SeedableRng as _};
 
+pub(crate) use self::disk::Disk;
 pub(crate) use self::host::Host;
 use self::link::Links;
 use crate::check::{Books, Invariant, Violation};
@@ -53,6 +54,7 @@ enum Event {
     Wake { host: usize },
     Phase { host: usize, life: u64, execution: ExecutionId, phase: Phase },
     Ends { host: usize, life: u64, serial: u64, execution: ExecutionId, ended: Box<Ended> },
+    Expire { host: usize, serial: u64, execution: ExecutionId },
     Fetched { host: usize, life: u64, fetch: Box<requester::Fetch>, tries: u32 },
     Providers { host: usize, life: u64, job: JobId },
     Announce { host: usize },
@@ -155,6 +157,7 @@ pub(crate) struct World<'a> {
     asleep: BTreeSet<usize>,
     /// When the views were last seen to differ, after the calm.
     last_apart: Micros,
+    apart: String,
 }
 
 fn network() -> NetworkId {
@@ -192,6 +195,7 @@ impl<'a> World<'a> {
             calm: false,
             asleep: BTreeSet::new(),
             last_apart: 0,
+            apart: String::new(),
             hosts,
         };
         world.set_up();
@@ -281,6 +285,7 @@ impl<'a> World<'a> {
             Event::Ends { host, life, serial, execution, ended } => {
                 self.run_ends(host, life, serial, execution, *ended);
             }
+            Event::Expire { host, serial, execution } => self.expire(host, serial, execution),
             Event::Fetched { host, life, fetch, tries } => self.fetched(host, life, fetch, tries),
             Event::Providers { host, life, job } => self.providers(host, life, job),
             Event::Announce { host } => self.announce(host),
@@ -310,8 +315,7 @@ impl<'a> World<'a> {
         }
         let records = host.disk.open();
         if host.is_honest() {
-            let (ended, accepted) = host.disk.ended();
-            self.books.found(&ended, &accepted);
+            self.books.found(&host.disk);
             self.books.open_again(&records.jobs.iter().map(|(job, _)| job.id).collect());
         }
         let now = host.clock.now(self.now);
@@ -485,8 +489,11 @@ impl<'a> World<'a> {
                 self.books.fail(Invariant::S4SelfStop, text);
             }
         }
-        if self.calm && !self.views_agree() {
+        if self.calm
+            && let Some((index, lacks)) = self.differing()
+        {
             self.last_apart = self.now;
+            self.apart = format!("n{index} does not know n{lacks}");
         }
     }
 
@@ -511,9 +518,13 @@ impl<'a> World<'a> {
         self.hosts[index].frozen_until > self.now && self.asleep.contains(&index)
     }
 
-    fn views_agree(&self) -> bool {
-        let up = self.hosts.iter().filter(|host| host.up).count();
-        self.hosts.iter().filter(|host| host.up).all(|host| host.view.len() >= up)
+    /// A node that is up, and one that it should know and does not.
+    fn differing(&self) -> Option<(usize, usize)> {
+        let up = || self.hosts.iter().enumerate().filter(|(_, host)| host.up);
+        up().find_map(|(index, host)| {
+            let lacks = up().find(|(_, other)| host.view.get(&other.id).is_none());
+            lacks.map(|(lacks, _)| (index, lacks))
+        })
     }
 
     fn cid(execution: &ExecutionId) -> Cid {

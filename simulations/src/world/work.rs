@@ -7,7 +7,7 @@ use bacnode_protocol::job::state::JobState;
 use bacnode_protocol::limits::{ATTEMPTS_MAX, RESEND_MAX};
 use bacnode_protocol::record::HeldRecord;
 use bacnode_protocol::requester::{self, Submission};
-use bacnode_protocol::time::Span;
+use bacnode_protocol::time::{Span, Tick};
 use bacnode_protocol::wire::bounded::{BytesMax, ListMax, TextMax};
 use bacnode_protocol::wire::codec;
 use bacnode_protocol::wire::market::{
@@ -130,8 +130,10 @@ impl World<'_> {
         let bad = !self.calm && self.rng.random_range(0..1_000) < self.plan.bad_runs;
         let execution = run.execution;
         let (after, outcome) = self.draw_end(index, &run, plan.as_ref(), bad);
-        let running = Running { run, stopping: false, serial, excused: false };
+        let until = run.until;
+        let running = Running { run, stopping: false, serial, until, dead: false, excused: false };
         self.hosts[index].runs.insert(execution, running);
+        self.expire_later(index, serial, execution, until);
         if let Some(after) = after {
             let inline = plan.as_ref().is_some_and(|plan| plan.inline);
             let ended = Box::new(ended(&execution, outcome, inline));
@@ -184,6 +186,39 @@ impl World<'_> {
                 format!("{} slot {}: n{index} runs {}, n{node} runs {execution}", run.job, run.slot, run.execution);
             self.books.fail(Invariant::S2LeaseExclusion, text);
         }
+    }
+
+    pub(super) fn extend(&mut self, index: usize, execution: &ExecutionId, until: Tick) {
+        if let Some(running) = self.hosts[index].runs.get_mut(execution) {
+            running.until = running.until.max(until);
+        }
+    }
+
+    fn expire_later(&mut self, index: usize, serial: u64, execution: ExecutionId, until: Tick) {
+        let after = self.hosts[index].clock.when(until).saturating_sub(self.now);
+        self.push(after, Event::Expire { host: index, serial, execution });
+    }
+
+    /// The executor looks at a run's time by itself: it goes on, or is killed.
+    pub(super) fn expire(&mut self, index: usize, serial: u64, execution: ExecutionId) {
+        let (life, tick) = (self.hosts[index].life, self.hosts[index].clock.tick(self.now));
+        if self.is_asleep(index) {
+            let after = self.hosts[index].frozen_until - self.now;
+            return self.push(after, Event::Expire { host: index, serial, execution });
+        }
+        let Some(running) = self.hosts[index].runs.get_mut(&execution).filter(|running| running.serial == serial)
+        else {
+            return;
+        };
+        if running.until > tick {
+            let until = running.until;
+            return self.expire_later(index, serial, execution, until);
+        }
+        (running.stopping, running.dead) = (true, true);
+        let (job, slot) = (running.run.job, running.run.slot);
+        self.books.over(index, &job, slot, &execution);
+        let ended = Box::new(ended(&execution, Outcome::Cancelled, false));
+        self.push(0, Event::Ends { host: index, life, serial, execution, ended });
     }
 
     /// A program is told to stop; it takes a moment, and some say at the last moment that they are done.
@@ -271,7 +306,9 @@ impl World<'_> {
             let compute = host.compute.as_ref().is_none_or(|machine| machine.held_count() == 0);
             host.up && requester && compute
         };
-        self.now > self.plan.safety + 50 * SECOND && self.hosts.iter().filter(|host| host.is_honest()).all(settled)
+        let told = self.logs.iter().all(|log| log.waiting.is_empty());
+        told && self.now > self.plan.safety + 50 * SECOND
+            && self.hosts.iter().filter(|host| host.is_honest()).all(settled)
     }
 
     /// The end of the trial: did everything come to its end?
@@ -316,7 +353,7 @@ impl World<'_> {
         }
         let apart = self.last_apart.saturating_sub(self.plan.safety);
         if apart > super::ADVERT_EVERY * 3 {
-            let text = format!("views differ {} s after the faults", apart / SECOND);
+            let text = format!("views differ {} s after the faults: {}", apart / SECOND, self.apart);
             return fail(&mut self.books, Invariant::L4ViewsConverge, text);
         }
         self.stats.could += honest_done.0;
