@@ -108,7 +108,7 @@ impl Announcer {
         let ttl = period.times(3).as_millis() / 1_000;
         Advert {
             node: self.signer.node(),
-            sequence: self.epoch << 40 | self.count,
+            sequence: Advert::numbered(self.epoch, self.count),
             issued: clock::unix(),
             ttl_s: u32::try_from(ttl.max(1)).unwrap_or(u32::MAX),
             wire: (VERSION_MIN, VERSION),

@@ -127,6 +127,13 @@ impl Runner {
     /// Starts `run`; its end is reported exactly once.
     pub fn start(&self, run: Run) {
         let execution = run.execution;
+        if run.until <= crate::clock::tick() {
+            // The start had to wait for the disk, too long.
+            let reports = self.inner.reports.clone();
+            let ended = Box::new(run::node_failed("its lease was over before it could start"));
+            tokio::spawn(async move { reports.send(Report::Ended(execution, ended)).await });
+            return;
+        }
         let result = self.inner.dir.join(execution.to_string());
         let until = Arc::new(AtomicU64::new(run.until.0));
         let stop = CancellationToken::new();

@@ -24,12 +24,16 @@ impl Store {
         Ok(self.db().put_cf_opt(self.family(Column::Meta), name, value.to_be_bytes(), &options)?)
     }
 
-    /// Begins a new life: the epoch of this start, durably higher than any before.
+    /// Begins a new life: the epoch of this start, durably higher than any before. The first one is the time in seconds: a
+    /// node that lost its database, but not its key, must not take up the numbers of its former lives again.
     ///
     /// # Errors
     /// If the disk fails.
     pub fn next_epoch(&self) -> Result<u64, StoreError> {
-        let epoch = self.counter("epoch")? + 1;
+        let epoch = match self.counter("epoch")? {
+            0 => (crate::clock::unix().0 / 1_000).max(1),
+            last => last + 1,
+        };
         self.set_counter("epoch", epoch)?;
         Ok(epoch)
     }

@@ -15,7 +15,7 @@ use crate::time::UnixMillis;
 pub struct Advert {
     /// Who says this.
     pub node: NodeId,
-    /// Rises with every advert, over restarts too (epoch in the upper 24 bits). The highest one counts.
+    /// Rises with every advert, over restarts too; see [`Advert::numbered`]. The highest one counts.
     pub sequence: u64,
     /// When it was signed.
     pub issued: UnixMillis,
@@ -73,6 +73,14 @@ pub enum AdvertError {
 }
 
 impl Advert {
+    /// The sequence of the advert `count` of the life `epoch`.
+    #[must_use]
+    pub const fn numbered(epoch: u64, count: u64) -> u64 {
+        const COUNT_BITS: u32 = 24;
+        let last = (1 << COUNT_BITS) - 1;
+        epoch << COUNT_BITS | if count < last { count } else { last }
+    }
+
     /// Signs this advert, dropping addresses from the end until it fits its limit.
     #[must_use]
     pub fn sign(mut self, signer: &Signer) -> SignedAdvert {

@@ -37,10 +37,8 @@ struct Sent {
 struct Word {
     /// From when it counts: the sending of the bid or beat that was answered.
     from: Tick,
-    /// How long a run may go on.
-    running: Span,
-    /// How long a result is kept.
-    kept: Span,
+    /// How long a run may go on, and its result is kept at least.
+    lasts: Span,
 }
 
 /// Everything that is remembered to tell right from wrong.
@@ -174,8 +172,8 @@ impl Books {
                 let Some((_, at)) = bid.copied() else { return };
                 let length = Span::millis(u64::from(award.lease.length_ms));
                 let kept = Span::millis(u64::from(award.lease.orphan_ms.max(award.lease.length_ms))).min(ORPHAN_MAX);
-                let running = if award.task.exclusive { length } else { kept };
-                self.words.entry((index, award.execution)).or_insert(Word { from: at, running, kept });
+                let lasts = if award.task.exclusive { length } else { kept };
+                self.words.entry((index, award.execution)).or_insert(Word { from: at, lasts });
             }
             Market::BeatAck { execution, beat } if self.is_owner(from, execution) => {
                 if let Some(sent) = self.beats.get(&(index, *execution, *beat)).copied()
@@ -206,7 +204,7 @@ impl Books {
         match sent {
             // Of a dishonest owner nothing is known but what the machine itself keeps.
             None => {
-                let word = Word { from: tick, running: ORPHAN_MAX, kept: ORPHAN_MAX };
+                let word = Word { from: tick, lasts: ORPHAN_MAX };
                 self.words.insert((index, run.execution), word);
             }
             Some((boot, _)) => {
@@ -320,7 +318,7 @@ impl Books {
     pub(crate) fn unpinned(&mut self, host: &Host, index: usize, execution: &ExecutionId) {
         let let_go = self.let_go.contains(&(index, *execution));
         let tick = host.clock.tick(self.now);
-        let expired = self.words.get(&(index, *execution)).is_none_or(|word| word.from + word.running <= tick);
+        let expired = self.words.get(&(index, *execution)).is_none_or(|word| word.from + word.lasts <= tick);
         if !let_go && !expired {
             self.fail(Invariant::S18KeptUntilReleased, format!("{execution} is dropped before its owner let go"));
         }
@@ -353,7 +351,7 @@ impl Books {
         let tick = host.clock.tick(self.now);
         let late = host.runs.values().find(|running| {
             let word = self.words.get(&(index, running.run.execution));
-            !running.stopping && word.is_some_and(|word| word.from + word.running + KILL_GRACE < tick)
+            !running.stopping && word.is_some_and(|word| word.from + word.lasts + KILL_GRACE < tick)
         });
         if let Some(late) = late {
             let text = format!("{} runs {} past its owner's word", host.id.short(), late.run.execution);
@@ -365,7 +363,7 @@ impl Books {
     pub(crate) fn is_expired(&self, host: &Host, index: usize, execution: &ExecutionId) -> bool {
         let tick = host.clock.tick(self.now);
         let word = self.words.get(&(index, *execution));
-        word.is_some_and(|word| word.from + word.running + KILL_GRACE < tick)
+        word.is_some_and(|word| word.from + word.lasts + KILL_GRACE < tick)
     }
 
     /// Who runs a slot.

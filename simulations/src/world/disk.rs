@@ -93,10 +93,11 @@ impl Disk {
         self.tail.truncate(self.tail.len().saturating_sub(lost));
     }
 
-    /// A new life: what it remembers. What was written and not lost is found again, and synced with the new epoch.
-    pub(crate) fn open(&mut self) -> Records {
+    /// A new life: what it remembers. What was written and not lost is found again, and synced with the new epoch, which
+    /// begins with the time in seconds as on a real node.
+    pub(crate) fn open(&mut self, seconds: u64) -> Records {
         self.sync(self.next);
-        self.epoch += 1;
+        self.epoch = if self.epoch == 0 { seconds } else { self.epoch + 1 };
         self.kept.records()
     }
 

@@ -102,6 +102,8 @@ impl World<'_> {
 
     /// Asleep, or waiting for room on the disk.
     fn freeze(&mut self, index: usize, lasts: Micros, asleep: bool) {
+        // Over when faults are.
+        let lasts = lasts.min(self.plan.safety.saturating_sub(self.now));
         let host = &mut self.hosts[index];
         if !host.up || host.frozen_until > self.now {
             return;
@@ -269,9 +271,6 @@ impl World<'_> {
         for index in 0..self.hosts.len() {
             if !self.hosts[index].up {
                 self.push(0, Event::Back { host: index });
-            } else if self.hosts[index].frozen_until > self.now {
-                self.hosts[index].frozen_until = self.now;
-                self.push(0, Event::Thaw { host: index });
             }
             for other in index + 1..self.hosts.len() {
                 self.connect_later(index, other);

@@ -313,7 +313,8 @@ impl<'a> World<'a> {
         if host.up {
             return;
         }
-        let records = host.disk.open();
+        let seconds = host.clock.now(self.now).unix.0 / 1_000;
+        let records = host.disk.open(seconds);
         if host.is_honest() {
             self.books.found(&host.disk);
             self.books.open_again(&records.jobs.iter().map(|(job, _)| job.id).collect());
@@ -382,7 +383,7 @@ impl<'a> World<'a> {
         host.adverts += 1;
         let advert = Advert {
             node: host.id,
-            sequence: host.disk.epoch << 40 | host.adverts,
+            sequence: Advert::numbered(host.disk.epoch, host.adverts),
             issued: host.clock.now(self.now).unix,
             ttl_s: u32::try_from(ADVERT_EVERY * 3 / SECOND).unwrap_or(45),
             wire: (1, 1),

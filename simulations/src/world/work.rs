@@ -120,6 +120,11 @@ impl World<'_> {
         let (serial, life) = (self.serial, self.hosts[index].life);
         self.trace.note(self.now, (index, None), "run", &run.execution.0, || format!("runs {}", run.execution));
         self.stats.runs += 1;
+        if run.until <= self.hosts[index].clock.tick(self.now) {
+            // The start had to wait, too long: the executor refuses what has expired.
+            let ended = Box::new(ended(&run.execution, Outcome::Cancelled, false));
+            return self.compute_input(index, bacnode_protocol::compute::Input::Ended(run.execution, ended));
+        }
         if self.hosts[index].is_honest() {
             self.books.started(&self.hosts[index], index, &run);
             self.check_rivals(index, &run);
