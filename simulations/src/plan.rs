@@ -374,7 +374,12 @@ fn draw_jobs(nodes: &[NodePlan], safety: Micros, rng: &mut ChaCha12Rng) -> Vec<J
                 memory: rng.random_range(1..=16) * (GIB / 16),
                 run,
                 // Now and then a program that is not done in its time.
-                timeout_ms: if rng.random_bool(0.05) { (run / 2 / MILLI).max(1) } else { run / MILLI * 2 + 5_000 },
+                timeout_ms: match rng.random_range(0..100) {
+                    0..5 => (run / 2 / MILLI).max(1),
+                    // More than any operator allows.
+                    5 => 7_200_000,
+                    _ => run / MILLI * 2 + 5_000,
+                },
                 ends: match rng.random_range(0..20) {
                     0 => Ends::Trap,
                     1 => Ends::Exit(7),

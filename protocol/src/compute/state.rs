@@ -129,7 +129,8 @@ impl State {
             record,
             task: None,
             resources: Resources::default(),
-            exclusive: false,
+            // Not known any more; whatever is said about it waits for the disk.
+            exclusive: true,
             phase: Phase::Ended,
             started: None,
             word_from: now.tick,
@@ -268,6 +269,11 @@ impl State {
             percent: u16::try_from(busy.saturating_add(queued * 10)).unwrap_or(u16::MAX),
             available: self.config.total.minus(&self.used),
         }
+    }
+
+    /// Everything held, and for whom.
+    pub fn held(&self) -> impl Iterator<Item = (&ExecutionId, &NodeId)> {
+        self.held.iter().map(|(execution, held)| (execution, &held.record.owner))
     }
 
     /// How many awards and results are held.

@@ -170,7 +170,7 @@ impl World<'_> {
                     .note(self.now, (index, None), "tell", &detail, || format!("tells of {job}: {:?}", event.what));
                 self.stats.told(self.now, &event, &job);
                 if self.hosts[index].is_honest() {
-                    self.books.told(&self.hosts[index], index, job, &event);
+                    self.books.told(&self.hosts[index], job, &event);
                 }
             }
         }

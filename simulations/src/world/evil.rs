@@ -7,7 +7,7 @@ use bacnode_protocol::id::{BootId, ExecutionId, FencingToken};
 use bacnode_protocol::wire::bounded::{BytesMax, ListMax, TextMax};
 use bacnode_protocol::wire::codec;
 use bacnode_protocol::wire::market::{Award, Lease, Market, Phase, RESULT_BODY_BYTES_MAX, ResultBody, SignedResult};
-use bacnode_protocol::wire::signed::Domain;
+use bacnode_protocol::wire::signed::{Domain, SignatureBytes};
 use rand::RngExt as _;
 use rand::seq::IndexedRandom as _;
 
@@ -61,8 +61,28 @@ impl World<'_> {
         match (self.hosts[index].plan.evil, message) {
             (Some(Evil::Withhold), Market::Result(_)) => None,
             (Some(Evil::Equivocate), Market::Result(result)) => Some(Market::Result(self.other_result(index, result))),
+            (Some(Evil::Forge), Market::Result(result)) if self.rng.random_bool(0.3) => {
+                let signature = SignatureBytes(self.rng.random::<[u8; 32]>().repeat(2).try_into().unwrap_or([0; 64]));
+                Some(Market::Result(SignedResult { signature, ..result }))
+            }
+            (Some(Evil::Replay), Market::Result(result)) if self.rng.random_bool(0.3) => {
+                Some(Market::Result(self.earlier_result(index, result)))
+            }
             (_, message) => Some(message),
         }
+    }
+
+    /// A result that it gave before, as if it were of this execution.
+    fn earlier_result(&mut self, index: usize, result: SignedResult) -> SignedResult {
+        let maker = self.hosts[index].id;
+        let earlier = self.hosts[index].memory.iter().find_map(|message| match message {
+            Market::Result(earlier) => {
+                let body: ResultBody = codec::decode(&earlier.body, RESULT_BODY_BYTES_MAX).ok()?;
+                (body.maker == maker && earlier.execution != result.execution).then(|| earlier.clone())
+            }
+            _ => None,
+        });
+        earlier.map_or(result.clone(), |earlier| SignedResult { execution: result.execution, ..earlier })
     }
 
     /// The same result about other bytes, well signed, every second time.

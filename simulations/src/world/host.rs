@@ -92,6 +92,10 @@ pub(crate) struct Host {
     pub(crate) advert: Option<SignedAdvert>,
     /// It is killed after so many more outputs; with a loss of power if so.
     pub(crate) fuse: Option<(u32, Micros, bool)>,
+    /// The highest epoch that it ever had.
+    pub(crate) epoch_max: u64,
+    /// It lost its disk while its clock was behind: its adverts count less than those of its former life for a while.
+    pub(crate) behind: bool,
     /// What a dishonest node remembers.
     pub(crate) memory: Vec<Market>,
 }
@@ -123,6 +127,8 @@ impl Host {
             adverts: 0,
             advert: None,
             fuse: None,
+            epoch_max: 0,
+            behind: false,
             memory: Vec::new(),
         }
     }

@@ -315,6 +315,8 @@ impl<'a> World<'a> {
         }
         let seconds = host.clock.now(self.now).unix.0 / 1_000;
         let records = host.disk.open(seconds);
+        host.behind |= host.disk.epoch <= host.epoch_max;
+        host.epoch_max = host.epoch_max.max(host.disk.epoch);
         if host.is_honest() {
             self.books.found(&host.disk);
             self.books.open_again(&records.jobs.iter().map(|(job, _)| job.id).collect());
@@ -523,7 +525,7 @@ impl<'a> World<'a> {
     fn differing(&self) -> Option<(usize, usize)> {
         let up = || self.hosts.iter().enumerate().filter(|(_, host)| host.up);
         up().find_map(|(index, host)| {
-            let lacks = up().find(|(_, other)| host.view.get(&other.id).is_none());
+            let lacks = up().find(|(_, other)| !other.behind && host.view.get(&other.id).is_none());
             lacks.map(|(lacks, _)| (index, lacks))
         })
     }

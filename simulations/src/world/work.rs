@@ -301,19 +301,26 @@ impl World<'_> {
             let attempt = u64::from(length + grace) * SECOND + job.timeout_ms * MILLI + job.queue_timeout;
             attempt * u64::from(ATTEMPTS_MAX + 2)
         });
-        longest.max().unwrap_or(0) + RESEND_MAX.0 + crate::check::ORPHAN_MAX.0 + 120 * SECOND
+        longest.max().unwrap_or(0) + RESEND_MAX.0 + 120 * SECOND
     }
 
     /// Whether nothing is left to wait for.
     pub(super) fn is_at_rest(&self) -> bool {
         let settled = |host: &super::Host| {
             let requester = host.requester.as_ref().is_none_or(|machine| machine.open_jobs() == 0);
-            let compute = host.compute.as_ref().is_none_or(|machine| machine.held_count() == 0);
-            host.up && requester && compute
+            host.up && requester && host.compute.iter().all(|machine| self.owed(machine) == 0)
         };
         let told = self.logs.iter().all(|log| log.waiting.is_empty());
         told && self.now > self.plan.safety + 50 * SECOND
             && self.hosts.iter().filter(|host| host.is_honest()).all(settled)
+    }
+
+    /// Awards and results held for honest owners; what a dishonest one leaves behind ends with the orphan time.
+    fn owed(&self, machine: &bacnode_protocol::compute::State) -> usize {
+        machine
+            .held()
+            .filter(|(_, owner)| self.by_id.get(owner).is_some_and(|owner| self.hosts[*owner].is_honest()))
+            .count()
     }
 
     /// The end of the trial: did everything come to its end?
@@ -332,9 +339,14 @@ impl World<'_> {
             let Some((state, message)) = self.books.ended.get(&job) else {
                 return fail(&mut self.books, Invariant::L1JobsEnd, format!("{job} (job {index}) did not end"));
             };
+            if *state == JobState::Completed && self.books.filled(&job) != plan.slots as usize {
+                let text = format!("{job} is done with {} of {} results", self.books.filled(&job), plan.slots);
+                return fail(&mut self.books, Invariant::S5SingleAcceptance, text);
+            }
             self.stats.ended(*state);
             let could = plan.stop.is_none() && plan.total_timeout.is_none() && matches!(plan.ends, Ends::Exit(_));
-            if could && plan.run <= plan.timeout_ms * MILLI && !message.contains("needs") {
+            let may = plan.timeout_ms <= crate::check::TIMEOUT_MAX.as_millis() && !message.contains("needs");
+            if could && may && plan.run <= plan.timeout_ms * MILLI {
                 honest_done.0 += 1;
                 honest_done.1 += u64::from(*state == JobState::Completed);
             }
@@ -343,9 +355,10 @@ impl World<'_> {
             let Some(compute) = &host.compute else {
                 return fail(&mut self.books, Invariant::L2PlacesComeBack, format!("n{index} is down at the end"));
             };
-            let left = compute.held_count();
-            if compute.used() != Resources::default() || !host.runs.is_empty() {
-                let text = format!("n{index} still uses {:?}, {} runs", compute.used(), host.runs.len());
+            let left = self.owed(compute);
+            let runs = host.runs.values().filter(|running| self.by_job.contains_key(&running.run.job)).count();
+            if runs > 0 || left == 0 && compute.held_count() == 0 && compute.used() != Resources::default() {
+                let text = format!("n{index} still uses {:?}, {runs} runs", compute.used());
                 return fail(&mut self.books, Invariant::L2PlacesComeBack, text);
             }
             if left > 0 {
@@ -360,6 +373,11 @@ impl World<'_> {
         if apart > super::ADVERT_EVERY * 3 {
             let text = format!("views differ {} s after the faults: {}", apart / SECOND, self.apart);
             return fail(&mut self.books, Invariant::L4ViewsConverge, text);
+        }
+        let evil = self.hosts.iter().any(|host| !host.is_honest());
+        if evil && honest_done.0 >= 10 && honest_done.1 * 10 < honest_done.0 * 9 {
+            let text = format!("{} of {} honest jobs got done", honest_done.1, honest_done.0);
+            return fail(&mut self.books, Invariant::L5WorkGetsDone, text);
         }
         self.stats.could += honest_done.0;
         self.stats.did += honest_done.1;
