@@ -312,8 +312,10 @@ impl Plan {
         }
         nodes.shuffle(rng);
         let jobs = draw_jobs(&nodes, safety, rng);
-        let faults = draw_faults(&nodes, &jobs, safety, rng);
-        let harsh = rng.random_bool(0.6);
+        // Now and then dishonesty is the only trouble, to see what it does.
+        let alone = evil > 0 && rng.random_bool(0.3);
+        let faults = if alone { Vec::new() } else { draw_faults(&nodes, &jobs, safety, rng) };
+        let harsh = !alone && rng.random_bool(0.6);
         let links = LinkPlan {
             near: rng.random_range(100..2_000),
             far: rng.random_range(5..120) * MILLI,
@@ -322,7 +324,7 @@ impl Plan {
             delay: if harsh { rng.random_range(0..200) } else { 0 },
             delay_max: rng.random_range(100..30_000) * MILLI,
         };
-        let bad_runs = if rng.random_bool(0.6) { rng.random_range(0..200) } else { 0 };
+        let bad_runs = if !alone && rng.random_bool(0.6) { rng.random_range(0..200) } else { 0 };
         Self { seed, nodes, jobs, links, faults, bad_runs, safety, real_signatures: seed.is_multiple_of(64) }
     }
 }

@@ -139,6 +139,7 @@ impl State {
             self.fail(job, cause.to_string(), now, view, out);
             return;
         }
+        self.troubles.done(&node);
         execution.record.accepted = true;
         execution.become_state(ExecutionState::Completed, "", now, out);
         if let Some(state) = self.jobs.get_mut(&job).and_then(|job| job.slots.get_mut(slot as usize)) {

@@ -231,6 +231,7 @@ impl State {
         self.drop_execution(id, ExecutionState::Failed, cause, What::Lost, now, view, out);
         let Some(held) = self.jobs.get_mut(&job) else { return };
         held.blame(node, cause);
+        self.troubles.lost(node, now.tick);
         if let Some(slot) = held.slots.get_mut(slot as usize).filter(|_| !suspected) {
             slot.failures += 1;
         }

@@ -14,6 +14,7 @@ mod job;
 mod round;
 mod silence;
 mod state;
+mod trouble;
 
 use std::collections::BTreeSet;
 

@@ -28,6 +28,8 @@ const PAUSE_MAX: Span = Span::secs(5);
 /// enough to prefer a node that has the data over one that has not, unless that one is much less busy.
 const FETCH_MS: u64 = 20;
 const FETCH_BYTES_PER_MS: u64 = 10_000;
+/// What an attempt that a node lost lately adds to its bid.
+const TROUBLE_MS: u64 = 500;
 /// Bids that differ by less than this are alike, and chance decides.
 const ALIKE_MS: u64 = 5;
 
@@ -65,7 +67,8 @@ impl State {
             fit.iter().filter(|node| open.iter().any(|slot| !slot.tried.contains(node))).copied().collect();
         let candidates = if fresh.is_empty() { fit } else { fresh };
         let count = ASKED_PER_SLOT.max(want.min(64) * 2).min(candidates.len());
-        let asked = view.draw(&candidates, &job.near, &self.own_load, count, &mut self.rng);
+        let load = self.troubles.added_to(&self.own_load, now.tick);
+        let asked = view.draw(&candidates, &job.near, &load, count, &mut self.rng);
         let want = u32::try_from(want).unwrap_or(u32::MAX);
         let message = Market::Ask(Ask { ask: token, job: id, want, task: job.task.without_env_values() });
         for node in &asked {
@@ -171,7 +174,10 @@ impl State {
         bids.shuffle(&mut self.rng);
         let inputs = job.task.content_inputs().count() as u64;
         let most = bids.iter().map(|(_, bid)| bid.bytes_held).max().unwrap_or(0);
-        bids.sort_by_key(|(_, bid)| cost(bid, inputs, most) / ALIKE_MS);
+        bids.sort_by_key(|(node, bid)| {
+            let trouble = self.troubles.with(node, now.tick) * TROUBLE_MS;
+            (cost(bid, inputs, most) + trouble) / ALIKE_MS
+        });
         self.give(id, bids, now, view, out);
         self.after_round(id, now, view, out);
     }

@@ -65,6 +65,8 @@ pub struct State {
     pub(super) asks: BTreeMap<FencingToken, JobId>,
     /// Awards given to each node that have not ended.
     pub(super) own_load: BTreeMap<NodeId, u32>,
+    /// What went wrong lately, and with whom.
+    pub(super) troubles: super::trouble::Troubles,
     pub(super) peers: BTreeMap<NodeId, super::silence::Heard>,
     pub(super) speculation: super::silence::Bucket,
     /// When this node called last.
@@ -98,6 +100,7 @@ impl State {
             executions: BTreeMap::new(),
             asks: BTreeMap::new(),
             own_load: BTreeMap::new(),
+            troubles: super::trouble::Troubles::default(),
             peers: BTreeMap::new(),
             speculation: super::silence::Bucket::new(now.tick),
             called: None,
