@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::check::Violation;
+use crate::check::{Invariant, Violation};
 use crate::plan::Plan;
 use crate::stats::{STAGES, Stats, percentile};
 use crate::trial;
@@ -70,6 +70,35 @@ pub fn run(seeds: Range<u64>, threads: Option<usize>, tell: &(dyn Fn(String) + S
     report.failures.sort_by_key(|(seed, _)| *seed);
     report.took = started.elapsed();
     report
+}
+
+/// The first seed found at which the invariant with this number does not hold. Each seed is run twice for `S17`.
+#[must_use]
+pub fn find(seeds: Range<u64>, threads: Option<usize>, wanted: &str) -> Option<u64> {
+    let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let (next, found) = (AtomicU64::new(seeds.start), Mutex::new(None));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    let plan = Plan::draw(seed);
+                    let outcome = trial::run(&plan, false);
+                    let differs =
+                        wanted == Invariant::S17Determinism.number() && trial::run(&plan, false).hash != outcome.hash;
+                    if differs || outcome.violation.is_some_and(|violation| violation.invariant.number() == wanted) {
+                        next.store(seeds.end, Ordering::Relaxed);
+                        let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                        found.get_or_insert(seed);
+                    }
+                }
+            });
+        }
+    });
+    found.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn spread(values: &[u64]) -> String {

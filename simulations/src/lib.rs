@@ -6,6 +6,7 @@
 
 pub mod batch;
 pub mod check;
+pub mod mutants;
 pub mod plan;
 pub mod stats;
 pub mod trace;

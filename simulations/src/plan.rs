@@ -357,10 +357,10 @@ fn draw_jobs(nodes: &[NodePlan], safety: Micros, rng: &mut ChaCha12Rng) -> Vec<J
         60..90 => rng.random_range(12..=50),
         _ => rng.random_range(50..=200),
     };
-    let honest: Vec<usize> = (0..nodes.len()).filter(|node| nodes[*node].evil.is_none()).collect();
+    let mut owners: Vec<usize> = (0..nodes.len()).filter(|node| nodes[*node].evil.is_none()).collect();
     // A few owners, so that each has something at stake at every time.
-    let count_owners = rng.random_range(1..=4);
-    let owners: Vec<usize> = honest.sample(rng, count_owners).copied().collect();
+    owners.shuffle(rng);
+    owners.truncate(rng.random_range(1..=4));
     let exclusive = if rng.random_bool(0.3) { 0.6 } else { 0.1 };
     let lease = if rng.random_bool(0.3) { [10, 60, 15, 3_600] } else { [2, 10, 3, 90] };
     let long = rng.random_bool(0.3);

@@ -1,6 +1,6 @@
 //! One plan, run.
 
-use crate::check::Violation;
+use crate::check::{Invariant, Violation};
 use crate::plan::Plan;
 use crate::stats::Stats;
 use crate::trace::Trace;
@@ -19,12 +19,29 @@ pub struct Outcome {
     pub trace: Trace,
 }
 
+/// Where dishonesty is the only trouble, nine tenths of what honest nodes alone would do get done.
+fn too_little_done(plan: &Plan, stats: &Stats, now: u64) -> Option<Violation> {
+    let evil = plan.nodes.iter().any(|node| node.evil.is_some());
+    if !evil || !plan.faults.is_empty() || stats.could < 10 || stats.did * 10 >= stats.could * 9 {
+        return None;
+    }
+    let mut clean = plan.clone();
+    clean.nodes.iter_mut().for_each(|node| node.evil = None);
+    let mut world = World::new(&clean, Trace::new(false));
+    let best = if world.run().is_ok() { world.stats.did } else { 0 };
+    let text = format!("{} honest jobs got done, {best} without the dishonest", stats.did);
+    (stats.did * 10 < best * 9).then_some(Violation { invariant: Invariant::L5WorkGetsDone, at: now, text })
+}
+
 /// Runs a plan; with `lines` its trace is kept for people.
 #[must_use]
 pub fn run(plan: &Plan, lines: bool) -> Outcome {
     let mut world = World::new(plan, Trace::new(lines));
-    let violation = world.run().err();
+    let mut violation = world.run().err();
     let mut stats = std::mem::take(&mut world.stats);
+    if violation.is_none() {
+        violation = too_little_done(plan, &stats, world.now);
+    }
     stats.trials = 1;
     stats.nodes = plan.nodes.len() as u64;
     stats.jobs = plan.jobs.len() as u64;

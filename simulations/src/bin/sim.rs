@@ -28,6 +28,9 @@ enum Command {
         /// Threads; all cores by default
         #[arg(long)]
         threads: Option<usize>,
+        /// Look only for a violation of this invariant, like S5, and stop there
+        #[arg(long)]
+        until: Option<String>,
     },
     /// Run one seed and tell what happened
     Replay {
@@ -42,7 +45,12 @@ enum Command {
 
 fn main() -> ExitCode {
     match Args::parse().command {
-        Command::Run { seeds, from, threads } => {
+        Command::Run { seeds, from, threads, until: Some(wanted) } => {
+            let found = batch::find(from..from.saturating_add(seeds), threads, &wanted);
+            println!("{}", found.map_or_else(|| "not found".to_owned(), |seed| format!("found: {seed}")));
+            if found.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Command::Run { seeds, from, threads, until: None } => {
             let report = batch::run(from..from.saturating_add(seeds), threads, &|line| eprintln!("{line}"));
             println!("{report}");
             if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -84,6 +84,12 @@ impl Invariant {
         Self::L5WorkGetsDone,
     ];
 
+    /// Its number, like `S5`.
+    #[must_use]
+    pub fn number(self) -> String {
+        self.name().split(' ').next().unwrap_or_default().to_uppercase()
+    }
+
     /// Its name, as in the README.
     #[must_use]
     pub fn name(self) -> String {

@@ -374,12 +374,6 @@ impl World<'_> {
             let text = format!("views differ {} s after the faults: {}", apart / SECOND, self.apart);
             return fail(&mut self.books, Invariant::L4ViewsConverge, text);
         }
-        // Where dishonesty is the only trouble: what else goes wrong has its own reasons.
-        let evil = self.hosts.iter().any(|host| !host.is_honest());
-        if evil && self.plan.faults.is_empty() && honest_done.0 >= 10 && honest_done.1 * 10 < honest_done.0 * 9 {
-            let text = format!("{} of {} honest jobs got done", honest_done.1, honest_done.0);
-            return fail(&mut self.books, Invariant::L5WorkGetsDone, text);
-        }
         self.stats.could += honest_done.0;
         self.stats.did += honest_done.1;
         Ok(())
