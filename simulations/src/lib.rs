@@ -6,8 +6,15 @@
 
 pub mod batch;
 pub mod check;
+pub mod diagram;
+pub mod explore;
+pub mod figures;
+pub mod gossip;
 pub mod mutants;
 pub mod plan;
+pub mod plot;
+pub mod scenario;
+pub mod shrink;
 pub mod stats;
 pub mod trace;
 pub mod trial;

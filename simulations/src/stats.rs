@@ -52,6 +52,10 @@ pub struct Stats {
     pub to_award: Vec<u64>,
     /// To the end.
     pub to_end: Vec<u64>,
+    /// When jobs ended.
+    pub ends: Vec<u64>,
+    /// Runs of each node.
+    pub runs_of: BTreeMap<usize, u64>,
     /// Virtual microseconds.
     pub time: u64,
     /// How often each kind of fault struck a node in each stage.
@@ -77,7 +81,10 @@ impl Stats {
         match event.what {
             What::Bid { .. } if !std::mem::replace(bid, true) => self.to_bid.push(now - *at),
             What::Awarded { .. } if !std::mem::replace(award, true) => self.to_award.push(now - *at),
-            What::Ended { .. } => self.to_end.push(now - *at),
+            What::Ended { .. } => {
+                self.to_end.push(now - *at);
+                self.ends.push(now);
+            }
             _ => {}
         }
     }
@@ -95,6 +102,12 @@ impl Stats {
         for stage in stages.iter().flatten() {
             *self.struck.entry((fault, *stage)).or_default() += 1;
         }
+    }
+
+    /// When jobs were submitted.
+    #[must_use]
+    pub fn submissions(&self) -> Vec<u64> {
+        self.submitted.values().map(|(at, _, _)| *at).collect()
     }
 
     /// Adds another trial's counts.

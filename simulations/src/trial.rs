@@ -26,9 +26,15 @@ fn too_little_done(plan: &Plan, stats: &Stats, now: u64) -> Option<Violation> {
         return None;
     }
     let mut clean = plan.clone();
-    clean.nodes.iter_mut().for_each(|node| node.evil = None);
+    for node in clean.nodes.iter_mut().filter(|node| node.evil.is_some()) {
+        (node.evil, node.cpu, node.memory) = (None, 0, 0);
+    }
     let mut world = World::new(&clean, Trace::new(false));
     let best = if world.run().is_ok() { world.stats.did } else { 0 };
+    // Too much work for the honest nodes alone says nothing about the others.
+    if best * 10 < stats.could * 9 {
+        return None;
+    }
     let text = format!("{} honest jobs got done, {best} without the dishonest", stats.did);
     (stats.did * 10 < best * 9).then_some(Violation { invariant: Invariant::L5WorkGetsDone, at: now, text })
 }

@@ -1,4 +1,5 @@
-//! `mutants`: plants every mutant in a copy of the sources, builds it once, and sees whether the simulator notices each.
+//! `mutants [NAME]`: plants every mutant in a copy of the sources, builds it once, and sees whether the simulator notices
+//! each, or those whose names contain NAME.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is a program for people")]
 
 use std::path::{Path, PathBuf};
@@ -37,7 +38,8 @@ fn run() -> Result<usize, String> {
     }
     let sim = target.join("debug/sim");
     let mut survivors = 0;
-    for (index, mutant) in mutants::all()?.iter().enumerate() {
+    let only = std::env::args().nth(1).unwrap_or_default();
+    for (index, mutant) in mutants::all()?.iter().enumerate().filter(|(_, mutant)| mutant.name.contains(&only)) {
         let started = Instant::now();
         let output = Command::new(&sim)
             .args(["run", "--seeds", "10000", "--until", &mutant.kills])

@@ -176,6 +176,12 @@ impl Books {
                 self.words.entry((index, award.execution)).or_insert(Word { from: at, lasts });
             }
             Market::BeatAck { execution, beat } if self.is_owner(from, execution) => {
+                // Of beats long past a holder need not know when it sent them.
+                let of_run = (index, *execution, 0)..=(index, *execution, u32::MAX);
+                let newest = self.beats.range(of_run).next_back().map_or(0, |((_, _, newest), _)| *newest);
+                if newest.saturating_sub(*beat) >= 16 {
+                    return;
+                }
                 if let Some(sent) = self.beats.get(&(index, *execution, *beat)).copied()
                     && let Some(word) = self.words.get_mut(&(index, *execution))
                 {

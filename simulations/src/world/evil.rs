@@ -85,11 +85,15 @@ impl World<'_> {
         earlier.map_or(result.clone(), |earlier| SignedResult { execution: result.execution, ..earlier })
     }
 
-    /// The same result about other bytes, well signed, every second time.
+    /// The same result about other bytes, or another slot, well signed, every second time.
     fn other_result(&mut self, index: usize, result: SignedResult) -> SignedResult {
         let body: Option<ResultBody> = codec::decode(&result.body, RESULT_BODY_BYTES_MAX).ok();
         let Some(mut body) = body.filter(|_| self.rng.random_bool(0.5)) else { return result };
-        body.root = Some(World::cid(&ExecutionId([self.rng.random(); 20])));
+        if self.rng.random_bool(0.3) {
+            body.slot += 1;
+        } else {
+            body.root = Some(World::cid(&ExecutionId([self.rng.random(); 20])));
+        }
         let Ok(bytes) = BytesMax::new(codec::encode(&body)) else { return result };
         let signature = self.hosts[index].signer.sign(Domain::Result, &bytes);
         SignedResult { body: bytes, signature, blocks: ListMax::default(), ..result }

@@ -86,7 +86,7 @@ impl World<'_> {
         self.asleep.remove(&index);
         self.stats.lost_steps += lost as u64;
         for other in 0..self.hosts.len() {
-            if other != index {
+            if other != index && self.knows_each_other(index, other) {
                 self.links.tell(index, other, false);
                 // A killed process closes its connections; a machine without power is only missed.
                 let after = if power {
@@ -263,17 +263,17 @@ impl World<'_> {
             self.hosts[index].slow = 1;
             self.hosts[index].fuse = None;
             self.hosts[index].clock.skew = self.hosts[index].clock.skew.clamp(-2_000, 2_000);
-            for other in 0..self.hosts.len() {
-                self.links.unblock(index, other);
-            }
         }
+        self.links.mend();
         self.unclog();
         for index in 0..self.hosts.len() {
             if !self.hosts[index].up {
                 self.push(0, Event::Back { host: index });
             }
             for other in index + 1..self.hosts.len() {
-                self.connect_later(index, other);
+                if self.knows_each_other(index, other) {
+                    self.connect_later(index, other);
+                }
             }
         }
     }

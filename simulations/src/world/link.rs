@@ -1,5 +1,7 @@
 //! The links between nodes: how long a message takes, whether it comes, and who believes to be connected.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use rand::RngExt as _;
 use rand::rngs::ChaCha12Rng;
 
@@ -8,62 +10,52 @@ use crate::plan::{LinkPlan, Micros, Plan};
 /// All links of a network.
 #[derive(Debug)]
 pub(crate) struct Links {
-    count: usize,
     plan: LinkPlan,
     places: Vec<u32>,
     /// How many faults block each direction.
-    blocked: Vec<u16>,
+    blocked: BTreeMap<(usize, usize), u16>,
     /// How many faults hold up each direction.
-    clogged: Vec<u16>,
+    clogged: BTreeMap<(usize, usize), u16>,
     /// Who was told that it is connected with whom.
-    told: Vec<bool>,
+    told: BTreeSet<(usize, usize)>,
     /// Nothing goes wrong any more.
     pub(crate) calm: bool,
 }
 
 impl Links {
     pub(crate) fn new(plan: &Plan) -> Self {
-        let count = plan.nodes.len();
         Self {
-            count,
             plan: plan.links.clone(),
             places: plan.nodes.iter().map(|node| node.place).collect(),
-            blocked: vec![0; count * count],
-            clogged: vec![0; count * count],
-            told: vec![false; count * count],
+            blocked: BTreeMap::new(),
+            clogged: BTreeMap::new(),
+            told: BTreeSet::new(),
             calm: false,
         }
     }
 
-    fn index(&self, from: usize, to: usize) -> usize {
-        from * self.count + to
-    }
-
     pub(crate) fn block(&mut self, from: usize, to: usize, on: bool) {
-        let index = self.index(from, to);
-        let count = &mut self.blocked[index];
-        *count = if on { *count + 1 } else { count.saturating_sub(1) };
-    }
-
-    pub(crate) fn unblock(&mut self, from: usize, to: usize) {
-        let index = self.index(from, to);
-        (self.blocked[index], self.clogged[index]) = (0, 0);
+        count(&mut self.blocked, (from, to), on);
     }
 
     pub(crate) fn clog(&mut self, from: usize, to: usize, on: bool) {
-        let index = self.index(from, to);
-        let count = &mut self.clogged[index];
-        *count = if on { *count + 1 } else { count.saturating_sub(1) };
+        count(&mut self.clogged, (from, to), on);
+    }
+
+    /// Nothing is blocked or held up any more.
+    pub(crate) fn mend(&mut self) {
+        self.blocked.clear();
+        self.clogged.clear();
     }
 
     /// Whether a message passes this way.
     pub(crate) fn passes(&self, from: usize, to: usize) -> bool {
-        self.blocked[self.index(from, to)] == 0
+        !self.blocked.contains_key(&(from, to))
     }
 
     /// Whether a message is held up this way.
     pub(crate) fn holds_up(&self, from: usize, to: usize) -> bool {
-        self.clogged[self.index(from, to)] > 0
+        self.clogged.contains_key(&(from, to))
     }
 
     /// Whether a connection can be kept: it takes both ways.
@@ -73,12 +65,15 @@ impl Links {
 
     /// Whether `a` was told that `b` is connected.
     pub(crate) fn told(&self, a: usize, b: usize) -> bool {
-        self.told[self.index(a, b)]
+        self.told.contains(&(a, b))
     }
 
     pub(crate) fn tell(&mut self, a: usize, b: usize, up: bool) {
-        let index = self.index(a, b);
-        self.told[index] = up;
+        if up {
+            self.told.insert((a, b));
+        } else {
+            self.told.remove(&(a, b));
+        }
     }
 
     /// One way, without jitter.
@@ -102,5 +97,14 @@ impl Links {
         }
         let twice = rng.random_range(0..10_000) < self.plan.repeat;
         ([draw(rng), draw(rng)], 1 + usize::from(twice))
+    }
+}
+
+/// Counts one fault more, or less, of this direction.
+fn count(faults: &mut BTreeMap<(usize, usize), u16>, direction: (usize, usize), on: bool) {
+    let count = faults.entry(direction).or_default();
+    *count = if on { *count + 1 } else { count.saturating_sub(1) };
+    if *count == 0 {
+        faults.remove(&direction);
     }
 }

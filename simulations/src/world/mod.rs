@@ -37,6 +37,8 @@ use crate::trace::Trace;
 
 /// Between two adverts of a node.
 const ADVERT_EVERY: Micros = 15 * SECOND;
+/// Adverts of the whole network in a second.
+const ADVERTS_PER_SECOND: u64 = 8;
 /// Between two view exchanges of a node.
 const EXCHANGE_EVERY: Micros = 15 * SECOND;
 /// How often holders and owners say that they are alive.
@@ -155,6 +157,8 @@ pub(crate) struct World<'a> {
     calm: bool,
     /// Machines that are frozen because they sleep.
     asleep: BTreeSet<usize>,
+    /// Nodes at which jobs are submitted.
+    owners: BTreeSet<usize>,
     /// When the views were last seen to differ, after the calm.
     last_apart: Micros,
     apart: String,
@@ -194,6 +198,7 @@ impl<'a> World<'a> {
             serial: 0,
             calm: false,
             asleep: BTreeSet::new(),
+            owners: plan.jobs.iter().map(|job| job.owner).collect(),
             last_apart: 0,
             apart: String::new(),
             hosts,
@@ -361,13 +366,21 @@ impl<'a> World<'a> {
         self.announce_self(index);
         self.perform(index, requester_out, compute_out);
         for other in 0..self.hosts.len() {
-            if other != index && self.hosts[other].up && self.links.connects(index, other) {
+            let known = other != index && self.knows_each_other(index, other);
+            if known && self.hosts[other].up && self.links.connects(index, other) {
                 self.connect_later(index, other);
             }
         }
-        let jitter = self.rng.random_range(0..SECOND);
+        // Joins are told at once; in a lean trial everybody has been there for a while.
+        let soon = if self.plan.lean { 2 * SECOND } else { SECOND };
+        let jitter = self.rng.random_range(0..soon);
         self.push(jitter, Event::Announce { host: index });
         self.wake_later(index);
+    }
+
+    /// Whether two nodes have a connection of their own: in a lean trial only owners have.
+    fn knows_each_other(&self, a: usize, b: usize) -> bool {
+        !self.plan.lean || self.owners.contains(&a) || self.owners.contains(&b)
     }
 
     /// Its own advert is part of a node's picture from the beginning.
@@ -380,14 +393,14 @@ impl<'a> World<'a> {
     }
 
     fn make_advert(&mut self, index: usize) -> Rc<(Advert, SignedAdvert)> {
-        let real = self.plan.real_signatures;
+        let (real, period) = (self.plan.real_signatures, self.advert_period());
         let host = &mut self.hosts[index];
         host.adverts += 1;
         let advert = Advert {
             node: host.id,
             sequence: Advert::numbered(host.disk.epoch, host.adverts),
             issued: host.clock.now(self.now).unix,
-            ttl_s: u32::try_from(ADVERT_EVERY * 3 / SECOND).unwrap_or(45),
+            ttl_s: u32::try_from(period * 3 / SECOND).unwrap_or(45),
             wire: (1, 1),
             engines: Engines::of(&[Engine::Wasm]),
             total: host.total,
@@ -408,18 +421,25 @@ impl<'a> World<'a> {
         Rc::new((advert, signed))
     }
 
+    /// The whole network says at most so much a second.
+    fn advert_period(&self) -> Micros {
+        ADVERT_EVERY.max(self.hosts.len() as u64 / ADVERTS_PER_SECOND * SECOND)
+    }
+
     fn announce(&mut self, index: usize) {
-        let jitter = self.rng.random_range(0..ADVERT_EVERY / 10);
+        let period = self.advert_period();
+        let jitter = self.rng.random_range(0..period / 10);
         if !self.hosts[index].up {
             return;
         }
-        self.push(ADVERT_EVERY - jitter, Event::Announce { host: index });
+        self.push(period - jitter, Event::Announce { host: index });
         let tick = self.hosts[index].clock.tick(self.now);
         self.hosts[index].view.expire(tick);
         self.announce_self(index);
         let advert = self.make_advert(index);
         for other in 0..self.hosts.len() {
-            if other == index || !self.hosts[other].up || !self.links.passes(index, other) {
+            let hears = !self.plan.lean || self.owners.contains(&other);
+            if other == index || !hears || !self.hosts[other].up || !self.links.passes(index, other) {
                 continue;
             }
             let (arrivals, count) = self.links.arrivals(index, other, &mut self.rng);
@@ -449,7 +469,7 @@ impl<'a> World<'a> {
     /// Two nodes compare what they know, by the real comparison.
     fn exchange(&mut self, index: usize) {
         self.push(EXCHANGE_EVERY, Event::Exchange { host: index });
-        if !self.hosts[index].up {
+        if !self.hosts[index].up || self.plan.lean {
             return;
         }
         let Some(partner) = self.hosts[index].view.random_connected(&mut self.rng) else { return };
@@ -523,6 +543,9 @@ impl<'a> World<'a> {
 
     /// A node that is up, and one that it should know and does not.
     fn differing(&self) -> Option<(usize, usize)> {
+        if self.plan.lean {
+            return None;
+        }
         let up = || self.hosts.iter().enumerate().filter(|(_, host)| host.up);
         up().find_map(|(index, host)| {
             let lacks = up().find(|(_, other)| !other.behind && host.view.get(&other.id).is_none());

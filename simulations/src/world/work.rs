@@ -120,6 +120,7 @@ impl World<'_> {
         let (serial, life) = (self.serial, self.hosts[index].life);
         self.trace.note(self.now, (index, None), "run", &run.execution.0, || format!("runs {}", run.execution));
         self.stats.runs += 1;
+        *self.stats.runs_of.entry(index).or_default() += 1;
         if run.until <= self.hosts[index].clock.tick(self.now) {
             // The start had to wait, too long: the executor refuses what has expired.
             let ended = Box::new(ended(&run.execution, Outcome::Cancelled, false));
