@@ -23,6 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::clock;
 use crate::content::Content;
+use crate::crash;
 use crate::engine::{Report, Runner};
 use crate::network::{Fetcher, Network};
 use crate::store::Store;
@@ -233,6 +234,7 @@ impl Running {
             }
             Event::Providers(job, nodes) => self.requester_input(requester::Input::Providers(job, nodes)),
             Event::Fetched(execution, root, reason, result) => {
+                crash::point("fetched");
                 // Also when another attempt won meanwhile: then the machine says to drop it, and it must be known what.
                 match result {
                     Ok(()) => _ = self.held_roots.insert(execution, (root, reason)),
@@ -244,6 +246,7 @@ impl Running {
                 self.compute_input(compute::Input::Phase(execution, phase));
             }
             Event::Report(Report::Ended(execution, ended)) => {
+                crash::point("run-ended");
                 if let Some(root) = ended.root {
                     self.roots.insert(execution, root);
                 }
@@ -321,6 +324,7 @@ impl Running {
             self.write().await;
             for effect in std::mem::take(&mut self.now_effects) {
                 self.perform(effect);
+                crash::point("after-effects");
             }
             if self.own.is_empty()
                 && self.now_effects.is_empty()
@@ -336,6 +340,7 @@ impl Running {
         }
         for (node, messages) in std::mem::take(&mut self.sends) {
             self.hands.links.send(node, messages);
+            crash::point("after-send");
         }
         let load = self.compute.load();
         self.hands.announcer.look(&self.hands.network, load, self.accepting);
@@ -347,7 +352,9 @@ impl Running {
             return;
         }
         let batch = std::mem::take(&mut self.batch);
+        crash::point("before-append");
         let number = self.append(batch).await;
+        crash::point("after-append");
         if deferred.is_empty() {
             return;
         }
@@ -379,8 +386,10 @@ impl Running {
     fn release(&mut self, synced: u64) {
         while self.waiting.front().is_some_and(|(number, _)| *number <= synced) {
             let Some((_, effects)) = self.waiting.pop_front() else { return };
+            crash::point("before-release");
             for effect in effects {
                 self.perform(effect);
+                crash::point("after-release");
             }
         }
     }
@@ -389,9 +398,10 @@ impl Running {
     fn say_alive(&mut self) {
         let mut peers: BTreeSet<NodeId> = self.requester.holders().chain(self.compute.owners()).collect();
         peers.remove(&self.hands.network.me);
-        for peer in peers {
-            self.hands.links.send(peer, Vec::new());
+        for peer in &peers {
+            self.hands.links.send(*peer, Vec::new());
         }
+        self.hands.network.set_busy(peers);
         self.answers.retain(|_, answer| !answer.is_closed());
         self.watchers.retain(|_, watchers| {
             watchers.retain(|watcher| !watcher.is_closed());

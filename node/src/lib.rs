@@ -20,6 +20,7 @@ pub mod api;
 pub mod clock;
 pub mod config;
 pub mod content;
+pub mod crash;
 mod driver;
 pub mod engine;
 pub mod identity;

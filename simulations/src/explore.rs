@@ -107,15 +107,23 @@ pub fn plot(found: &Found, dir: &Path) -> Result<(), String> {
             },
         ),
         (
-            "latency",
+            "placing",
             Plot {
-                title: format!("From submission to bid, award and end, {n} nodes"),
-                axes: axes("seconds", "part of the jobs"),
+                title: format!("From submission to bid and award, {n} nodes"),
+                axes: axes("milliseconds", "part of the jobs"),
                 curves: vec![
-                    distribution("first bid", &found.stats.to_bid, 1e6),
-                    distribution("award", &found.stats.to_award, 1e6),
-                    distribution("end", &found.stats.to_end, 1e6),
+                    distribution("first bid", &found.stats.to_bid, 1e3),
+                    distribution("award", &found.stats.to_award, 1e3),
                 ],
+                log: false,
+            },
+        ),
+        (
+            "duration",
+            Plot {
+                title: format!("From submission to end, {n} nodes"),
+                axes: axes("seconds", "part of the jobs"),
+                curves: vec![distribution("end", &found.stats.to_end, 1e6)],
                 log: false,
             },
         ),

@@ -27,6 +27,9 @@ pub struct Plot {
 }
 
 const SIZE: (u32, u32) = (900, 540);
+/// Told apart by most eyes (Okabe and Ito, 2008).
+const COLOURS: [RGBColor; 4] =
+    [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115), RGBColor(204, 121, 167)];
 
 impl Plot {
     /// Writes `name.svg` and `name.png` into `dir`.
@@ -55,7 +58,7 @@ impl Plot {
                 builder.build_cartesian_2d(range, (least(|p| p.1) / 2.0..y * 2.0).log_scale()).map_err(failed)?;
             chart.configure_mesh().x_desc(&self.axes[0]).y_desc(&self.axes[1]).draw().map_err(failed)?;
             for (index, curve) in self.curves.iter().enumerate() {
-                let colour = Palette99::pick(index).mix(0.9);
+                let colour = COLOURS[index % COLOURS.len()];
                 let line = LineSeries::new(curve.points.iter().copied(), colour.stroke_width(2)).point_size(4);
                 let drawn = chart.draw_series(line).map_err(failed)?;
                 drawn
@@ -68,7 +71,7 @@ impl Plot {
             let mut chart = builder.build_cartesian_2d(0.0..x, 0.0..y).map_err(failed)?;
             chart.configure_mesh().x_desc(&self.axes[0]).y_desc(&self.axes[1]).draw().map_err(failed)?;
             for (index, curve) in self.curves.iter().enumerate() {
-                let colour = Palette99::pick(index).mix(0.9);
+                let colour = COLOURS[index % COLOURS.len()];
                 let line = LineSeries::new(curve.points.iter().copied(), colour.stroke_width(2));
                 let drawn = chart.draw_series(line).map_err(failed)?;
                 drawn

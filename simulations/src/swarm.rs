@@ -50,7 +50,8 @@ impl Swarm {
     /// If it does not start.
     pub async fn add_with(&mut self, neighbours: &[usize], connections: u32) -> usize {
         let index = self.nodes.len();
-        let mut config = Config::new(self.dir.path().join(index.to_string()));
+        let address = NEXT_ADDRESS.fetch_add(1, Ordering::Relaxed);
+        let mut config = Config::new(self.dir.path().join(address.to_string()));
         config.api = None;
         config.compute = false;
         config.network = "swarm".into();
@@ -58,7 +59,6 @@ impl Swarm {
         config.peers_wanted = 0;
         config.connections_max = connections;
         config.gossip = GossipConfig { heartbeat_ms: 100, ..GossipConfig::default() };
-        let address = NEXT_ADDRESS.fetch_add(1, Ordering::Relaxed);
         config.listen = vec![format!("/memory/{address}").parse().expect("an address")];
         config.bootstrap = neighbours.iter().map(|index| self.nodes[*index].listening()[0].clone()).collect();
         self.nodes.push(Node::start(config).await.expect("a node starts"));

@@ -190,6 +190,30 @@ impl Node {
         started.elapsed()
     }
 
+    /// Starts it again with something more in its environment, for this life only.
+    pub fn restart_with(&mut self, name: &str, value: &str) {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self.start();
+        self.env.pop();
+    }
+
+    /// Waits for it to end by itself, at most so long; whether it did.
+    ///
+    /// # Panics
+    /// If it is not up.
+    pub fn ended_within(&mut self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let child = self.child.as_mut().expect("a node that is up");
+        while Instant::now() < deadline {
+            if child.try_wait().expect("a child").is_some() {
+                self.child = None;
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+
     /// Starts it again, in the same data folder.
     pub fn restart(&mut self) {
         self.start();

@@ -63,6 +63,9 @@ pub(super) async fn submit(
     let id = JobId::new(&api.network.me, &prepared.spec.namespace, &prepared.spec.name, &nonce);
     if api.store.job(&id)?.is_none() {
         hand_in(&api, id, prepared, flag(&parameters, "wait")).await?;
+    } else {
+        // Handed in before, perhaps a moment ago: the answer is a promise all the same.
+        api.store.log().barrier().await;
     }
     let job_id = id.to_string();
     Ok(Json(PutJobResponse { evaluation_id: job_id.clone(), job_id, warnings: Vec::new() }))

@@ -10,6 +10,7 @@ use bacnode_protocol::wire::market::Market;
 use bacnode_protocol::{compute, requester};
 
 use super::{Effect, Event, Running};
+use crate::crash;
 
 impl Running {
     pub(super) fn perform(&mut self, effect: Effect) {
@@ -42,7 +43,10 @@ impl Running {
         match output {
             compute::Output::Persist(record) => self.hands.store.put_record(&mut self.batch, &record),
             compute::Output::Send { to, message } => self.send(to, message),
-            compute::Output::Start(run) => self.hands.runner.start(*run),
+            compute::Output::Start(run) => {
+                self.hands.runner.start(*run);
+                crash::point("run-started");
+            }
             compute::Output::Extend(execution, until) => self.hands.runner.extend(&execution, until),
             compute::Output::Stop(execution) => self.hands.runner.stop(&execution),
             compute::Output::Unpin(execution) => {
@@ -76,6 +80,7 @@ impl Running {
 
     /// Holds a result here: at once if its blocks came along, else by fetching it.
     fn fetch(&mut self, fetch: requester::Fetch) {
+        crash::point("before-fetch");
         let requester::Fetch { execution, job, maker, root, size, blocks } = fetch;
         // Of its own, so that the loser of a race does not take the winner's pin with it.
         let reason = format!("{job}/{execution}");

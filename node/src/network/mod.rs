@@ -70,6 +70,8 @@ pub struct Network {
     control: libp2p_stream::Control,
     skews: Arc<Mutex<BTreeMap<NodeId, i64>>>,
     detail: Arc<Mutex<NodeDetail>>,
+    /// Peers with which work is open: their connections are not given up for want of room.
+    busy: Arc<Mutex<BTreeSet<NodeId>>>,
 }
 
 impl std::fmt::Debug for Network {
@@ -200,6 +202,11 @@ impl Network {
         let peers = if off.len() == 1 { "1 peer".to_owned() } else { format!("{} peers", off.len()) };
         let whose = if off.len() * 2 > skews.len() { "this node's clock is" } else { "the clock here is" };
         vec![format!("{whose} {amount} {side} {peers}; adverts more than 30 s off are not believed")]
+    }
+
+    /// Names the peers with which work is open.
+    pub(crate) fn set_busy(&self, peers: BTreeSet<NodeId>) {
+        *self.busy.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = peers;
     }
 
     /// What this node answers about itself.

@@ -47,6 +47,8 @@ pub struct PeerInfo {
     pub address: Multiaddr,
     /// Whether we called.
     pub outgoing: bool,
+    /// Since when.
+    pub since: Instant,
     /// Round trip.
     pub rtt: Option<Duration>,
     /// Its program.
@@ -103,6 +105,7 @@ pub(crate) async fn start(
         control: swarm.behaviour().stream.new_control(),
         skews: Arc::default(),
         detail: Arc::new(Mutex::new(NodeDetail::default())),
+        busy: Arc::default(),
     };
     let mut control = network.control.clone();
     let mut accept = |name: &str| {
@@ -130,6 +133,7 @@ pub(crate) async fn start(
         calls: gossipsub::IdentTopic::new(&names.calls).hash(),
         kad_name: names.kad.clone(),
         peers_wanted: config.peers_wanted,
+        connections_max: config.connections_max as usize,
         network: network.clone(),
         store: store.clone(),
         events: handlers.events,
@@ -158,6 +162,7 @@ struct Service {
     calls: gossipsub::TopicHash,
     kad_name: String,
     peers_wanted: usize,
+    connections_max: usize,
     peers: HashMap<PeerId, PeerInfo>,
     anchors: Vec<Anchor>,
     known: Vec<(NodeId, Multiaddr)>,
@@ -224,6 +229,7 @@ impl Service {
         if self.peers.len() < self.peers_wanted {
             self.seek_peers(now);
         }
+        self.trim();
         self.announce_more();
         let gone = self.network.view().expire(crate::clock::tick());
         for node in gone {
@@ -331,7 +337,14 @@ impl Service {
             anchor.peer = Some(peer);
             anchor.warned = false;
         }
-        let info = PeerInfo { node, address, outgoing: endpoint.is_dialer(), rtt: None, agent: String::new() };
+        let info = PeerInfo {
+            node,
+            address,
+            outgoing: endpoint.is_dialer(),
+            since: Instant::now(),
+            rtt: None,
+            agent: String::new(),
+        };
         self.peers.insert(peer, info);
         self.network.view().connected(node);
         self.answer_connect(&node, Ok(()));

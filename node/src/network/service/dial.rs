@@ -1,5 +1,6 @@
 //! Calling: the operator's addresses for ever, as many peers as are wanted, and whomever somebody needs.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use bacnode_protocol::id::NodeId;
@@ -8,12 +9,14 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::oneshot;
 
-use super::Service;
 use super::listen::deepest;
+use super::{PeerInfo, Service};
 
 /// Pauses between attempts to reach one address.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// A connection is not given up before somebody has had time to use it.
+const SETTLED: Duration = Duration::from_secs(5);
 
 /// An address that the operator named, to be reached for ever.
 pub(super) struct Anchor {
@@ -94,6 +97,28 @@ impl Service {
                 anchor.pause = (anchor.pause * 2).min(RETRY_MAX);
                 let _ = self.swarm.dial(anchor.address.clone());
             }
+        }
+    }
+
+    /// Gives up the oldest connections that nobody needs once most of the room is taken: whoever is full can be reached by
+    /// nobody new, and can call nobody.
+    pub(super) fn trim(&mut self) {
+        if self.peers.len() <= self.connections_max * 5 / 8 {
+            return;
+        }
+        let mut needed: HashSet<PeerId> = self.swarm.behaviour().gossip.all_mesh_peers().copied().collect();
+        needed.extend(self.anchors.iter().filter_map(|anchor| anchor.peer));
+        let busy = self.network.busy.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let idle = |(peer, info): &(&PeerId, &PeerInfo)| {
+            let settled = info.since.elapsed() > SETTLED && !self.connecting.contains_key(&info.node);
+            settled && !needed.contains(*peer) && !busy.contains(&info.node)
+        };
+        let mut idle: Vec<(Instant, PeerId)> =
+            self.peers.iter().filter(idle).map(|(peer, info)| (info.since, *peer)).collect();
+        idle.sort_unstable_by_key(|(since, _)| *since);
+        idle.truncate(self.peers.len() - self.connections_max / 2);
+        for (_, peer) in idle {
+            let _ = self.swarm.disconnect_peer_id(peer);
         }
     }
 
