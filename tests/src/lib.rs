@@ -130,6 +130,13 @@ pub struct Node {
 
 impl Node {
     fn start(&mut self) {
+        if let Err(status) = self.try_start() {
+            panic!("{} ended with {status}: {}", self.name, self.log());
+        }
+    }
+
+    /// Starts it, or says how it ended before it was up.
+    fn try_start(&mut self) -> Result<(), std::process::ExitStatus> {
         let ready = self.dir.join(format!("{}.json", self.name));
         let _ = std::fs::remove_file(&ready);
         let log = std::fs::OpenOptions::new().append(true).create(true).open(self.log_path()).expect("a log");
@@ -140,11 +147,12 @@ impl Node {
         let what = format!("the start of {}", self.name);
         self.identity = eventually(&what, || {
             if let Some(status) = child.try_wait().expect("a child") {
-                panic!("{} ended with {status}: {}", self.name, self.log());
+                return Some(Err(status));
             }
-            serde_json::from_slice(&std::fs::read(&ready).ok()?).ok()
-        });
+            serde_json::from_slice(&std::fs::read(&ready).ok()?).ok().map(Ok)
+        })?;
         self.child = Some(child);
+        Ok(())
     }
 
     fn log_path(&self) -> PathBuf {
@@ -190,11 +198,12 @@ impl Node {
         started.elapsed()
     }
 
-    /// Starts it again with something more in its environment, for this life only.
-    pub fn restart_with(&mut self, name: &str, value: &str) {
+    /// Starts it again with something more in its environment, for this life only. Whether it came up.
+    pub fn restart_with(&mut self, name: &str, value: &str) -> bool {
         self.env.push((name.to_owned(), value.to_owned()));
-        self.start();
+        let up = self.try_start().is_ok();
         self.env.pop();
+        up
     }
 
     /// Waits for it to end by itself, at most so long; whether it did.

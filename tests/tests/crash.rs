@@ -93,10 +93,10 @@ fn killed_at_any_time_no_acknowledged_job_is_lost_or_ends_twice() {
         // Every third life ends at a named place, if it comes there.
         if kill % 3 == 0 {
             let point = POINTS[kill / 3 % POINTS.len()];
-            swarm.nodes[victim].restart_with("BACNODE_CRASH_AT", &format!("{point}:{}", 1 + chance.below(12)));
+            let up = swarm.nodes[victim].restart_with("BACNODE_CRASH_AT", &format!("{point}:{}", 1 + chance.below(12)));
             let mut users = Vec::new();
             submit(&swarm, &mut users, &mut chance);
-            let ended = swarm.nodes[victim].ended_within(Duration::from_millis(1_500));
+            let ended = !up || swarm.nodes[victim].ended_within(Duration::from_millis(1_500));
             at_points += usize::from(ended);
             for (node, user) in users {
                 let output = user.wait_with_output().expect("a user");
