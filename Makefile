@@ -8,7 +8,7 @@ BIN := $(CARGO_TARGET_DIR)/debug
 CARGO ?= cargo
 FEATURES := --workspace --all-features
 
-.PHONY: demo test build setup lint bench audit soak bin-dir
+.PHONY: demo test build setup lint bench audit mutants soak bin-dir
 .DEFAULT_GOAL := build
 
 demo: build
@@ -40,8 +40,15 @@ bench: build
 audit:
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --config .cargo/deny.toml check; else echo "not run: cargo-deny is not installed"; fi
 
+# Wrong decisions, planted one by one: does the simulator notice each?
+mutants: build
+	$(BIN)/mutants
+
 # The long form of what `make test` samples.
 soak: build
+	BACNODE_SEEDS=20000 $(CARGO) test $(FEATURES) -p bacnode-simulations --test seeds
+	BACNODE_SWARM=300 $(CARGO) test $(FEATURES) -p bacnode-simulations --test hundred
+	BACNODE_KILLS=2000 $(CARGO) test $(FEATURES) -p bacnode-tests --test crash
 	BACNODE_SOAK=200 $(CARGO) test $(FEATURES) -p bacnode-tests --quiet -- kill --test-threads 1
 
 bin-dir:
