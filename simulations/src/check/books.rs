@@ -1,6 +1,6 @@
 //! The checker's own books, from what is sent, started, told and written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bacnode_protocol::compute::{self, Run};
 use bacnode_protocol::id::{ExecutionId, FencingToken, JobId, NodeId};
@@ -20,6 +20,8 @@ use crate::world::{Disk, Host};
 
 /// How long a run may go on after it was told to stop.
 const KILL_GRACE: Span = Span::millis(1_500);
+/// Awards that are worth forging something about.
+const RECENT_MAX: usize = 16;
 /// The longest that any trial's operator keeps what nobody asks for.
 pub(crate) const ORPHAN_MAX: Span = Span::secs(3_600);
 /// The longest that any trial's operator lets a task run.
@@ -47,6 +49,8 @@ pub(crate) struct Books {
     pub(crate) violation: Option<Violation>,
     now: u64,
     awards: BTreeMap<ExecutionId, Sent>,
+    /// The last of them.
+    recent: VecDeque<ExecutionId>,
     bids: BTreeMap<(usize, u64, u64), (NodeId, Tick)>,
     beats: BTreeMap<(usize, ExecutionId, u32), Tick>,
     words: BTreeMap<(usize, ExecutionId), Word>,
@@ -150,7 +154,12 @@ impl Books {
                     self.fail(Invariant::S10CancelWins, format!("{} is awarded after its end", award.job));
                 }
                 let sent = Sent { award: award.clone(), to: *to };
-                self.awards.insert(award.execution, sent);
+                if self.awards.insert(award.execution, sent).is_none() {
+                    self.recent.push_back(award.execution);
+                    if self.recent.len() > RECENT_MAX {
+                        self.recent.pop_front();
+                    }
+                }
             }
             Market::Bid(Bid { boot, bid, .. }) => {
                 let tick = host.clock.tick(self.now);
@@ -377,10 +386,10 @@ impl Books {
         self.running.get(&(*job, slot)).into_iter().flatten().copied()
     }
 
-    /// An award that some honest owner gave, drawn by `chance`.
-    pub(crate) fn some_execution(&self, chance: u64) -> Option<ExecutionId> {
-        let count = self.awards.len() as u64;
-        self.awards.keys().nth(chance.checked_rem(count)? as usize).copied()
+    /// An award that some honest owner gave lately, drawn by `chance`, and to whom.
+    pub(crate) fn some_execution(&self, chance: u64) -> Option<(ExecutionId, NodeId)> {
+        let execution = self.recent.get(chance.checked_rem(self.recent.len() as u64)? as usize)?;
+        Some((*execution, self.awards.get(execution)?.to))
     }
 
     /// A node lost its disk: what it had promised is gone with it, and its new life is another matter.

@@ -112,18 +112,24 @@ impl World<'_> {
             return;
         }
         let Some(known) = self.hosts[index].memory.choose(&mut self.rng).cloned() else { return };
-        let message = match self.hosts[index].plan.evil {
-            Some(Evil::Replay) => known,
-            Some(Evil::Forge) => self.forge(index, known),
-            _ => return,
-        };
+        match self.hosts[index].plan.evil {
+            Some(Evil::Replay) => self.post(index, to, known),
+            Some(Evil::Forge) => self.forge_something(index, to, known),
+            _ => {}
+        }
+    }
+
+    /// A lie about an execution that some honest node has to do with, told where it would do harm.
+    fn forge_something(&mut self, index: usize, to: usize, known: Market) {
+        let some = self.books.some_execution(self.rng.random());
+        let execution = some.map_or_else(|| ExecutionId([self.rng.random(); 20]), |(execution, _)| execution);
+        let message = self.forge(index, execution, known);
+        let holder = some.and_then(|(_, holder)| self.by_id.get(&holder).copied());
+        let to = holder.filter(|holder| *holder != index && message.is_from_owner()).unwrap_or(to);
         self.post(index, to, message);
     }
 
-    fn forge(&mut self, index: usize, known: Market) -> Market {
-        // An execution that some honest node has something to do with.
-        let some = self.books.some_execution(self.rng.random());
-        let execution = some.unwrap_or(ExecutionId([self.rng.random(); 20]));
+    fn forge(&mut self, index: usize, execution: ExecutionId, known: Market) -> Market {
         match self.rng.random_range(0..12) {
             0 => Market::AwardAck { execution },
             1 => Market::AwardRefuse { execution, reason: TextMax::truncated("forged") },
