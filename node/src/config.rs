@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use bacnode_protocol::id::NetworkId;
+use bacnode_protocol::limits::{ADVERT_PERIOD_MIN, ADVERTS_PER_SECOND};
 use bacnode_protocol::wire::task::Resources;
 use libp2p::Multiaddr;
 use libp2p::pnet::PreSharedKey;
@@ -92,7 +93,8 @@ pub struct GossipConfig {
 
 impl Default for GossipConfig {
     fn default() -> Self {
-        Self { advert_s: 15, adverts_per_s: 8, view_s: 15, heartbeat_ms: 1_000 }
+        let advert_s = ADVERT_PERIOD_MIN.as_millis() / 1_000;
+        Self { advert_s, adverts_per_s: ADVERTS_PER_SECOND, view_s: 15, heartbeat_ms: 1_000 }
     }
 }
 

@@ -56,6 +56,10 @@ pub const CLOCK_SKEW_MAX: Span = Span::secs(30);
 
 /// Executions tried for a cause of the node's before a slot is given up.
 pub const ATTEMPTS_MAX: u32 = 3;
+/// Between two adverts of a node, at least.
+pub const ADVERT_PERIOD_MIN: Span = Span::secs(15);
+/// Adverts of the whole network in a second: what a node hears does not grow with it.
+pub const ADVERTS_PER_SECOND: u64 = 8;
 /// Nodes that an open call may want.
 pub const CALL_WANT_MAX: u32 = 64;
 /// Nodes that answer an open call for each one wanted, on average.

@@ -7,6 +7,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use bacnode_protocol::limits::{ADVERT_PERIOD_MIN, ADVERTS_PER_SECOND};
+use bacnode_protocol::wire::advert::Advert;
 use rand::rngs::ChaCha12Rng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -21,9 +23,6 @@ const HEARTBEAT: Micros = SECOND;
 /// Bytes of an advert in its envelopes, and of an id.
 const ADVERT_BYTES: f64 = 340.0;
 const ID_BYTES: f64 = 20.0;
-/// Adverts of the whole network in a second, and a node's shortest period.
-const ADVERTS_PER_SECOND: f64 = 8.0;
-const PERIOD_MIN: f64 = 15.0;
 /// Heartbeats for which an advert's id is told.
 const TOLD_FOR: f64 = 3.0;
 /// Adverts that are followed.
@@ -59,7 +58,7 @@ pub fn spread(scenario: &Scenario, nodes: usize, seed: u64) -> Spread {
     }
     let trouble = &scenario.trouble;
     let away = (trouble.crashes_per_minute_percent / 100.0 * trouble.down_s / 60.0).min(0.9);
-    let period = PERIOD_MIN.max(nodes as f64 / ADVERTS_PER_SECOND);
+    let period = Advert::period(nodes, ADVERT_PERIOD_MIN, ADVERTS_PER_SECOND).0 as f64 / SECOND as f64;
     let (mut times, mut sends) = (Vec::new(), 0.0);
     let mut to_99 = 0.0f64;
     for _ in 0..SAMPLE {
@@ -75,7 +74,7 @@ pub fn spread(scenario: &Scenario, nodes: usize, seed: u64) -> Spread {
         to_99 = to_99.max(at);
         times.push((arrived, live));
     }
-    let adverts_per_second = (nodes as f64 / period).min(ADVERTS_PER_SECOND);
+    let adverts_per_second = (nodes as f64 / period).min(ADVERTS_PER_SECOND as f64);
     // Each copy is sent once and received once.
     let eager = adverts_per_second * sends / SAMPLE as f64 * ADVERT_BYTES * 2.0 / nodes as f64;
     let lazy = adverts_per_second * TOLD_FOR * ID_BYTES * LAZY as f64 * 2.0;

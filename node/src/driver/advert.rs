@@ -72,8 +72,8 @@ impl Announcer {
         if now < self.due {
             return;
         }
-        let known = network.view().len() as u64;
-        let period = Span::secs(self.gossip.advert_s.max(known / self.gossip.adverts_per_s.max(1)));
+        let least = Span::secs(self.gossip.advert_s);
+        let period = Advert::period(network.view().len(), least, self.gossip.adverts_per_s);
         let regular = now.since(self.last) >= period;
         self.burst = if regular { 0 } else { self.burst + 1 };
         // Up to a tenth earlier, so that nodes that started together drift apart.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{ExecutionId, FencingToken, JobId, NodeId};
 use crate::job::state::{ExecutionState, JobState};
-use crate::limits::HISTORY_MAX;
+use crate::limits::{HISTORY_MAX, RESEND_MIN};
 use crate::outbox::{Outbox, When};
 use crate::record::{ExecutionRecord, JobEvent, Record, What};
 use crate::requester::Output;
@@ -155,6 +155,20 @@ impl Job {
 }
 
 impl Execution {
+    /// An attempt whose holder is given from now on to be heard; with its award while that may have to be said again.
+    pub(super) fn new(record: ExecutionRecord, award: Option<crate::wire::market::Award>, now: Tick) -> Self {
+        Self {
+            record,
+            award,
+            resend: RESEND_MIN,
+            heard: now,
+            suspected: false,
+            called_off: false,
+            phase: None,
+            result: None,
+        }
+    }
+
     /// Moves to `state` and says so in a record.
     pub(super) fn become_state(&mut self, state: ExecutionState, message: &str, now: Now, out: &mut Outbox<Output>) {
         if self.record.state.is_terminal() {

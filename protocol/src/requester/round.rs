@@ -265,17 +265,7 @@ impl State {
         let state = &mut job.slots[slot as usize];
         state.tried.insert(node);
         state.live.insert(execution);
-        let held = Execution {
-            record,
-            award: Some(award),
-            resend: RESEND_MIN,
-            heard: now.tick,
-            suspected: false,
-            called_off: false,
-            phase: None,
-            result: None,
-        };
-        self.executions.insert(execution, held);
+        self.executions.insert(execution, Execution::new(record, Some(award), now.tick));
         *self.own_load.entry(node).or_default() += 1;
         self.timers.set(Timer::Award(execution), now.tick + RESEND_MIN);
         self.arm_lease(execution);

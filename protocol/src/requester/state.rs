@@ -9,7 +9,7 @@ use super::job::{Execution, Job, Slot};
 use super::{Answer, Input, Output, Submission};
 use crate::id::{ExecutionId, FencingToken, JobId, NodeId};
 use crate::job::state::JobState;
-use crate::limits::{OPEN_JOBS_MAX, RESEND_MIN};
+use crate::limits::OPEN_JOBS_MAX;
 use crate::outbox::Outbox;
 use crate::record::{JobRecord, JobStateRecord, Record, Records, What};
 use crate::time::{Now, Span, Tick};
@@ -165,17 +165,7 @@ impl State {
         }
         slot.live.insert(id);
         // A result without its bytes is asked for again rather than trusted to be fetchable.
-        let execution = Execution {
-            record,
-            award: None,
-            resend: RESEND_MIN,
-            heard: now.tick,
-            suspected: false,
-            called_off: false,
-            phase: None,
-            result: None,
-        };
-        self.executions.insert(id, execution);
+        self.executions.insert(id, Execution::new(record, None, now.tick));
         *self.own_load.entry(node).or_default() += 1;
         self.watch(node, now);
         self.arm_lease(id);

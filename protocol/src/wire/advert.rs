@@ -7,7 +7,7 @@ use super::signed::{Domain, SignatureBytes, Signer, verify};
 use super::task::{Engines, Resources};
 use crate::id::{NetworkId, NodeId};
 use crate::limits::{ADDRESS_BYTES_MAX, ADDRESSES_MAX, ADVERT_BYTES_MAX, CLOCK_SKEW_MAX};
-use crate::time::UnixMillis;
+use crate::time::{Span, UnixMillis};
 
 /// What a node can do, as all others may know it. Exact load and labels are asked for over the view protocol or come
 /// with a bid.
@@ -79,6 +79,13 @@ impl Advert {
         const COUNT_BITS: u32 = 24;
         let last = (1 << COUNT_BITS) - 1;
         epoch << COUNT_BITS | if count < last { count } else { last }
+    }
+
+    /// Between two adverts of a node that knows so many: at least `least`, and `per_second` of the whole network. An advert
+    /// counts for three periods.
+    #[must_use]
+    pub fn period(known: usize, least: Span, per_second: u64) -> Span {
+        Span::secs(known as u64 / per_second.max(1)).max(least)
     }
 
     /// Signs this advert, dropping addresses from the end until it fits its limit.

@@ -15,6 +15,7 @@ use std::rc::Rc;
 use bacnode_protocol::compute::{self, Ended};
 use bacnode_protocol::content::Cid;
 use bacnode_protocol::id::{BootId, ExecutionId, JobId, NetworkId, NodeId};
+use bacnode_protocol::limits::{ADVERT_PERIOD_MIN, ADVERTS_PER_SECOND};
 use bacnode_protocol::outbox::Outbox;
 use bacnode_protocol::requester;
 use bacnode_protocol::view::{Change, View};
@@ -35,10 +36,8 @@ use crate::plan::{MILLI, Micros, Plan, SECOND};
 use crate::stats::Stats;
 use crate::trace::Trace;
 
-/// Between two adverts of a node.
-const ADVERT_EVERY: Micros = 15 * SECOND;
-/// Adverts of the whole network in a second.
-const ADVERTS_PER_SECOND: u64 = 8;
+/// Between two adverts of a node in a small network.
+const ADVERT_EVERY: Micros = ADVERT_PERIOD_MIN.0;
 /// Between two view exchanges of a node.
 const EXCHANGE_EVERY: Micros = 15 * SECOND;
 /// How often holders and owners say that they are alive.
@@ -423,7 +422,7 @@ impl<'a> World<'a> {
 
     /// The whole network says at most so much a second.
     fn advert_period(&self) -> Micros {
-        ADVERT_EVERY.max(self.hosts.len() as u64 / ADVERTS_PER_SECOND * SECOND)
+        Advert::period(self.hosts.len(), ADVERT_PERIOD_MIN, ADVERTS_PER_SECOND).0
     }
 
     fn announce(&mut self, index: usize) {
