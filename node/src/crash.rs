@@ -4,20 +4,6 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Every place.
-pub const POINTS: [&str; 10] = [
-    "before-append",
-    "after-append",
-    "after-effects",
-    "after-send",
-    "before-release",
-    "after-release",
-    "before-fetch",
-    "fetched",
-    "run-started",
-    "run-ended",
-];
-
 static WANTED: OnceLock<Option<(String, AtomicU32)>> = OnceLock::new();
 
 fn wanted() -> Option<(String, AtomicU32)> {

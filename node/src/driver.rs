@@ -401,7 +401,7 @@ impl Running {
         for peer in &peers {
             self.hands.links.send(*peer, Vec::new());
         }
-        self.hands.network.set_busy(peers);
+        self.hands.network.busy.set_at_work(peers);
         self.answers.retain(|_, answer| !answer.is_closed());
         self.watchers.retain(|_, watchers| {
             watchers.retain(|watcher| !watcher.is_closed());

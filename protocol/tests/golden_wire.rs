@@ -20,7 +20,7 @@ use bacnode_protocol::wire::task::{
 };
 use bacnode_protocol::wire::view::{NodeDetail, ViewReply, ViewRequest};
 
-const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/wire.txt");
+const FILE: &str = "tests/golden/wire.txt";
 
 fn signer() -> Signer {
     Signer::new(ed25519_dalek::SigningKey::from_bytes(&[42; 32]), NetworkId::new("golden", None))

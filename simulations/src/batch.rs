@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,37 +34,24 @@ const FAILURES_MAX: usize = 20;
 #[must_use]
 pub fn run(seeds: Range<u64>, threads: Option<usize>, tell: &(dyn Fn(String) + Sync)) -> Report {
     let started = Instant::now();
-    let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let (next, total) = (AtomicU64::new(seeds.start), seeds.end - seeds.start);
+    let total = seeds.end - seeds.start;
     let report = Mutex::new(Report::default());
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end {
-                        return;
-                    }
-                    let plan = Plan::draw(seed);
-                    let outcome = trial::run(&plan, false);
-                    let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
-                    report.stats.add(&outcome.stats);
-                    report.sizes.push(plan.nodes.len() as u64);
-                    report.jobs.push(plan.jobs.len() as u64);
-                    if let Some(violation) = outcome.violation {
-                        tell(format!("seed {seed}: {violation}"));
-                        report.failures.push((seed, violation));
-                        if report.failures.len() >= FAILURES_MAX {
-                            next.store(seeds.end, Ordering::Relaxed);
-                        }
-                    }
-                    if report.sizes.len() % 500 == 0 {
-                        let rate = report.sizes.len() as f64 / started.elapsed().as_secs_f64();
-                        tell(format!("{} of {total} seeds, {rate:.0} a second", report.sizes.len()));
-                    }
-                }
-            });
+    each_seed(seeds, threads, &|seed| {
+        let plan = Plan::draw(seed);
+        let outcome = trial::run(&plan, false);
+        let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
+        report.stats.add(&outcome.stats);
+        report.sizes.push(plan.nodes.len() as u64);
+        report.jobs.push(plan.jobs.len() as u64);
+        if let Some(violation) = outcome.violation {
+            tell(format!("seed {seed}: {violation}"));
+            report.failures.push((seed, violation));
         }
+        if report.sizes.len() % 500 == 0 {
+            let rate = report.sizes.len() as f64 / started.elapsed().as_secs_f64();
+            tell(format!("{} of {total} seeds, {rate:.0} a second", report.sizes.len()));
+        }
+        if report.failures.len() < FAILURES_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     let mut report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
     report.failures.sort_by_key(|(seed, _)| *seed);
@@ -75,8 +62,24 @@ pub fn run(seeds: Range<u64>, threads: Option<usize>, tell: &(dyn Fn(String) + S
 /// The first seed found at which the invariant with this number does not hold. Each seed is run twice for `S17`.
 #[must_use]
 pub fn find(seeds: Range<u64>, threads: Option<usize>, wanted: &str) -> Option<u64> {
+    let found = Mutex::new(None);
+    each_seed(seeds, threads, &|seed| {
+        let plan = Plan::draw(seed);
+        let outcome = trial::run(&plan, false);
+        let differs = wanted == Invariant::S17Determinism.number() && trial::run(&plan, false).hash != outcome.hash;
+        if !differs && outcome.violation.is_none_or(|violation| violation.invariant.number() != wanted) {
+            return ControlFlow::Continue(());
+        }
+        found.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(seed);
+        ControlFlow::Break(())
+    });
+    found.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Calls `look` with each seed, on so many threads or on all there are, until it has seen enough.
+fn each_seed(seeds: Range<u64>, threads: Option<usize>, look: &(dyn Fn(u64) -> ControlFlow<()> + Sync)) {
     let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let (next, found) = (AtomicU64::new(seeds.start), Mutex::new(None));
+    let next = AtomicU64::new(seeds.start);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
@@ -85,20 +88,13 @@ pub fn find(seeds: Range<u64>, threads: Option<usize>, wanted: &str) -> Option<u
                     if seed >= seeds.end {
                         return;
                     }
-                    let plan = Plan::draw(seed);
-                    let outcome = trial::run(&plan, false);
-                    let differs =
-                        wanted == Invariant::S17Determinism.number() && trial::run(&plan, false).hash != outcome.hash;
-                    if differs || outcome.violation.is_some_and(|violation| violation.invariant.number() == wanted) {
+                    if look(seed).is_break() {
                         next.store(seeds.end, Ordering::Relaxed);
-                        let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-                        found.get_or_insert(seed);
                     }
                 }
             });
         }
     });
-    found.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn spread(values: &[u64]) -> String {

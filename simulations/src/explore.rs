@@ -19,7 +19,7 @@ pub struct Found {
     pub stats: Stats,
     /// How adverts spread.
     pub spread: Spread,
-    /// Runs of each node that ran any, and how many nodes there are.
+    /// What did not hold, in words.
     pub violation: Option<String>,
     /// How long it took, in seconds.
     pub took: f64,

@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn every_mutant_fits_the_sources() {
-        let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        let root = Path::new("..");
         let mutants = all().expect("a list");
         assert!(mutants.len() >= 25, "{}", mutants.len());
         for (index, mutant) in mutants.iter().enumerate() {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use plotters::coord::ranged1d::{Ranged, ValueFormatter};
 use plotters::prelude::*;
 
 /// One curve.
@@ -53,35 +54,36 @@ impl Plot {
         builder.caption(&self.title, ("sans-serif", 20)).margin(16).x_label_area_size(44).y_label_area_size(70);
         let (x, y) = (most(|p| p.0), most(|p| p.1) * 1.05);
         if self.log {
-            let range = (least(|p| p.0)..x).log_scale();
-            let mut chart =
-                builder.build_cartesian_2d(range, (least(|p| p.1) / 2.0..y * 2.0).log_scale()).map_err(failed)?;
-            chart.configure_mesh().x_desc(&self.axes[0]).y_desc(&self.axes[1]).draw().map_err(failed)?;
-            for (index, curve) in self.curves.iter().enumerate() {
-                let colour = COLOURS[index % COLOURS.len()];
-                let line = LineSeries::new(curve.points.iter().copied(), colour.stroke_width(2)).point_size(4);
-                let drawn = chart.draw_series(line).map_err(failed)?;
-                drawn
-                    .label(&curve.name)
-                    .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
-            }
-            let mut labels = chart.configure_series_labels();
-            labels.border_style(BLACK.mix(0.3)).background_style(WHITE.mix(0.8)).draw().map_err(failed)?;
+            let (x, y) = (least(|p| p.0)..x, least(|p| p.1) / 2.0..y * 2.0);
+            self.fill(builder.build_cartesian_2d(x.log_scale(), y.log_scale()).map_err(failed)?).map_err(failed)?;
         } else {
-            let mut chart = builder.build_cartesian_2d(0.0..x, 0.0..y).map_err(failed)?;
-            chart.configure_mesh().x_desc(&self.axes[0]).y_desc(&self.axes[1]).draw().map_err(failed)?;
-            for (index, curve) in self.curves.iter().enumerate() {
-                let colour = COLOURS[index % COLOURS.len()];
-                let line = LineSeries::new(curve.points.iter().copied(), colour.stroke_width(2));
-                let drawn = chart.draw_series(line).map_err(failed)?;
-                drawn
-                    .label(&curve.name)
-                    .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
-            }
-            let mut labels = chart.configure_series_labels();
-            labels.border_style(BLACK.mix(0.3)).background_style(WHITE.mix(0.8)).draw().map_err(failed)?;
+            self.fill(builder.build_cartesian_2d(0.0..x, 0.0..y).map_err(failed)?).map_err(failed)?;
         }
         area.present().map_err(failed)
+    }
+
+    /// The mesh, the curves and their names.
+    fn fill<'a, B, X, Y>(
+        &self,
+        mut chart: ChartContext<'a, B, Cartesian2d<X, Y>>,
+    ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>>
+    where
+        B: DrawingBackend + 'a,
+        X: Ranged<ValueType = f64> + ValueFormatter<f64>,
+        Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
+    {
+        chart.configure_mesh().x_desc(&self.axes[0]).y_desc(&self.axes[1]).draw()?;
+        for (index, curve) in self.curves.iter().enumerate() {
+            let colour = COLOURS[index % COLOURS.len()];
+            let points = if self.log { 4 } else { 0 };
+            let line = LineSeries::new(curve.points.iter().copied(), colour.stroke_width(2)).point_size(points);
+            chart
+                .draw_series(line)?
+                .label(&curve.name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+        }
+        let mut labels = chart.configure_series_labels();
+        labels.border_style(BLACK.mix(0.3)).background_style(WHITE.mix(0.8)).draw()
     }
 }
 

@@ -19,7 +19,8 @@ pub struct Outcome {
     pub trace: Trace,
 }
 
-/// Where dishonesty is the only trouble, nine tenths of what honest nodes alone would do get done.
+/// Where dishonesty is the only trouble and honest nodes alone would do everything, nine tenths get done: who wastes
+/// others' attempts wastes their queues too, so of a network that is short of room it says nothing.
 fn too_little_done(plan: &Plan, stats: &Stats, now: u64) -> Option<Violation> {
     let evil = plan.nodes.iter().any(|node| node.evil.is_some());
     if !evil || !plan.faults.is_empty() || stats.could < 10 || stats.did * 10 >= stats.could * 9 {
@@ -30,13 +31,11 @@ fn too_little_done(plan: &Plan, stats: &Stats, now: u64) -> Option<Violation> {
         (node.evil, node.cpu, node.memory) = (None, 0, 0);
     }
     let mut world = World::new(&clean, Trace::new(false));
-    let best = if world.run().is_ok() { world.stats.did } else { 0 };
-    // Too much work for the honest nodes alone says nothing about the others.
-    if best * 10 < stats.could * 9 {
+    if world.run().is_err() || world.stats.did < world.stats.could {
         return None;
     }
-    let text = format!("{} honest jobs got done, {best} without the dishonest", stats.did);
-    (stats.did * 10 < best * 9).then_some(Violation { invariant: Invariant::L5WorkGetsDone, at: now, text })
+    let text = format!("{} of {} honest jobs got done, all of them without the dishonest", stats.did, stats.could);
+    Some(Violation { invariant: Invariant::L5WorkGetsDone, at: now, text })
 }
 
 /// Runs a plan; with `lines` its trace is kept for people.

@@ -30,9 +30,13 @@ pub fn program(name: &str) -> PathBuf {
 }
 
 /// A file that comes with the product.
+///
+/// # Panics
+/// If there is no current folder.
 #[must_use]
 pub fn example(path: &str) -> String {
-    format!("{}/../examples/{path}", env!("CARGO_MANIFEST_DIR"))
+    let path = std::path::absolute(format!("../examples/{path}")).expect("tests run in their package's folder");
+    path.to_string_lossy().into_owned()
 }
 
 /// Waits until `ready` gives something.

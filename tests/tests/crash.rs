@@ -12,7 +12,7 @@ fn kills() -> usize {
     std::env::var("BACNODE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(100)
 }
 
-/// The places of `bacnode_node::crash`.
+/// The places at which the node says `crash::point`.
 const POINTS: [&str; 10] = [
     "before-append",
     "after-append",

@@ -71,7 +71,7 @@ impl Content {
 
     /// A block's bytes as they lie on the disk. The reader checks them.
     pub(super) fn read_unchecked(&self, cid: &Cid) -> Result<Vec<u8>, ContentError> {
-        let mut reader = Reader::new(self);
+        let mut reader = BlockReader::new(self);
         reader.read(cid)?;
         Ok(reader.block)
     }
@@ -184,13 +184,13 @@ impl Content {
 }
 
 /// Reads one block after the other, most of them from one file, into one buffer.
-pub(super) struct Reader<'a> {
+pub(super) struct BlockReader<'a> {
     content: &'a Content,
     file: Option<(u64, File)>,
     block: Vec<u8>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> BlockReader<'a> {
     pub(super) fn new(content: &'a Content) -> Self {
         Self { content, file: None, block: Vec::new() }
     }

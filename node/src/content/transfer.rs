@@ -12,7 +12,7 @@ use bacnode_protocol::wire::codec;
 use bacnode_protocol::wire::dag::{BLOCK_BYTES_MAX, DAG_HEADER_BYTES, DagHeader};
 use rocksdb::WriteBatch;
 
-use super::blocks::{Place, Reader};
+use super::blocks::{BlockReader, Place};
 use super::spool::Spool;
 use super::{Content, ContentError, INLINE_FILE_BYTES_MAX, io_error};
 
@@ -64,7 +64,7 @@ impl Content {
     pub fn send(&self, wants: &[Cid], out: &mut impl Write) -> Result<(), TransferError> {
         let mut seen = HashSet::new();
         let mut stack: Vec<Cid> = wants.iter().rev().copied().collect();
-        let mut reader = Reader::new(self);
+        let mut reader = BlockReader::new(self);
         while let Some(cid) = stack.pop() {
             if !seen.insert(cid) {
                 continue;

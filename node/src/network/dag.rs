@@ -27,19 +27,21 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const PROVIDERS_MAX: usize = 8;
 
 /// Serves what is held here.
-pub(super) async fn serve(content: Content, mut incoming: libp2p_stream::IncomingStreams) {
+pub(super) async fn serve(network: Network, content: Content, mut incoming: libp2p_stream::IncomingStreams) {
     let served = Arc::new(Semaphore::new(SERVED_MAX));
     let mut of_peers: HashMap<PeerId, Arc<Semaphore>> = HashMap::new();
     while let Some((peer, mut stream)) = incoming.next().await {
         of_peers.retain(|_, own| Arc::strong_count(own) > 1);
         let own = of_peers.entry(peer).or_insert_with(|| Arc::new(Semaphore::new(SERVED_PER_PEER_MAX)));
         let (content, served, own) = (content.clone(), Arc::clone(&served), Arc::clone(own));
+        let busy = network.busy.clone();
         tokio::spawn(async move {
             // The peer's own limit first, so that its crowd does not stand in the others' way.
             let Ok(_own) = own.acquire().await else { return };
             let Ok(_permit) = served.acquire().await else { return };
             let request = tokio::time::timeout(REQUEST_TIMEOUT, view::read::<DagRequest>(&mut stream)).await;
             let Ok(Ok(request)) = request else { return };
+            let _transfer = NodeId::from_peer_id(&peer).map(|node| busy.transfer(node));
             let mut out = pipe::writer(stream);
             let sent = tokio::task::spawn_blocking(move || content.send(&request.wants, &mut out));
             if let Ok(Err(error)) = sent.await {
@@ -120,6 +122,7 @@ impl DagFetcher {
                 return Ok(());
             }
             let _permit = self.receiving.acquire().await.map_err(|error| error.to_string())?;
+            let _transfer = self.network.busy.transfer(provider);
             let mut stream = self.network.open(provider, &self.network.names.dag).await?;
             let request = DagRequest { wants: ListMax::truncated(lacking.iter().copied()) };
             view::write(&mut stream, &request).await.map_err(|error| error.to_string())?;

@@ -5,6 +5,7 @@
 //! counted and dropped, and the machines say it again.
 
 mod behaviour;
+mod busy;
 mod dag;
 mod gossip;
 mod live;
@@ -70,8 +71,7 @@ pub struct Network {
     control: libp2p_stream::Control,
     skews: Arc<Mutex<BTreeMap<NodeId, i64>>>,
     detail: Arc<Mutex<NodeDetail>>,
-    /// Peers with which work is open: their connections are not given up for want of room.
-    busy: Arc<Mutex<BTreeSet<NodeId>>>,
+    pub(crate) busy: Busy,
 }
 
 impl std::fmt::Debug for Network {
@@ -80,6 +80,7 @@ impl std::fmt::Debug for Network {
     }
 }
 
+use self::busy::Busy;
 pub(crate) use self::dag::DagFetcher;
 pub(crate) use self::market::Links;
 pub(crate) use self::service::{Handlers, start};
@@ -202,11 +203,6 @@ impl Network {
         let peers = if off.len() == 1 { "1 peer".to_owned() } else { format!("{} peers", off.len()) };
         let whose = if off.len() * 2 > skews.len() { "this node's clock is" } else { "the clock here is" };
         vec![format!("{whose} {amount} {side} {peers}; adverts more than 30 s off are not believed")]
-    }
-
-    /// Names the peers with which work is open.
-    pub(crate) fn set_busy(&self, peers: BTreeSet<NodeId>) {
-        *self.busy.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = peers;
     }
 
     /// What this node answers about itself.

@@ -105,7 +105,7 @@ pub(crate) async fn start(
         control: swarm.behaviour().stream.new_control(),
         skews: Arc::default(),
         detail: Arc::new(Mutex::new(NodeDetail::default())),
-        busy: Arc::default(),
+        busy: super::busy::Busy::default(),
     };
     let mut control = network.control.clone();
     let mut accept = |name: &str| {
@@ -124,7 +124,7 @@ pub(crate) async fn start(
         tokio::spawn(market::serve(accept(&names.market)?, handlers.events.clone()));
         live = Some(accept(&names.live)?);
         if let Some(content) = handlers.content {
-            tokio::spawn(dag::serve(content, accept(&names.dag)?));
+            tokio::spawn(dag::serve(network.clone(), content, accept(&names.dag)?));
         }
     }
     let known = store.known_peers().map_err(|error| SetupError(error.to_string()))?;

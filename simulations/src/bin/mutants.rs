@@ -23,11 +23,14 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<usize, String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = Path::new(".");
+    if !root.join("simulations/mutants.toml").exists() {
+        return Err("run it in the project's folder: mutants are planted in a copy of its sources".into());
+    }
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from).join("mutants");
     let copy = target.join("sources");
-    copy_sources(&root, &copy)?;
+    copy_sources(root, &copy)?;
     mutants::plant_all(&copy)?;
     eprintln!("building the sources with all mutants in them");
     let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -24,6 +24,8 @@ const KILL_GRACE: Span = Span::millis(1_500);
 const RECENT_MAX: usize = 16;
 /// The longest that any trial's operator keeps what nobody asks for.
 pub(crate) const ORPHAN_MAX: Span = Span::secs(3_600);
+/// The most awards that wait at a node, of one owner and of all.
+pub(crate) const QUEUE_MAX: u32 = 32;
 /// The longest that any trial's operator lets a task run.
 pub(crate) const TIMEOUT_MAX: Span = Span::secs(3_600);
 
@@ -212,17 +214,16 @@ impl Books {
     /// An honest node starts a run.
     pub(crate) fn started(&mut self, host: &Host, index: usize, run: &Run) {
         let tick = host.clock.tick(self.now);
-        if host.is_honest() && self.awards.get(&run.execution).is_some_and(|sent| sent.to != host.id) {
+        if self.awards.get(&run.execution).is_some_and(|sent| sent.to != host.id) {
             self.fail(Invariant::S3NoStartWithoutAward, format!("{} is another node's", run.execution));
         }
-        let sent = self.awards.get(&run.execution).map(|sent| (sent.award.boot.0, sent.award.bid));
-        match sent {
+        match self.awards.get(&run.execution).map(|sent| sent.award.boot.0) {
             // Of a dishonest owner nothing is known but what the machine itself keeps.
             None => {
                 let word = Word { from: tick, lasts: ORPHAN_MAX };
                 self.words.insert((index, run.execution), word);
             }
-            Some((boot, _)) => {
+            Some(boot) => {
                 // The books open a word when an award comes that answers a bid of this node to this owner.
                 if !self.words.contains_key(&(index, run.execution)) {
                     return self.fail(Invariant::S3NoStartWithoutAward, format!("{} has no bid", run.execution));
@@ -339,9 +340,12 @@ impl Books {
             self.fail(Invariant::S1SlotUniqueness, error);
         }
         let Some(compute) = &host.compute else { return };
+        let waiting = compute.load().queued;
+        if waiting > QUEUE_MAX {
+            self.fail(Invariant::S16Bounds, format!("{waiting} awards wait"));
+        }
         if let Err(error) = compute.check() {
-            let bound = error.ends_with("awards wait");
-            self.fail(if bound { Invariant::S16Bounds } else { Invariant::S11Capacity }, error);
+            self.fail(Invariant::S11Capacity, error);
         }
         let used = host
             .runs
@@ -358,11 +362,10 @@ impl Books {
         if host.deadline().is_some_and(|due| due <= self.now) {
             return;
         }
-        let tick = host.clock.tick(self.now);
-        let late = host.runs.values().find(|running| {
-            let word = self.words.get(&(index, running.run.execution));
-            !running.stopping && word.is_some_and(|word| word.from + word.lasts + KILL_GRACE < tick)
-        });
+        let late = host
+            .runs
+            .values()
+            .find(|running| !running.stopping && self.is_expired(host, index, &running.run.execution));
         if let Some(late) = late {
             let text = format!("{} runs {} past its owner's word", host.id.short(), late.run.execution);
             self.fail(Invariant::S4SelfStop, text);

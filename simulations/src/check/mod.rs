@@ -6,7 +6,7 @@ mod books;
 
 use std::fmt;
 
-pub(crate) use self::books::{Books, ORPHAN_MAX, TIMEOUT_MAX};
+pub(crate) use self::books::{Books, ORPHAN_MAX, QUEUE_MAX, TIMEOUT_MAX};
 
 /// An invariant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

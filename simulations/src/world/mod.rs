@@ -1,34 +1,31 @@
 //! The trial itself: honest and dishonest nodes with the real machines, in virtual time.
 
+mod adverts;
 mod disk;
 mod effects;
+mod event;
 mod evil;
 mod faults;
 mod host;
+mod life;
 mod link;
 mod work;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use bacnode_protocol::compute::{self, Ended};
+use bacnode_protocol::compute::{self};
 use bacnode_protocol::content::Cid;
-use bacnode_protocol::id::{BootId, ExecutionId, JobId, NetworkId, NodeId};
-use bacnode_protocol::limits::{ADVERT_PERIOD_MIN, ADVERTS_PER_SECOND};
-use bacnode_protocol::outbox::Outbox;
+use bacnode_protocol::id::{ExecutionId, JobId, NetworkId, NodeId};
+use bacnode_protocol::limits::ADVERT_PERIOD_MIN;
 use bacnode_protocol::requester;
-use bacnode_protocol::view::{Change, View};
-use bacnode_protocol::wire::advert::{Advert, SignedAdvert};
-use bacnode_protocol::wire::bounded::{BytesMax, ListMax, TextMax};
-use bacnode_protocol::wire::codec;
-use bacnode_protocol::wire::market::{Market, Phase};
-use bacnode_protocol::wire::signed::{SignatureBytes, Signer};
-use bacnode_protocol::wire::task::{Engine, Engines};
+use bacnode_protocol::wire::market::Market;
+use bacnode_protocol::wire::signed::Signer;
 use rand::rngs::ChaCha12Rng;
 use rand::{RngExt as _, SeedableRng as _};
 
 pub(crate) use self::disk::Disk;
+use self::event::{Event, Events};
 pub(crate) use self::host::Host;
 use self::link::Links;
 use crate::check::{Books, Invariant, Violation};
@@ -44,82 +41,6 @@ const EXCHANGE_EVERY: Micros = 15 * SECOND;
 const ALIVE_EVERY: Micros = SECOND;
 /// How often the checker looks at everything.
 const LOOK_EVERY: Micros = 500 * MILLI;
-
-/// What is to happen.
-#[derive(Debug)]
-enum Event {
-    Deliver { from: usize, to: usize, message: Rc<Market> },
-    Alive { from: usize, to: usize },
-    SayAlive { host: usize },
-    Synced { host: usize, life: u64, step: u64 },
-    Wake { host: usize },
-    Phase { host: usize, life: u64, execution: ExecutionId, phase: Phase },
-    Ends { host: usize, life: u64, serial: u64, execution: ExecutionId, ended: Box<Ended> },
-    Expire { host: usize, serial: u64, execution: ExecutionId },
-    Fetched { host: usize, life: u64, fetch: Box<requester::Fetch>, tries: u32 },
-    Providers { host: usize, life: u64, job: JobId },
-    Announce { host: usize },
-    Heard { host: usize, advert: Rc<(Advert, SignedAdvert)> },
-    Exchange { host: usize },
-    LinkUp { a: usize, b: usize },
-    LinkDown { a: usize, b: usize },
-    Submit { job: usize },
-    Stop { job: usize },
-    Fault { index: usize },
-    Over { index: usize },
-    Back { host: usize },
-    Thaw { host: usize },
-    FlapDown { host: usize, left: u32, each: Micros },
-    FlapUp { host: usize, left: u32, each: Micros },
-    Mischief { host: usize },
-    Calm,
-    Look,
-}
-
-impl Event {
-    /// Whose turn it is: a node that sleeps, or whose disk is full, takes it later.
-    fn host(&self) -> Option<usize> {
-        match self {
-            Self::Deliver { to, .. } | Self::Alive { to, .. } => Some(*to),
-            Self::SayAlive { host }
-            | Self::Synced { host, .. }
-            | Self::Wake { host }
-            | Self::Phase { host, .. }
-            | Self::Ends { host, .. }
-            | Self::Fetched { host, .. }
-            | Self::Providers { host, .. }
-            | Self::Announce { host }
-            | Self::Heard { host, .. }
-            | Self::Exchange { host }
-            | Self::Mischief { host } => Some(*host),
-            Self::LinkUp { a, .. } | Self::LinkDown { a, .. } => Some(*a),
-            _ => None,
-        }
-    }
-}
-
-struct Scheduled {
-    at: Micros,
-    sequence: u64,
-    event: Event,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        self.sequence == other.sequence
-    }
-}
-impl Eq for Scheduled {}
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.sequence).cmp(&(other.at, other.sequence))
-    }
-}
 
 /// What waits for a sync.
 enum Deferred {
@@ -139,8 +60,7 @@ pub(crate) struct World<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) now: Micros,
     rng: ChaCha12Rng,
-    queue: BinaryHeap<Reverse<Scheduled>>,
-    sequence: u64,
+    events: Events,
     pub(crate) hosts: Vec<Host>,
     logs: Vec<Log>,
     by_id: BTreeMap<NodeId, usize>,
@@ -183,8 +103,7 @@ impl<'a> World<'a> {
             plan,
             now: 0,
             rng,
-            queue: BinaryHeap::new(),
-            sequence: 0,
+            events: Events::default(),
             logs: plan.nodes.iter().map(|_| Log::default()).collect(),
             by_id,
             links: Links::new(plan),
@@ -237,28 +156,27 @@ impl<'a> World<'a> {
 
     /// `event` happens `after` so long.
     fn push(&mut self, after: Micros, event: Event) {
-        self.sequence += 1;
-        self.queue.push(Reverse(Scheduled { at: self.now + after, sequence: self.sequence, event }));
+        self.events.push(self.now + after, event);
     }
 
     /// Runs the trial to its end, or to the first violation.
     pub(crate) fn run(&mut self) -> Result<(), Violation> {
         let end = self.plan.safety + self.patience();
-        while let Some(Reverse(next)) = self.queue.pop() {
-            if next.at > end {
+        while let Some((at, event)) = self.events.pop() {
+            if at > end {
                 break;
             }
-            self.now = next.at;
+            self.now = at;
             self.books.at(self.now);
-            if let Some(host) = next.event.host()
+            if let Some(host) = event.host()
                 && self.hosts[host].frozen_until > self.now
             {
                 let after = self.hosts[host].frozen_until - self.now;
-                self.push(after, next.event);
+                self.push(after, event);
                 continue;
             }
             self.stats.events += 1;
-            self.event(next.event);
+            self.event(event);
             if let Some(violation) = self.books.violation.take() {
                 return Err(violation);
             }
@@ -311,186 +229,6 @@ impl<'a> World<'a> {
         }
     }
 
-    /// A node's process comes up, from what its disk has.
-    fn start(&mut self, index: usize) {
-        let host = &mut self.hosts[index];
-        if host.up {
-            return;
-        }
-        let seconds = host.clock.now(self.now).unix.0 / 1_000;
-        let records = host.disk.open(seconds);
-        host.behind |= host.disk.epoch <= host.epoch_max;
-        host.epoch_max = host.epoch_max.max(host.disk.epoch);
-        if host.is_honest() {
-            self.books.found(&host.disk);
-            self.books.open_again(&records.jobs.iter().map(|(job, _)| job.id).collect());
-        }
-        let now = host.clock.now(self.now);
-        host.up = true;
-        host.life += 1;
-        host.view = View::new(network());
-        let (mut requester_out, mut compute_out) = (Outbox::default(), Outbox::default());
-        let config = compute::Config {
-            engines: Engines::of(&[Engine::Wasm]),
-            total: host.total,
-            queue_max: 32,
-            per_owner_max: 32,
-            local_paths: Vec::new(),
-            orphan_max: crate::check::ORPHAN_MAX,
-            timeout_max: crate::check::TIMEOUT_MAX,
-        };
-        let (signer, epoch) = (host.signer.clone(), host.disk.epoch);
-        let held = records.held.clone();
-        host.kept = held.iter().filter_map(|held| Some((held.execution, work::root_of(held)?))).collect();
-        let open: BTreeSet<JobId> = records.jobs.iter().map(|(job, _)| job.id).collect();
-        let filled = records.executions.iter().filter(|execution| execution.accepted).count();
-        let compute = compute::State::restore(signer.clone(), BootId(epoch), config, held, now, &mut compute_out);
-        let mut seed = [0; 32];
-        self.rng.fill(&mut seed[..]);
-        let settings = requester::Config::default();
-        let machine =
-            requester::State::restore(signer, epoch, seed, settings, records, now, &host.view, &mut requester_out);
-        let restored: BTreeSet<JobId> = machine.jobs().collect();
-        if host.is_honest() && !restored.is_subset(&open) {
-            self.books.fail(Invariant::S14RecoveryEquality, "a job came back that had ended");
-        }
-        // Only jobs whose every slot is filled may end by the restart itself.
-        if host.is_honest() && restored.len() + filled < open.len() {
-            self.books.fail(Invariant::S14RecoveryEquality, "an open job did not come back");
-        }
-        host.compute = Some(compute);
-        host.requester = Some(machine);
-        self.logs[index] = Log::default();
-        self.trace.note(self.now, (index, None), "start", &epoch.to_le_bytes(), || format!("starts, epoch {epoch}"));
-        self.announce_self(index);
-        self.perform(index, requester_out, compute_out);
-        for other in 0..self.hosts.len() {
-            let known = other != index && self.knows_each_other(index, other);
-            if known && self.hosts[other].up && self.links.connects(index, other) {
-                self.connect_later(index, other);
-            }
-        }
-        // Joins are told at once; in a lean trial everybody has been there for a while.
-        let soon = if self.plan.lean { 2 * SECOND } else { SECOND };
-        let jitter = self.rng.random_range(0..soon);
-        self.push(jitter, Event::Announce { host: index });
-        self.wake_later(index);
-    }
-
-    /// Whether two nodes have a connection of their own: in a lean trial only owners have.
-    fn knows_each_other(&self, a: usize, b: usize) -> bool {
-        !self.plan.lean || self.owners.contains(&a) || self.owners.contains(&b)
-    }
-
-    /// Its own advert is part of a node's picture from the beginning.
-    fn announce_self(&mut self, index: usize) {
-        let advert = self.make_advert(index);
-        let now = self.hosts[index].clock.now(self.now);
-        let host = &mut self.hosts[index];
-        host.advert = Some(advert.1.clone());
-        host.view.take(advert.0.clone(), advert.1.clone(), now);
-    }
-
-    fn make_advert(&mut self, index: usize) -> Rc<(Advert, SignedAdvert)> {
-        let (real, period) = (self.plan.real_signatures, self.advert_period());
-        let host = &mut self.hosts[index];
-        host.adverts += 1;
-        let advert = Advert {
-            node: host.id,
-            sequence: Advert::numbered(host.disk.epoch, host.adverts),
-            issued: host.clock.now(self.now).unix,
-            ttl_s: u32::try_from(period * 3 / SECOND).unwrap_or(45),
-            wire: (1, 1),
-            engines: Engines::of(&[Engine::Wasm]),
-            total: host.total,
-            load_percent: host.compute.as_ref().map_or(0, |compute| compute.load().percent),
-            name: TextMax::truncated(&format!("n{index}")),
-            version: TextMax::default(),
-            labels_hash: [0; 8],
-            addresses: ListMax::default(),
-            leaving: false,
-        };
-        let signed = if real {
-            advert.clone().sign(&host.signer)
-        } else {
-            // Checking each advert at each node is most of the time, and the same every time.
-            let bytes = BytesMax::new(codec::encode(&advert)).unwrap_or_default();
-            SignedAdvert { bytes, signature: SignatureBytes([0; 64]) }
-        };
-        Rc::new((advert, signed))
-    }
-
-    /// The whole network says at most so much a second.
-    fn advert_period(&self) -> Micros {
-        Advert::period(self.hosts.len(), ADVERT_PERIOD_MIN, ADVERTS_PER_SECOND).0
-    }
-
-    fn announce(&mut self, index: usize) {
-        let period = self.advert_period();
-        let jitter = self.rng.random_range(0..period / 10);
-        if !self.hosts[index].up {
-            return;
-        }
-        self.push(period - jitter, Event::Announce { host: index });
-        let tick = self.hosts[index].clock.tick(self.now);
-        self.hosts[index].view.expire(tick);
-        self.announce_self(index);
-        let advert = self.make_advert(index);
-        for other in 0..self.hosts.len() {
-            let hears = !self.plan.lean || self.owners.contains(&other);
-            if other == index || !hears || !self.hosts[other].up || !self.links.passes(index, other) {
-                continue;
-            }
-            let (arrivals, count) = self.links.arrivals(index, other, &mut self.rng);
-            // Gossip goes by several ways: one loss is not the end of it.
-            let after = if count == 0 { self.links.distance(index, other) * 4 + 200 * MILLI } else { arrivals[0] };
-            self.stats.advert_bytes += 300;
-            self.push(after, Event::Heard { host: other, advert: Rc::clone(&advert) });
-        }
-    }
-
-    fn heard_advert(&mut self, index: usize, advert: &(Advert, SignedAdvert)) {
-        let host = &mut self.hosts[index];
-        let now = host.clock.now(self.now);
-        if !host.up || !advert.0.is_current(now.unix) {
-            return;
-        }
-        let change = if self.plan.real_signatures {
-            host.view.offer(advert.1.clone(), now).map(|(_, change)| change)
-        } else {
-            Ok(host.view.take(advert.0.clone(), advert.1.clone(), now))
-        };
-        if change == Ok(Change::Joined) {
-            self.requester_input(index, requester::Input::ViewGrew);
-        }
-    }
-
-    /// Two nodes compare what they know, by the real comparison.
-    fn exchange(&mut self, index: usize) {
-        self.push(EXCHANGE_EVERY, Event::Exchange { host: index });
-        if !self.hosts[index].up || self.plan.lean {
-            return;
-        }
-        let Some(partner) = self.hosts[index].view.random_connected(&mut self.rng) else { return };
-        let partner = self.by_id[&partner];
-        let reached = self.hosts[partner].up && self.hosts[partner].frozen_until <= self.now;
-        if !reached || !self.links.connects(index, partner) {
-            return;
-        }
-        for (asks, answers) in [(index, partner), (partner, index)] {
-            let known = self.hosts[asks].view.digest(&mut self.rng);
-            let (adverts, _) = self.hosts[answers].view.compare(&known, &mut self.rng);
-            self.stats.view_bytes += known.len() as u64 * 40 + adverts.len() as u64 * 300;
-            let nodes: Vec<Advert> = adverts
-                .iter()
-                .filter_map(|signed| codec::decode::<Advert>(&signed.bytes, signed.bytes.len()).ok())
-                .collect();
-            for (advert, signed) in nodes.into_iter().zip(adverts) {
-                self.heard_advert(asks, &(advert, signed));
-            }
-        }
-    }
-
     /// The checker looks at what no step shows.
     fn look(&mut self) {
         self.push(LOOK_EVERY, Event::Look);
@@ -538,18 +276,6 @@ impl<'a> World<'a> {
 
     fn is_asleep(&self, index: usize) -> bool {
         self.hosts[index].frozen_until > self.now && self.asleep.contains(&index)
-    }
-
-    /// A node that is up, and one that it should know and does not.
-    fn differing(&self) -> Option<(usize, usize)> {
-        if self.plan.lean {
-            return None;
-        }
-        let up = || self.hosts.iter().enumerate().filter(|(_, host)| host.up);
-        up().find_map(|(index, host)| {
-            let lacks = up().find(|(_, other)| !other.behind && host.view.get(&other.id).is_none());
-            lacks.map(|(lacks, _)| (index, lacks))
-        })
     }
 
     fn cid(execution: &ExecutionId) -> Cid {

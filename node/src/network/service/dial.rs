@@ -108,10 +108,9 @@ impl Service {
         }
         let mut needed: HashSet<PeerId> = self.swarm.behaviour().gossip.all_mesh_peers().copied().collect();
         needed.extend(self.anchors.iter().filter_map(|anchor| anchor.peer));
-        let busy = self.network.busy.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let idle = |(peer, info): &(&PeerId, &PeerInfo)| {
             let settled = info.since.elapsed() > SETTLED && !self.connecting.contains_key(&info.node);
-            settled && !needed.contains(*peer) && !busy.contains(&info.node)
+            settled && !needed.contains(*peer) && !self.network.busy.contains(&info.node)
         };
         let mut idle: Vec<(Instant, PeerId)> =
             self.peers.iter().filter(idle).map(|(peer, info)| (info.since, *peer)).collect();

@@ -1,0 +1,83 @@
+//! A node's process comes up.
+
+use std::collections::BTreeSet;
+
+use bacnode_protocol::compute;
+use bacnode_protocol::id::{BootId, JobId};
+use bacnode_protocol::outbox::Outbox;
+use bacnode_protocol::requester;
+use bacnode_protocol::view::View;
+use bacnode_protocol::wire::task::{Engine, Engines};
+use rand::RngExt as _;
+
+use super::{Event, Log, World, network, work};
+use crate::check::{Invariant, ORPHAN_MAX, QUEUE_MAX, TIMEOUT_MAX};
+use crate::plan::SECOND;
+
+impl World<'_> {
+    /// A node's process comes up, from what its disk has.
+    pub(super) fn start(&mut self, index: usize) {
+        let host = &mut self.hosts[index];
+        if host.up {
+            return;
+        }
+        let seconds = host.clock.now(self.now).unix.0 / 1_000;
+        let records = host.disk.open(seconds);
+        host.behind |= host.disk.epoch <= host.epoch_max;
+        host.epoch_max = host.epoch_max.max(host.disk.epoch);
+        if host.is_honest() {
+            self.books.found(&host.disk);
+            self.books.open_again(&records.jobs.iter().map(|(job, _)| job.id).collect());
+        }
+        let now = host.clock.now(self.now);
+        host.up = true;
+        host.life += 1;
+        host.view = View::new(network());
+        let (mut requester_out, mut compute_out) = (Outbox::default(), Outbox::default());
+        let config = compute::Config {
+            engines: Engines::of(&[Engine::Wasm]),
+            total: host.total,
+            queue_max: QUEUE_MAX as usize,
+            per_owner_max: 32,
+            local_paths: Vec::new(),
+            orphan_max: ORPHAN_MAX,
+            timeout_max: TIMEOUT_MAX,
+        };
+        let (signer, epoch) = (host.signer.clone(), host.disk.epoch);
+        let held = records.held.clone();
+        host.kept = held.iter().filter_map(|held| Some((held.execution, work::root_of(held)?))).collect();
+        let open: BTreeSet<JobId> = records.jobs.iter().map(|(job, _)| job.id).collect();
+        let filled = records.executions.iter().filter(|execution| execution.accepted).count();
+        let compute = compute::State::restore(signer.clone(), BootId(epoch), config, held, now, &mut compute_out);
+        let mut seed = [0; 32];
+        self.rng.fill(&mut seed[..]);
+        let settings = requester::Config::default();
+        let machine =
+            requester::State::restore(signer, epoch, seed, settings, records, now, &host.view, &mut requester_out);
+        let restored: BTreeSet<JobId> = machine.jobs().collect();
+        if host.is_honest() && !restored.is_subset(&open) {
+            self.books.fail(Invariant::S14RecoveryEquality, "a job came back that had ended");
+        }
+        // Only jobs whose every slot is filled may end by the restart itself.
+        if host.is_honest() && restored.len() + filled < open.len() {
+            self.books.fail(Invariant::S14RecoveryEquality, "an open job did not come back");
+        }
+        host.compute = Some(compute);
+        host.requester = Some(machine);
+        self.logs[index] = Log::default();
+        self.trace.note(self.now, (index, None), "start", &epoch.to_le_bytes(), || format!("starts, epoch {epoch}"));
+        self.announce_self(index);
+        self.perform(index, requester_out, compute_out);
+        for other in 0..self.hosts.len() {
+            let known = other != index && self.knows_each_other(index, other);
+            if known && self.hosts[other].up && self.links.connects(index, other) {
+                self.connect_later(index, other);
+            }
+        }
+        // Joins are told at once; in a lean trial everybody has been there for a while.
+        let soon = if self.plan.lean { 2 * SECOND } else { SECOND };
+        let jitter = self.rng.random_range(0..soon);
+        self.push(jitter, Event::Announce { host: index });
+        self.wake_later(index);
+    }
+}
