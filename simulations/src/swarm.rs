@@ -41,14 +41,14 @@ impl Swarm {
     /// # Panics
     /// If it does not start.
     pub async fn add(&mut self, neighbours: &[usize]) -> usize {
-        self.add_with(neighbours, Config::new(std::path::PathBuf::new()).connections_max).await
+        self.add_with(neighbours, |_| {}).await
     }
 
-    /// The same with at most `connections` in all: the DHT would connect everybody with everybody.
+    /// The same with other settings.
     ///
     /// # Panics
     /// If it does not start.
-    pub async fn add_with(&mut self, neighbours: &[usize], connections: u32) -> usize {
+    pub async fn add_with(&mut self, neighbours: &[usize], change: impl FnOnce(&mut Config)) -> usize {
         let index = self.nodes.len();
         let address = NEXT_ADDRESS.fetch_add(1, Ordering::Relaxed);
         let mut config = Config::new(self.dir.path().join(address.to_string()));
@@ -57,10 +57,10 @@ impl Swarm {
         config.network = "swarm".into();
         config.name = format!("node-{index}");
         config.peers_wanted = 0;
-        config.connections_max = connections;
         config.gossip = GossipConfig { heartbeat_ms: 100, ..GossipConfig::default() };
         config.listen = vec![format!("/memory/{address}").parse().expect("an address")];
         config.bootstrap = neighbours.iter().map(|index| self.nodes[*index].listening()[0].clone()).collect();
+        change(&mut config);
         self.nodes.push(Node::start(config).await.expect("a node starts"));
         index
     }

@@ -15,10 +15,10 @@ async fn line(count: usize) -> Swarm {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_advert_crosses_the_line() {
     let mut swarm = Swarm::new();
-    swarm.add_with(&[], 1).await;
+    swarm.add_with(&[], |config| config.connections_max = 1).await;
     for index in 1..7 {
         // One place for the node before, one for the node after.
-        swarm.add_with(&[index - 1], 2).await;
+        swarm.add_with(&[index - 1], |config| config.connections_max = 2).await;
     }
     for (index, node) in swarm.nodes.iter().enumerate() {
         eventually(&format!("node {index} knows all"), || (node.network().known().len() == 7).then_some(())).await;

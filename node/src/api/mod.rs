@@ -80,6 +80,7 @@ fn router(api: Api) -> Router {
     let v1 = Router::new().nest("/orchestrator", jobs).nest("/agent", agent).nest("/network", network);
     Router::new()
         .nest("/api/v1", v1)
+        .route("/metrics", get(nodes::metrics))
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(axum::middleware::from_fn(guard::check))

@@ -18,6 +18,12 @@ pub(super) async fn alive() -> Json<Value> {
     Json(json!({ "Status": "OK" }))
 }
 
+/// Counters and gauges, in the text format of Prometheus.
+pub(super) async fn metrics(State(api): State<Api>) -> impl axum::response::IntoResponse {
+    let format = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(axum::http::header::CONTENT_TYPE, format)], api.network.metrics())
+}
+
 pub(super) async fn agent_version() -> Json<Version> {
     Json(version(env!("CARGO_PKG_VERSION")))
 }

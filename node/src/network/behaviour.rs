@@ -6,6 +6,7 @@ use std::time::Duration;
 use bacnode_protocol::limits::ADVERT_BYTES_MAX;
 use bacnode_protocol::wire::Names;
 use libp2p::identity::Keypair;
+use libp2p::metrics::Registry;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::{StreamProtocol, connection_limits, gossipsub, identify, kad, ping};
 use sha2::{Digest, Sha256};
@@ -38,14 +39,20 @@ fn failed(error: impl ToString) -> SetupError {
 }
 
 impl Behaviour {
-    pub(super) fn new(config: &Config, names: &Names, keypair: &Keypair) -> Result<Self, SetupError> {
+    pub(super) fn new(
+        config: &Config,
+        names: &Names,
+        keypair: &Keypair,
+        counted: &mut Registry,
+    ) -> Result<Self, SetupError> {
         let agent = format!("bacnode/{}", env!("CARGO_PKG_VERSION"));
         let identify = identify::Config::new(names.identify.clone(), keypair.public())
             .with_agent_version(agent)
             .with_push_listen_addr_updates(true);
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits(config.connections_max)),
-            gossip: gossip(config, names)?,
+            gossip: gossip(config, names)?
+                .with_metrics(counted.sub_registry_with_prefix("gossipsub"), gossipsub::MetricsConfig::default()),
             kad: kademlia(names, keypair)?,
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(ping::Config::new().with_interval(Duration::from_secs(10))),

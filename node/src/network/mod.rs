@@ -23,6 +23,7 @@ use bacnode_protocol::id::NodeId;
 use bacnode_protocol::view::View;
 use bacnode_protocol::wire::Names;
 use bacnode_protocol::wire::view::NodeDetail;
+use libp2p::metrics::Registry;
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, oneshot};
 
@@ -72,6 +73,7 @@ pub struct Network {
     skews: Arc<Mutex<BTreeMap<NodeId, i64>>>,
     detail: Arc<Mutex<NodeDetail>>,
     pub(crate) busy: Busy,
+    counted: Arc<Registry>,
 }
 
 impl std::fmt::Debug for Network {
@@ -99,6 +101,15 @@ impl Network {
     #[must_use]
     pub fn me(&self) -> NodeId {
         self.me
+    }
+
+    /// What is counted here, in the text format of Prometheus.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        let mut text = String::new();
+        // Writing into a string does not fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.counted);
+        text
     }
 
     /// The picture of the others.

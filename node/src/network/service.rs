@@ -16,13 +16,14 @@ use bacnode_protocol::wire::Names;
 use bacnode_protocol::wire::view::NodeDetail;
 use futures::StreamExt as _;
 use libp2p::core::ConnectedPoint;
+use libp2p::metrics::{Metrics, Recorder as _, Registry};
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, PeerId, Swarm, gossipsub, identify, kad, ping};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use self::dht::PROVIDES_BURST;
+use self::dht::{LookUpMetrics, PROVIDES_BURST};
 use self::dial::Anchor;
 use self::listen::ip_of;
 use super::behaviour::{Behaviour, BehaviourEvent, SetupError};
@@ -90,8 +91,10 @@ pub(crate) async fn start(
     stop: CancellationToken,
 ) -> Result<Started, SetupError> {
     let names = Arc::new(Names::new(&config.network));
-    let transport = transport::build(config, &identity.keypair)?;
-    let behaviour = Behaviour::new(config, &names, &identity.keypair)?;
+    let mut counted = Registry::with_prefix("bacnode");
+    let transport = transport::build(config, &identity.keypair, &mut counted)?;
+    let behaviour = Behaviour::new(config, &names, &identity.keypair, &mut counted)?;
+    let (metrics, look_up_metrics) = (Metrics::new(&mut counted), LookUpMetrics::new(&mut counted));
     let settings = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(600));
     let mut swarm = Swarm::new(transport, behaviour, identity.keypair.public().to_peer_id(), settings);
     let listening = listen::listen(&mut swarm, config).await?;
@@ -106,6 +109,7 @@ pub(crate) async fn start(
         skews: Arc::default(),
         detail: Arc::new(Mutex::new(NodeDetail::default())),
         busy: super::busy::Busy::default(),
+        counted: Arc::new(counted),
     };
     let mut control = network.control.clone();
     let mut accept = |name: &str| {
@@ -148,6 +152,8 @@ pub(crate) async fn start(
         connected: connected_sender,
         heard: heard_sender,
         swarm,
+        metrics,
+        look_up_metrics,
     };
     let task = tokio::spawn(service.run(receiver, stop));
     Ok(Started { network, listening, task, live })
@@ -174,6 +180,8 @@ struct Service {
     tried: HashMap<NodeId, Instant>,
     connected: mpsc::Sender<NodeId>,
     heard: mpsc::Sender<gossip::Heard>,
+    metrics: Metrics,
+    look_up_metrics: LookUpMetrics,
 }
 
 impl Service {
@@ -238,6 +246,7 @@ impl Service {
     }
 
     async fn event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        self.metrics.record(&event);
         match event {
             SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => self.gossip(event),
             SwarmEvent::Behaviour(BehaviourEvent::Kad(event)) => self.kad(event),
@@ -254,6 +263,7 @@ impl Service {
     }
 
     fn gossip(&mut self, event: gossipsub::Event) {
+        self.metrics.record(&event);
         if let gossipsub::Event::Subscribed { .. } = event {
             // Somebody new listens.
             let _ = self.events.try_send(driver::Event::AddressesChanged);
@@ -273,6 +283,7 @@ impl Service {
     }
 
     fn identify(&mut self, event: identify::Event) {
+        self.metrics.record(&event);
         let (identify::Event::Received { peer_id, info, .. } | identify::Event::Pushed { peer_id, info, .. }) = event
         else {
             return;
@@ -303,6 +314,7 @@ impl Service {
     }
 
     fn ping(&mut self, event: ping::Event) {
+        self.metrics.record(&event);
         let Ok(rtt) = event.result else { return };
         if let Some(peer) = self.peers.get_mut(&event.peer) {
             peer.rtt = Some(rtt);

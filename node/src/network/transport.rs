@@ -7,6 +7,7 @@ use libp2p::core::transport::{Boxed, MemoryTransport};
 use libp2p::core::upgrade::Version;
 use libp2p::futures::{AsyncRead, AsyncWrite};
 use libp2p::identity::Keypair;
+use libp2p::metrics::{BandwidthTransport, Registry};
 use libp2p::multiaddr::Protocol;
 use libp2p::pnet::{PnetConfig, PreSharedKey};
 use libp2p::{Multiaddr, PeerId, Transport, dns, noise, tcp, yamux};
@@ -19,11 +20,15 @@ const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Streams of one connection.
 const STREAMS_MAX: usize = 256;
 
-/// The transport of these settings.
+/// The transport of these settings; its bytes are counted.
 ///
 /// # Errors
 /// If an address needs one that this node does not have, or would go around the swarm's key.
-pub(super) fn build(config: &Config, keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, SetupError> {
+pub(super) fn build(
+    config: &Config,
+    keypair: &Keypair,
+    counted: &mut Registry,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, SetupError> {
     let forced = std::env::var("LIBP2P_FORCE_PNET").is_ok_and(|value| value == "1");
     if forced && config.swarm_key.is_none() {
         return Err(SetupError("LIBP2P_FORCE_PNET=1 is set, but there is no swarm key".into()));
@@ -34,10 +39,10 @@ pub(super) fn build(config: &Config, keypair: &Keypair) -> Result<Boxed<(PeerId,
     let failed = |error: std::io::Error| SetupError(format!("cannot read the DNS settings: {error}"));
     let memory = config.listen.iter().any(|address| matches!(address.iter().next(), Some(Protocol::Memory(_))));
     if memory {
-        return guard(MemoryTransport::new(), config.swarm_key, keypair);
+        return guard(MemoryTransport::new(), config.swarm_key, keypair, counted);
     }
     let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true));
-    guard(dns::tokio::Transport::system(tcp).map_err(failed)?, config.swarm_key, keypair)
+    guard(dns::tokio::Transport::system(tcp).map_err(failed)?, config.swarm_key, keypair, counted)
 }
 
 /// Fails closed: with a key there is TCP (or memory) and nothing else, because the key cannot guard anything else.
@@ -62,6 +67,7 @@ fn guard<T>(
     transport: T,
     key: Option<PreSharedKey>,
     keypair: &Keypair,
+    counted: &mut Registry,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, SetupError>
 where
     T: Transport + Send + Unpin + 'static,
@@ -71,12 +77,19 @@ where
     T::ListenerUpgrade: Send + 'static,
 {
     match key {
-        Some(key) => secure(transport.and_then(move |socket, _| PnetConfig::new(key).handshake(socket)), keypair),
-        None => secure(transport, keypair),
+        Some(key) => {
+            let keyed = transport.and_then(move |socket, _| PnetConfig::new(key).handshake(socket));
+            secure(keyed, keypair, counted)
+        }
+        None => secure(transport, keypair, counted),
     }
 }
 
-fn secure<T>(transport: T, keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, SetupError>
+fn secure<T>(
+    transport: T,
+    keypair: &Keypair,
+    counted: &mut Registry,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, SetupError>
 where
     T: Transport + Send + Unpin + 'static,
     T::Output: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -87,5 +100,7 @@ where
     let mut muxer = yamux::Config::default();
     muxer.set_max_num_streams(STREAMS_MAX);
     let noise = noise::Config::new(keypair).map_err(|error| SetupError(error.to_string()))?;
-    Ok(transport.upgrade(Version::V1Lazy).authenticate(noise).multiplex(muxer).timeout(UPGRADE_TIMEOUT).boxed())
+    let secured = transport.upgrade(Version::V1Lazy).authenticate(noise).multiplex(muxer).timeout(UPGRADE_TIMEOUT);
+    let counted = BandwidthTransport::new(secured.boxed(), counted);
+    Ok(counted.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed())
 }

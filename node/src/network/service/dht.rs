@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use bacnode_protocol::content::Cid;
 use bacnode_protocol::id::NodeId;
 use libp2p::kad;
+use libp2p::metrics::{Recorder as _, Registry};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::sync::oneshot;
 
 use super::Service;
@@ -16,6 +18,29 @@ pub(super) const PROVIDES_BURST: usize = 20;
 const PROVIDES_MAX: usize = 1_000;
 /// Nodes found in the DHT that are named as providers.
 const PROVIDERS_MAX: usize = 20;
+
+/// What look-ups cost.
+pub(super) struct LookUpMetrics {
+    asked: Histogram,
+    seconds: Histogram,
+}
+
+impl LookUpMetrics {
+    pub(super) fn new(registry: &mut Registry) -> Self {
+        let asked = Histogram::new(exponential_buckets(1.0, 2.0, 8));
+        registry.register("look_up_nodes", "Nodes asked in the DHT until a look-up had its answer", asked.clone());
+        let seconds = Histogram::new(exponential_buckets(0.001, 4.0, 8));
+        registry.register("look_up_seconds", "Time until a look-up in the DHT had its answer", seconds.clone());
+        Self { asked, seconds }
+    }
+
+    fn ended(&self, stats: &kad::QueryStats) {
+        self.asked.observe(f64::from(stats.num_requests()));
+        if let Some(took) = stats.duration() {
+            self.seconds.observe(took.as_secs_f64());
+        }
+    }
+}
 
 impl Service {
     pub(super) fn provide(&mut self, root: Cid) {
@@ -48,10 +73,9 @@ impl Service {
     }
 
     pub(super) fn kad(&mut self, event: kad::Event) {
+        self.metrics.record(&event);
         match event {
-            kad::Event::OutboundQueryProgressed {
-                id, result: kad::QueryResult::GetProviders(result), step, ..
-            } => {
+            kad::Event::OutboundQueryProgressed { id, result: kad::QueryResult::GetProviders(result), stats, step } => {
                 let Some((found, _)) = self.look_ups.get_mut(&id) else { return };
                 if let Ok(kad::GetProvidersOk::FoundProviders { providers, .. }) = result {
                     found.extend(providers.iter().filter_map(NodeId::from_peer_id));
@@ -59,6 +83,7 @@ impl Service {
                 let enough = found.len() >= PROVIDERS_MAX || found.iter().any(|node| *node != self.network.me);
                 // Waiting for the rest of the network to say "nor do I" would only take time.
                 if step.last || enough {
+                    self.look_up_metrics.ended(&stats);
                     if let Some((found, answer)) = self.look_ups.remove(&id) {
                         let _ = answer.send(found);
                     }
