@@ -65,6 +65,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Wasm,
     },
+    /// Run a container
+    Docker {
+        #[command(subcommand)]
+        command: Docker,
+    },
     /// Look at jobs, fetch their results, stop them
     Job {
         #[command(subcommand)]
@@ -125,6 +130,9 @@ pub(crate) struct Serve {
     /// Run no jobs here, only submit them
     #[arg(long, env = "BACNODE_NO_COMPUTE", value_parser = clap::builder::BoolishValueParser::new())]
     pub(crate) no_compute: bool,
+    /// Run no containers here, even if there is a Docker daemon
+    #[arg(long, env = "BACNODE_NO_DOCKER", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(crate) no_docker: bool,
     /// Cores that jobs may use in all (80 % by default)
     #[arg(long, env = "BACNODE_CPU", value_name = "N")]
     pub(crate) cpu: Option<String>,
@@ -146,6 +154,72 @@ pub(crate) struct Serve {
     /// End when stdin does: for whoever starts nodes as children
     #[arg(long, hide = true)]
     pub(crate) until_eof: bool,
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
+}
+
+/// The operator's rules.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Rules for jobs")]
+pub(crate) struct PolicyArgs {
+    /// Run only images like this (`*` stands for any text); may be repeated
+    #[arg(long, env = "BACNODE_IMAGE", value_name = "PATTERN", value_delimiter = ',')]
+    pub(crate) image: Vec<String>,
+    /// Take jobs from this peer only; may be repeated
+    #[arg(long, env = "BACNODE_PEER", value_name = "PEER", value_delimiter = ',')]
+    pub(crate) peer: Vec<String>,
+    /// Take no jobs from this peer; may be repeated
+    #[arg(long, env = "BACNODE_REFUSE_PEER", value_name = "PEER", value_delimiter = ',')]
+    pub(crate) refuse_peer: Vec<String>,
+    /// How far containers may reach, if they ask for it
+    #[arg(long, env = "BACNODE_TASK_NETWORK", value_enum)]
+    pub(crate) task_network: Option<TaskNetwork>,
+    /// From where inputs may be fetched by URL (public by default)
+    #[arg(long, env = "BACNODE_WEB", value_enum)]
+    pub(crate) web: Option<WebAccess>,
+    /// Environment variables of this node that jobs may ask for as `env:NAME`; may be repeated
+    #[arg(long, env = "BACNODE_PASS_ENV", value_name = "PATTERN", value_delimiter = ',')]
+    pub(crate) pass_env: Vec<String>,
+    /// Let containers run as root if they ask for it
+    #[arg(long, env = "BACNODE_ALLOW_ROOT", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(crate) allow_root: bool,
+    /// Take jobs from anywhere, or only those whose input lies here
+    #[arg(long, env = "BACNODE_LOCALITY", value_enum)]
+    pub(crate) locality: Option<Locality>,
+    /// Take only jobs that have inputs
+    #[arg(long, env = "BACNODE_REQUIRE_INPUTS", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(crate) require_inputs: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum TaskNetwork {
+    /// Nowhere
+    None,
+    /// Where Docker's bridge reaches
+    Bridge,
+    /// Wherever this machine reaches
+    Host,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum WebAccess {
+    /// From nowhere
+    None,
+    /// From public addresses
+    Public,
+    /// From this machine's own networks, too
+    Any,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Locality {
+    /// Any job
+    Anywhere,
+    /// Jobs whose input lies here
+    Local,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
@@ -203,6 +277,40 @@ pub(crate) struct Submit {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum Docker {
+    /// Run a container image
+    Run(DockerRun),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DockerRun {
+    /// The image: `name:tag` or `name@sha256:…`
+    pub(crate) image: String,
+    /// What runs in it, with its arguments; what the image says without
+    #[arg(trailing_var_arg = true)]
+    pub(crate) args: Vec<String>,
+    /// Run this instead of the image's entry point
+    #[arg(long)]
+    pub(crate) entrypoint: Option<String>,
+    /// Where it runs
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) workdir: Option<String>,
+    /// As whom it runs (somebody without rights by default)
+    #[arg(short, long)]
+    pub(crate) user: Option<String>,
+    /// How far it may reach: none, bridge or host
+    #[arg(long, value_name = "TYPE", default_value = "none")]
+    pub(crate) network: String,
+    /// GPUs
+    #[arg(long)]
+    pub(crate) gpu: Option<String>,
+    #[command(flatten)]
+    pub(crate) task: TaskArgs,
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum Wasm {
     /// Run a module: a file here, or content by its CID
     Run(WasmRun),
@@ -215,7 +323,22 @@ pub(crate) struct WasmRun {
     /// Its arguments
     #[arg(trailing_var_arg = true)]
     pub(crate) args: Vec<String>,
-    /// An input: FILE:PATH, FOLDER:PATH, ipfs://CID:PATH or local:///HOST/PATH:PATH; may be repeated
+    /// The function to call
+    #[arg(long, default_value = "_start")]
+    pub(crate) entrypoint: String,
+    /// Seeded chance and a fixed clock: equal inputs give equal results
+    #[arg(long)]
+    pub(crate) deterministic: bool,
+    #[command(flatten)]
+    pub(crate) task: TaskArgs,
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
+}
+
+/// What every task may be given.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TaskArgs {
+    /// An input: FILE:PATH, FOLDER:PATH, ipfs://CID:PATH, https://…:FOLDER or local:///HOST/PATH:PATH; may be repeated
     #[arg(short, long, value_name = "SOURCE:PATH")]
     pub(crate) input: Vec<String>,
     /// A folder to keep; may be repeated
@@ -239,14 +362,6 @@ pub(crate) struct WasmRun {
     /// Seconds that one run may take
     #[arg(long, value_name = "SECONDS")]
     pub(crate) timeout: Option<i64>,
-    /// The function to call
-    #[arg(long, default_value = "_start")]
-    pub(crate) entrypoint: String,
-    /// Seeded chance and a fixed clock: equal inputs give equal results
-    #[arg(long)]
-    pub(crate) deterministic: bool,
-    #[command(flatten)]
-    pub(crate) waiting: Waiting,
 }
 
 #[derive(Debug, Subcommand)]

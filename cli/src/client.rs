@@ -31,6 +31,8 @@ impl Client {
             return Err(Failure::usage(format!("`{address}` is not an address of an API"))
                 .hint("write it like 127.0.0.1:1234 or http://127.0.0.1:1234"));
         }
+        // The one provider of cryptography that is built in; another part of the process may have said so before.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().connect_timeout(Duration::from_secs(5)).build();
         let http = http.map_err(|error| Failure::failed(format!("cannot set up a client: {error}")))?;
         Ok(Self { base, http })

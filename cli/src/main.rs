@@ -14,5 +14,8 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|arg| arg == bacnode_node::engine::wasm::worker::COMMAND) {
         bacnode_node::engine::wasm::worker::main();
     }
+    if std::env::args_os().nth(1).is_some_and(|arg| arg == bacnode_node::engine::docker::guard::COMMAND) {
+        bacnode_node::engine::docker::guard::main();
+    }
     commands::run()
 }

@@ -1,5 +1,7 @@
 //! What `serve` will do: flags over environment over `config.toml` over defaults, each value with its origin.
 
+mod policy;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -27,12 +29,14 @@ struct ConfigFile {
     label: Option<Vec<String>>,
     allow_local: Option<Vec<String>>,
     no_compute: Option<bool>,
+    no_docker: Option<bool>,
     cpu: Option<String>,
     memory: Option<String>,
     disk: Option<String>,
     ready_file: Option<PathBuf>,
     log_level: Option<LogLevel>,
     log_format: Option<LogFormat>,
+    policy: policy::PolicyFile,
 }
 
 /// One setting, for `config show`.
@@ -151,6 +155,10 @@ impl Settings {
         let no_compute =
             chooser.choose("no_compute", args.no_compute.then_some(true), file.no_compute, false, ToString::to_string);
         config.compute = !no_compute;
+        let no_docker =
+            chooser.choose("no_docker", args.no_docker.then_some(true), file.no_docker, false, ToString::to_string);
+        config.docker = !no_docker;
+        policy::choose(&mut config, &args.policy, file.policy, &mut chooser)?;
         resources(&mut config, args, (file.cpu, file.memory, file.disk), &mut chooser)?;
         let ready = chooser.choose(
             "ready_file",

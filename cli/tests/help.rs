@@ -15,11 +15,12 @@ fn help(args: &[&str]) -> String {
 
 #[test]
 fn every_command_explains_itself() {
-    let commands: [&[&str]; 12] = [
+    let commands: [&[&str]; 13] = [
         &[],
         &["serve"],
         &["submit"],
         &["wasm", "run"],
+        &["docker", "run"],
         &["job"],
         &["job", "list"],
         &["job", "get"],

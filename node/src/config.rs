@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use bacnode_protocol::compute::Policy;
 use bacnode_protocol::id::NetworkId;
 use bacnode_protocol::limits::{ADVERT_PERIOD_MIN, ADVERTS_PER_SECOND};
 use bacnode_protocol::wire::task::Resources;
@@ -43,6 +44,10 @@ pub struct Config {
     pub allow_local: Vec<(PathBuf, bool)>,
     /// Whether jobs run here.
     pub compute: bool,
+    /// Whether containers run here, if there is a Docker daemon.
+    pub docker: bool,
+    /// The operator's rules for jobs.
+    pub policy: Policy,
     /// What jobs may use in all.
     pub total: Resources,
     /// Bytes of content kept at most.
@@ -70,11 +75,19 @@ pub struct TaskLimits {
     pub output_entries: u64,
     /// Longest time, in seconds.
     pub timeout_s: u64,
+    /// Bytes of one input that is fetched from elsewhere than the network.
+    pub input_bytes: u64,
 }
 
 impl Default for TaskLimits {
     fn default() -> Self {
-        Self { log_bytes: 16 << 20, output_bytes: 4 << 30, output_entries: 100_000, timeout_s: 24 * 3600 }
+        Self {
+            log_bytes: 16 << 20,
+            output_bytes: 4 << 30,
+            output_entries: 100_000,
+            timeout_s: 24 * 3600,
+            input_bytes: 64 << 30,
+        }
     }
 }
 
@@ -118,6 +131,8 @@ impl Config {
             labels: Vec::new(),
             allow_local: Vec::new(),
             compute: true,
+            docker: true,
+            policy: Policy::default(),
             total,
             content_max: disk / 5,
             limits: TaskLimits::default(),

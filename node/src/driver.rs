@@ -63,6 +63,7 @@ pub(crate) enum Event {
     Providers(JobId, BTreeSet<NodeId>),
     Fetched(ExecutionId, Cid, String, Result<(), String>),
     Report(Report),
+    Considered(u64, Result<compute::Facts, compute::Refusal>),
     Holding(Cid, Option<u64>),
     Leave(oneshot::Sender<()>),
 }
@@ -252,6 +253,7 @@ impl Running {
                 }
                 self.compute_input(compute::Input::Ended(execution, ended));
             }
+            Event::Considered(number, found) => self.compute_input(compute::Input::Considered(number, found)),
             Event::Holding(root, Some(size)) => self.compute_input(compute::Input::Holding(root, size)),
             Event::Holding(root, None) => self.compute_input(compute::Input::Unheld(root)),
             Event::Leave(_) => {}

@@ -1,6 +1,7 @@
 //! Wiring: constructs the parts, starts them, stops them in reverse.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bacnode_protocol::compute;
@@ -15,6 +16,7 @@ use crate::api::Api;
 use crate::config::{Config, Role};
 use crate::content::{Content, ContentError};
 use crate::driver::{Announcer, Driver, EVENTS_MAX, Event};
+use crate::engine::docker::{self, gpu::Gpu};
 use crate::engine::{Report, Runner, wasm};
 use crate::identity::{Identity, KeyError};
 use crate::network::{self, DagFetcher, Handlers, Links, Network};
@@ -80,7 +82,7 @@ impl Node {
     ///
     /// # Errors
     /// If the data folder, the key, the network or the API cannot be had.
-    pub async fn start(config: Config) -> Result<Self, StartError> {
+    pub async fn start(mut config: Config) -> Result<Self, StartError> {
         let folder = |source| StoreError::Folder { path: config.data_dir.clone(), source };
         std::fs::create_dir_all(&config.data_dir).map_err(folder)?;
         let store = Store::open(&config.data_dir)?;
@@ -111,18 +113,18 @@ impl Node {
         let fetcher = Arc::new(DagFetcher::new(network.clone(), content.clone()));
         let wasm = wasm_engine(&config, &store)?;
         let (reports, engine_reports) = mpsc::channel::<Report>(1024);
-        let runner = Runner::new(
-            content.clone(),
-            Arc::clone(&fetcher) as _,
-            wasm.clone(),
-            config.limits,
-            config.allow_local.clone(),
-            reports,
-        );
+        let runs_jobs = config.compute && config.role == Role::Full;
+        let docker = if runs_jobs && config.docker { docker_engine(&config, &network).await? } else { None };
+        let gpus: Vec<Gpu> = docker.iter().flat_map(docker::Engine::gpus).cloned().collect();
+        config.total.gpu = u32::try_from(gpus.len()).unwrap_or(u32::MAX);
+        let engines = match (runs_jobs, &docker) {
+            (false, _) => Engines::default(),
+            (true, None) => Engines::of(&[Engine::Wasm]),
+            (true, Some(_)) => Engines::of(&[Engine::Wasm, Engine::Docker]),
+        };
+        let runner = Runner::new(content.clone(), Arc::clone(&fetcher) as _, wasm.clone(), docker, &config, reports);
         let runner = runner.map_err(|source| StartError::System { what: "cannot make the folder of runs", source })?;
         started.serve_logs(runner.clone());
-        let engines =
-            if config.compute && config.role == Role::Full { Engines::of(&[Engine::Wasm]) } else { Engines::default() };
         if engines.has(Engine::Wasm) {
             wasm.warm_up().await;
         }
@@ -134,7 +136,7 @@ impl Node {
             epoch,
             config.gossip,
             config.name.clone(),
-            labels(&config),
+            labels(&config, &gpus),
             engines,
             config.total,
         );
@@ -234,12 +236,27 @@ impl Node {
     }
 }
 
+/// The program that workers and the guard are.
+fn own_program(config: &Config) -> Result<PathBuf, StartError> {
+    let own = || std::env::current_exe();
+    let what = "cannot find this program to start workers with";
+    config.worker.clone().map_or_else(own, Ok).map_err(|source| StartError::System { what, source })
+}
+
+/// The Docker daemon, if there is one. Without it everything else works.
+async fn docker_engine(config: &Config, network: &Network) -> Result<Option<docker::Engine>, StartError> {
+    let dir = config.data_dir.join("guard");
+    match docker::Engine::connect(network.me().to_string(), own_program(config)?, &dir).await {
+        Ok(engine) => Ok(Some(engine)),
+        Err(cause) => {
+            tracing::info!(%cause, "docker is not here: no containers are run");
+            Ok(None)
+        }
+    }
+}
+
 fn wasm_engine(config: &Config, store: &Store) -> Result<wasm::Engine, StartError> {
-    let program = match &config.worker {
-        Some(program) => program.clone(),
-        None => std::env::current_exe()
-            .map_err(|source| StartError::System { what: "cannot find this program to start workers with", source })?,
-    };
+    let program = own_program(config)?;
     Ok(wasm::Engine::new(program, config.data_dir.join("cache").join("wasm"), store.secret()?, WARM_WORKERS))
 }
 
@@ -252,14 +269,20 @@ fn machine(config: &Config, engines: Engines) -> compute::Config {
         local_paths: config.allow_local.iter().map(|(path, rw)| (path.to_string_lossy().into_owned(), *rw)).collect(),
         orphan_max: Span::secs(24 * 3600),
         timeout_max: Span::secs(config.limits.timeout_s),
+        policy: config.policy.clone(),
     }
 }
 
 /// The operator's labels, and what the node finds out itself.
-fn labels(config: &Config) -> Vec<(String, String)> {
+fn labels(config: &Config, gpus: &[Gpu]) -> Vec<(String, String)> {
     let own = [("Architecture", crate::api::go_arch()), ("Operating-System", std::env::consts::OS)];
     let own = own.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
-    own.chain(config.labels.iter().cloned()).collect()
+    // A label's value has no spaces.
+    let gpus = gpus.iter().enumerate().flat_map(|(index, gpu)| {
+        let memory = format!("{}-MiB", gpu.memory >> 20);
+        [(format!("GPU-{index}"), gpu.name.replace(' ', "-")), (format!("GPU-{index}-Memory"), memory)]
+    });
+    own.chain(gpus).chain(config.labels.iter().cloned()).collect()
 }
 
 fn forward(mut reports: mpsc::Receiver<Report>, events: mpsc::Sender<Event>) {

@@ -35,6 +35,15 @@ pub const SLOTS_MAX: u32 = 1_000;
 pub const OPEN_JOBS_MAX: usize = 10_000;
 /// Inputs of a task.
 pub const INPUTS_MAX: usize = 32;
+/// Domains that a task may name.
+pub const DOMAINS_MAX: usize = 64;
+/// Bytes of an input's URL.
+pub const URL_BYTES_MAX: usize = 2048;
+/// Asks that wait for the operator's probe or for the look of an image: in all, and of one peer.
+pub const CONSIDERED_MAX: usize = 256;
+pub const CONSIDERED_PER_PEER_MAX: usize = 32;
+/// How long a look at an ask may take; whoever asked has long asked others.
+pub const CONSIDER_TIMEOUT: Span = Span::secs(30);
 /// Result paths of a task.
 pub const OUTPUTS_MAX: usize = 16;
 /// Arguments or environment variables of a task.

@@ -15,7 +15,7 @@ use bacnode_protocol::wire::market::{
     Ask, Award, Bid, Decline, Head, Lease, Market, Outcome, Phase, SignedResult, Usage,
 };
 use bacnode_protocol::wire::signed::{SignatureBytes, Signer};
-use bacnode_protocol::wire::task::{Engine, EngineTask, Engines, Resources, Task, WasmTask};
+use bacnode_protocol::wire::task::{Access, DockerTask, Engine, EngineTask, Engines, Reach, Resources, Task, WasmTask};
 use proptest::prelude::*;
 
 fn signer(seed: u8) -> Signer {
@@ -40,12 +40,20 @@ fn execution(n: u8) -> ExecutionId {
 }
 
 fn task(n: u8) -> Task {
+    let wasm = WasmTask {
+        module: TextMax::truncated("/m"),
+        entrypoint: TextMax::truncated("_start"),
+        args: ListMax::default(),
+    };
+    let docker = DockerTask {
+        image: TextMax::truncated(["alpine", "a/b:c", ""][usize::from(n % 3)]),
+        entrypoint: ListMax::default(),
+        args: ListMax::default(),
+        workdir: TextMax::default(),
+        user: TextMax::truncated(["", "root", "0:0"][usize::from(n / 3 % 3)]),
+    };
     Task {
-        engine: EngineTask::Wasm(WasmTask {
-            module: TextMax::truncated("/m"),
-            entrypoint: TextMax::truncated("_start"),
-            args: ListMax::default(),
-        }),
+        engine: if n.is_multiple_of(3) { EngineTask::Docker(docker) } else { EngineTask::Wasm(wasm) },
         inputs: ListMax::default(),
         outputs: ListMax::default(),
         env: ListMax::default(),
@@ -54,6 +62,7 @@ fn task(n: u8) -> Task {
         slots: 1,
         deterministic: false,
         exclusive: n.is_multiple_of(4),
+        network: if n.is_multiple_of(5) { Access::Bridge } else { Access::None },
     }
 }
 
@@ -69,6 +78,7 @@ fn market() -> impl Strategy<Value = Market> {
             ttl_ms: 1,
             wait_ms: u32::from(b),
             bytes_held: u64::from(a),
+            image: (a % 2 == 0).then_some([a; 32]),
         }),
         2 => Market::Decline(Decline { ask: token(a), reasons: ListMax::default(), later: b % 2 == 0 }),
         3 => Market::BidRelease { boot: BootId(1), bid: u64::from(a % 8) },
@@ -182,13 +192,14 @@ proptest! {
         let view = View::new(me.network());
         let total = Resources { cpu_milli: 2_000, memory: 1 << 30, disk: 0, gpu: 0 };
         let config = compute::Config {
-            engines: Engines::of(&[Engine::Wasm]),
+            engines: Engines::of(&Engine::ALL),
             total,
             queue_max: 4,
             per_owner_max: 4,
             local_paths: Vec::new(),
             orphan_max: Span::secs(60),
             timeout_max: Span::secs(60),
+            policy: compute::Policy { probes: true, reach: Reach::Host, ..compute::Policy::default() },
         };
         let (mut asked, mut awarded) = (Outbox::default(), Outbox::default());
         let mut compute = compute::State::restore(me.clone(), BootId(1), config, Vec::new(), now, &mut awarded);

@@ -16,7 +16,7 @@ use bacnode_protocol::wire::market::{
 };
 use bacnode_protocol::wire::signed::{Domain, Signer};
 use bacnode_protocol::wire::task::{
-    Engine, EngineTask, Engines, EnvVar, Input, OutputPath, Resources, Source, Task, WasmTask,
+    Access, Engine, EngineTask, Engines, EnvVar, Input, OutputPath, Resources, Source, Task, WasmTask,
 };
 use bacnode_protocol::wire::view::{NodeDetail, ViewReply, ViewRequest};
 
@@ -47,6 +47,7 @@ fn task() -> Task {
         slots: 3,
         deterministic: true,
         exclusive: false,
+        network: Access::None,
     }
 }
 
@@ -108,6 +109,7 @@ fn cases() -> Vec<(String, Vec<u8>)> {
                 ttl_ms: 10_000,
                 wait_ms: 30,
                 bytes_held: 6,
+                image: Some([7; 32]),
             }),
         ),
         (

@@ -40,8 +40,8 @@ fn a_good_spec_in_any_letter_case_and_as_json() {
 #[test]
 fn every_problem_is_told_with_its_path() {
     let cases: [(&str, &str, &str); 14] = [
-        ("type: WASM", "type: wsm", "Tasks[0].Engine.Type: `wsm` is not an engine (wasm)"),
-        ("type: WASM", "type: docker", "Tasks[0].Engine.Type: `docker` is not offered yet"),
+        ("type: WASM", "type: wsm", "Tasks[0].Engine.Type: `wsm` is not an engine (wasm, docker)"),
+        ("type: WASM", "type: docker", "Tasks[0].Engine.Params.Image: is required"),
         ("TYPE: batch", "TYPE: bach", "Type: `bach` is not a job type"),
         ("TYPE: batch", "TYPE: service", "Type: `service` jobs are not offered yet"),
         ("count: 2", "count: 0", "Count: must be from 1 to 1000, not 0"),
@@ -54,7 +54,7 @@ fn every_problem_is_told_with_its_path() {
             "Tasks[0].Engine.Params.EntryModule: `other.wasm` is not among",
         ),
         ("EntryModule: main.wasm, ", "", "Tasks[0].Engine.Params.EntryModule: is required"),
-        ("NAME: value", "name: value", "Tasks[0].Env.name: a name has capitals"),
+        ("NAME: value", "1NAME: value", "Tasks[0].Env.1NAME: a name has letters"),
         ("NAME: value", "BACNODE_X: value", "Tasks[0].Env.BACNODE_X: names with this prefix"),
         ("Path: /out", "Path: ../out", "Tasks[0].ResultPaths[0].Path: `../out` must be an absolute path"),
         ("Name: out", "Name: stdout", "Tasks[0].ResultPaths[0].Name: `stdout` must be a plain file name"),

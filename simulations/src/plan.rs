@@ -314,9 +314,15 @@ impl Plan {
             node.evil = kinds.choose(rng).copied();
         }
         nodes.shuffle(rng);
-        let jobs = draw_jobs(&nodes, safety, rng);
+        let mut jobs = draw_jobs(&nodes, safety, rng);
         // Now and then dishonesty is the only trouble, to see what it does.
         let alone = evil > 0 && rng.random_bool(0.3);
+        if alone {
+            // What waits long enough shows what lies cost, and not what impatience does.
+            for job in &mut jobs {
+                job.queue_timeout = 1_800 * SECOND;
+            }
+        }
         let faults = if alone { Vec::new() } else { draw_faults(&nodes, &jobs, safety, rng) };
         let harsh = !alone && rng.random_bool(0.6);
         let links = LinkPlan {

@@ -34,8 +34,10 @@ fn too_little_done(plan: &Plan, stats: &Stats, now: u64) -> Option<Violation> {
     if world.run().is_err() || world.stats.did < world.stats.could {
         return None;
     }
-    let text = format!("{} of {} honest jobs got done, all of them without the dishonest", stats.did, stats.could);
-    Some(Violation { invariant: Invariant::L5WorkGetsDone, at: now, text })
+    // Who boasts makes jobs look possible that nobody can run: the honest nodes' own figure is the measure.
+    let best = world.stats.did;
+    let text = format!("{} honest jobs got done, {best} without the dishonest", stats.did);
+    (stats.did * 10 < best * 9).then_some(Violation { invariant: Invariant::L5WorkGetsDone, at: now, text })
 }
 
 /// Runs a plan; with `lines` its trace is kept for people.

@@ -63,7 +63,7 @@ fn specs_that_are_wrong_are_refused_with_the_path() {
     says(
         &submit(&good.replace("Type: wasm", "Type: cobol")),
         2,
-        &["Tasks[0].Engine.Type: `cobol` is not an engine (wasm)"],
+        &["Tasks[0].Engine.Type: `cobol` is not an engine (wasm, docker)"],
     );
     says(&submit(&good.replace("Count: 1", "Count: many")), 2, &["Count: must be a whole number, not a text"]);
     says(&submit(&good.replace("Resources:", "Resorces:")), 2, &["did you mean `Resources`?"]);

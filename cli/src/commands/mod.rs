@@ -8,8 +8,8 @@ mod job;
 mod node;
 mod serve;
 mod submit;
+mod task;
 mod version;
-mod wasm;
 
 use std::process::ExitCode;
 
@@ -66,7 +66,8 @@ async fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<()> {
             serve::run(&args, own).await
         }
         Command::Submit(args) => submit::run(&client()?, args).await,
-        Command::Wasm { command: crate::args::Wasm::Run(args) } => wasm::run(&client()?, args).await,
+        Command::Wasm { command: crate::args::Wasm::Run(args) } => task::run_module(&client()?, args).await,
+        Command::Docker { command: crate::args::Docker::Run(args) } => task::run_container(&client()?, args).await,
         Command::Job { command } => job::run(&client()?, global.output, command).await,
         Command::Node { command } => node::run(&client()?, global.output, command).await,
         Command::Peers => node::peers(&client()?, global.output).await,

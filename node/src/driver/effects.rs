@@ -43,6 +43,13 @@ impl Running {
         match output {
             compute::Output::Persist(record) => self.hands.store.put_record(&mut self.batch, &record),
             compute::Output::Send { to, message } => self.send(to, message),
+            compute::Output::Consider(number, considered) => {
+                let (runner, events) = (self.hands.runner.clone(), self.hands.events.clone());
+                tokio::spawn(async move {
+                    let found = runner.consider(&considered).await;
+                    let _ = events.send(Event::Considered(number, found)).await;
+                });
+            }
             compute::Output::Start(run) => {
                 self.hands.runner.start(*run);
                 crash::point("run-started");

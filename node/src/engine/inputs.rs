@@ -28,7 +28,14 @@ pub(super) struct Ready {
     root: Option<Cid>,
 }
 
-/// A folder that the guest sees.
+impl Ready {
+    /// As it is, for engines that mount files, too.
+    pub(super) fn mount(&self) -> Mount {
+        Mount { host: self.host.clone(), guest: self.guest.clone(), writable: self.writable }
+    }
+}
+
+/// A file or folder that the guest sees.
 #[derive(Debug, Clone)]
 pub(super) struct Mount {
     pub(super) host: PathBuf,
@@ -46,6 +53,16 @@ pub(super) async fn fetch(runner: &Runner, run: &Run, usage: &mut Usage) -> Resu
                 let mount = fetch_content(runner, run, *root, usage).await?;
                 let (host, mount) = (mount.path().to_owned(), Some(std::sync::Arc::new(mount)));
                 Ready { host, guest, writable: false, _mount: mount, root: Some(*root) }
+            }
+            Source::Url { url, sha256 } => {
+                let inner = &runner.inner;
+                let fetched = inner.web.fetch(&inner.content, url, *sha256, inner.limits.input_bytes, REASON).await?;
+                usage.bytes_in += fetched.came;
+                usage.bytes_held += fetched.size - fetched.came;
+                let content = inner.content.clone();
+                let mount = blocking(move || Ok(content.mount(&fetched.root)?)).await?;
+                let (host, mount) = (mount.path().to_owned(), Some(std::sync::Arc::new(mount)));
+                Ready { host, guest, writable: false, _mount: mount, root: Some(fetched.root) }
             }
             Source::Local { path, writable } => {
                 let host = local(&runner.inner.allow_local, path, *writable)?;

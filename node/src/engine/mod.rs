@@ -2,24 +2,29 @@
 //!
 //! A run goes through the same phases whatever the engine: its inputs are fetched and mounted, the engine runs it in a
 //! folder of its own, and what it left becomes a result folder, pinned for its owner. An engine that the machine lacks is
-//! not advertised. Nothing outlives this process: workers end when their socket does.
+//! not advertised. Nothing outlives its owner's word: workers end when their socket does, containers
+//! by their guard.
 
+pub mod docker;
 mod inputs;
+mod result;
 mod run;
 pub mod wasm;
+mod web;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use bacnode_protocol::compute::{Ended, Run};
+use bacnode_protocol::compute::{Considered, Ended, Facts, Policy, Refusal, Run};
 use bacnode_protocol::id::{ExecutionId, NodeId};
 use bacnode_protocol::time::{Span, Tick};
 use bacnode_protocol::wire::market::{FailureKind, Phase};
+use bacnode_protocol::wire::task::EngineTask;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::TaskLimits;
+use crate::config::{Config, TaskLimits};
 use crate::content::{Content, ContentError};
 use crate::network::Fetcher;
 
@@ -76,8 +81,11 @@ struct Inner {
     content: Content,
     fetcher: Arc<dyn Fetcher>,
     wasm: wasm::Engine,
+    docker: Option<docker::Engine>,
     limits: TaskLimits,
     allow_local: Vec<(PathBuf, bool)>,
+    policy: Policy,
+    web: web::Fetcher,
     dir: PathBuf,
     running: Mutex<HashMap<ExecutionId, Running>>,
     reports: tokio::sync::mpsc::Sender<Report>,
@@ -108,20 +116,34 @@ impl Runner {
         content: Content,
         fetcher: Arc<dyn Fetcher>,
         wasm: wasm::Engine,
-        limits: TaskLimits,
-        allow_local: Vec<(PathBuf, bool)>,
+        docker: Option<docker::Engine>,
+        config: &Config,
         reports: tokio::sync::mpsc::Sender<Report>,
     ) -> std::io::Result<Self> {
         let dir = content.tmp().join("runs");
         std::fs::create_dir_all(&dir)?;
         crate::content::clear(&dir);
         let running = Mutex::new(HashMap::new());
-        let inner = Inner { content, fetcher, wasm, limits, allow_local, dir, running, reports };
+        let (limits, allow_local, policy) = (config.limits, config.allow_local.clone(), config.policy.clone());
+        let web = web::Fetcher::new(policy.web)?;
+        let inner = Inner { content, fetcher, wasm, docker, limits, allow_local, policy, web, dir, running, reports };
         Ok(Self { inner: Arc::new(inner) })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ExecutionId, Running>> {
         self.inner.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Looks at an ask.
+    ///
+    /// # Errors
+    /// If it is to be declined.
+    pub async fn consider(&self, considered: &Considered) -> Result<Facts, Refusal> {
+        match (&considered.task.engine, &self.inner.docker) {
+            (EngineTask::Docker(task), Some(docker)) => docker.look_at(&task.image).await,
+            (EngineTask::Docker(_), None) => Err(Refusal { reason: "has no docker engine".into(), later: false }),
+            (EngineTask::Wasm(_), _) => Ok(Facts::default()),
+        }
     }
 
     /// Starts `run`; its end is reported exactly once.
@@ -137,13 +159,14 @@ impl Runner {
         let result = self.inner.dir.join(execution.to_string());
         let until = Arc::new(AtomicU64::new(run.until.0));
         let stop = CancellationToken::new();
-        let running = Running { stop: stop.clone(), until, owner: run.owner, result: result.clone() };
+        let running =
+            Running { stop: stop.clone(), until: Arc::clone(&until), owner: run.owner, result: result.clone() };
         tokio::spawn(expire(Arc::clone(&running.until), stop.clone()));
         self.lock().insert(execution, running);
         let this = self.clone();
         tokio::spawn(async move {
             // A panic in an engine is this node's fault and must not leave the slot taken.
-            let task = tokio::spawn(run::run(this.clone(), run, stop.clone(), result.clone()));
+            let task = tokio::spawn(run::run(this.clone(), run, stop.clone(), until, result.clone()));
             let ended = task.await.unwrap_or_else(|_| run::node_failed("the engine broke down"));
             // Its clock need not be looked at any more.
             stop.cancel();
@@ -156,7 +179,10 @@ impl Runner {
     /// Lets a run go on until then.
     pub fn extend(&self, execution: &ExecutionId, until: Tick) {
         if let Some(running) = self.lock().get(execution) {
-            running.until.fetch_max(until.0, Ordering::Relaxed);
+            let before = running.until.fetch_max(until.0, Ordering::Relaxed);
+            if let Some(docker) = self.inner.docker.as_ref().filter(|_| before < until.0) {
+                docker.extend(execution, until.0);
+            }
         }
     }
 

@@ -371,7 +371,7 @@ fn tell(event: &JobEvent) -> (&'static str, String, BTreeMap<String, String>) {
                 if *wait_ms == 0 { "could start at once".into() } else { format!("could start in {wait_ms} ms") };
             let held = match bytes_held {
                 0 => String::new(),
-                bytes => format!(", holds {} of the input", crate::job::format_bytes(*bytes)),
+                bytes => format!(", holds {} of what it needs", crate::job::format_bytes(*bytes)),
             };
             ("Bid", format!("{node} bids: {wait}{held}"))
         }

@@ -2,10 +2,13 @@
 
 use sha2::{Digest, Sha256};
 
-use super::Output;
 use super::state::{StandingBid, State, Timer};
+use super::{Considered, Facts, Output, Refusal};
 use crate::id::{BootId, NodeId};
-use crate::limits::{BID_TTL, BIDS_PER_PEER_MAX, HELD_MAX, RUN_RESOURCES_MIN, UNRELEASED_PER_OWNER_MAX};
+use crate::limits::{
+    BID_TTL, BIDS_PER_PEER_MAX, CONSIDER_TIMEOUT, CONSIDERED_MAX, CONSIDERED_PER_PEER_MAX, HELD_MAX, RUN_RESOURCES_MIN,
+    UNRELEASED_PER_OWNER_MAX,
+};
 use crate::outbox::Outbox;
 use crate::time::{Now, Span};
 use crate::wire::bounded::{ListMax, TextMax};
@@ -31,24 +34,58 @@ pub(super) fn task_digest(task: &Task) -> [u8; 32] {
     Sha256::digest(codec::encode(&task.without_env_values())).into()
 }
 
+fn decline(to: NodeId, ask: &Ask, reasons: &[String], later: bool, out: &mut Outbox<Output>) {
+    let reasons = ListMax::truncated(reasons.iter().map(|reason| TextMax::truncated(reason)));
+    let decline = Decline { ask: ask.ask, reasons, later };
+    out.now(Output::Send { to, message: Market::Decline(decline) });
+}
+
 impl State {
-    pub(super) fn ask(&mut self, from: NodeId, ask: &Ask, now: Now, out: &mut Outbox<Output>) {
-        let never = self.never(from, ask);
+    pub(super) fn ask(&mut self, from: NodeId, ask: Ask, now: Now, out: &mut Outbox<Output>) {
+        let never = self.never(from, &ask);
         let reasons = if never.is_empty() { self.not_now(from) } else { never.clone() };
         if !reasons.is_empty() {
-            let reasons = ListMax::truncated(reasons.iter().map(|reason| TextMax::truncated(reason)));
-            let decline = Decline { ask: ask.ask, reasons, later: never.is_empty() };
-            out.now(Output::Send { to: from, message: Market::Decline(decline) });
-            return;
+            return decline(from, &ask, &reasons, never.is_empty(), out);
         }
+        if !self.config.policy.considers(&ask.task) {
+            return self.offer(from, &ask, Facts::default(), now, out);
+        }
+        let number = self.next_bid;
+        self.next_bid += 1;
+        let considered = Considered { owner: from, job: ask.job, task: ask.task.clone() };
+        self.considering.insert(number, (from, ask));
+        self.timers.set(Timer::Consider(number), now.tick + CONSIDER_TIMEOUT);
+        out.now(Output::Consider(number, Box::new(considered)));
+    }
+
+    /// An ask was looked at; meanwhile the node may have become busy.
+    pub(super) fn considered(
+        &mut self,
+        number: u64,
+        found: Result<Facts, Refusal>,
+        now: Now,
+        out: &mut Outbox<Output>,
+    ) {
+        let Some((from, ask)) = self.considering.remove(&number) else { return };
+        self.timers.cancel(&Timer::Consider(number));
+        let busy = self.not_now(from);
+        match found {
+            Err(refusal) => decline(from, &ask, &[refusal.reason], refusal.later, out),
+            Ok(_) if !busy.is_empty() => decline(from, &ask, &busy, true, out),
+            Ok(facts) => self.offer(from, &ask, facts, now, out),
+        }
+    }
+
+    fn offer(&mut self, from: NodeId, ask: &Ask, facts: Facts, now: Now, out: &mut Outbox<Output>) {
         let room = self.config.queue_max.saturating_sub(self.queue.len() + self.promised());
         // At most half of what is left for anybody: others ask, too.
         let room = room.min(self.config.per_owner_max).div_ceil(2).max(1);
         let places = ask.want.clamp(1, u32::try_from(room).unwrap_or(u32::MAX));
         let bid = self.next_bid;
         self.next_bid += 1;
+        let task_digest = task_digest(&ask.task);
         let standing =
-            StandingBid { owner: from, job: ask.job, task_digest: task_digest(&ask.task), places, sent: now.tick };
+            StandingBid { owner: from, job: ask.job, task_digest, places, image: facts.image, sent: now.tick };
         self.bids.insert(bid, standing);
         self.timers.set(Timer::Bid(bid), now.tick + BID_TTL);
         let message = Market::Bid(Bid {
@@ -58,9 +95,14 @@ impl State {
             places,
             ttl_ms: u32::try_from(BID_TTL.as_millis()).unwrap_or(u32::MAX),
             wait_ms: self.wait_ms(&ask.task.resources),
-            bytes_held: ask.task.content_inputs().filter_map(|cid| self.holdings.get(&cid)).sum(),
+            bytes_held: self.bytes_held(&ask.task).saturating_add(facts.bytes_held),
+            image: facts.image,
         });
         out.now(Output::Send { to: from, message });
+    }
+
+    fn bytes_held(&self, task: &Task) -> u64 {
+        task.content_inputs().filter_map(|cid| self.holdings.get(&cid)).fold(0, |sum, size| sum.saturating_add(*size))
     }
 
     /// Reasons that will hold at any time.
@@ -78,6 +120,10 @@ impl State {
         if !ask.task.is_plain() {
             reasons.push("a path or name in the task is not plain".into());
         }
+        if !super::offers(&ask.task.engine, &ask.task.network) {
+            reasons.push("gives wasm tasks no network".into());
+        }
+        reasons.extend(self.config.policy.broken(&from, &ask.task, &self.holdings));
         if ask.task.resources.cpu_milli == 0 || ask.task.resources.memory == 0 {
             reasons.push("asks for no cpu or no memory".into());
         }
@@ -139,6 +185,10 @@ impl State {
         if unreleased >= UNRELEASED_PER_OWNER_MAX {
             reasons.push(format!("{unreleased} of your results wait here to be released"));
         }
+        let considered = self.considering.values().filter(|(owner, _)| *owner == from).count();
+        if considered >= CONSIDERED_PER_PEER_MAX || self.considering.len() >= CONSIDERED_MAX {
+            reasons.push(format!("{considered} of your asks are being looked at"));
+        }
         if self.bids.values().filter(|bid| bid.owner == from).count() >= BIDS_PER_PEER_MAX {
             reasons.push(format!("{BIDS_PER_PEER_MAX} bids to you stand already"));
         }
@@ -168,12 +218,12 @@ impl State {
         }
     }
 
-    /// Takes one place of a standing bid: when it was sent, or why it does not stand.
+    /// Takes one place of a standing bid: when it was sent and for which image, or why it does not stand.
     pub(super) fn take_bid(
         &mut self,
         from: NodeId,
         award: &crate::wire::market::Award,
-    ) -> Result<crate::time::Tick, &'static str> {
+    ) -> Result<(crate::time::Tick, Option<[u8; 32]>), &'static str> {
         if award.boot != self.boot {
             return Err("the node was restarted since its bid");
         }
@@ -184,12 +234,12 @@ impl State {
             return Err("the award is for another task than the bid");
         }
         standing.places -= 1;
-        let sent = standing.sent;
+        let taken = (standing.sent, standing.image);
         if standing.places == 0 {
             self.bids.remove(&award.bid);
             self.timers.cancel(&Timer::Bid(award.bid));
         }
-        Ok(sent)
+        Ok(taken)
     }
 
     /// Notes how long a run took.

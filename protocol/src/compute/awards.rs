@@ -31,8 +31,8 @@ impl State {
         }
         let named = ExecutionId::new(&award.job, award.slot, award.token, &self.signer.node());
         let sent = if named == execution { self.take_bid(from, &award) } else { Err("the award is for another node") };
-        let sent = match sent {
-            Ok(sent) => sent,
+        let (sent, image) = match sent {
+            Ok(taken) => taken,
             Err(reason) => {
                 let message = Market::AwardRefuse { execution, reason: TextMax::truncated(reason) };
                 out.now(Output::Send { to: from, message });
@@ -54,6 +54,7 @@ impl State {
             resources: award.task.resources.at_least(&RUN_RESOURCES_MIN),
             exclusive: award.task.exclusive,
             task: Some(award.task),
+            image,
             phase: Phase::Queued,
             started: None,
             word_from: sent,
@@ -94,7 +95,7 @@ impl State {
             self.used = self.used.plus(&held.resources);
             let HeldRecord { owner, job, slot, .. } = held.record;
             let until = held.word_from + word_length(held, self.config.orphan_max);
-            let run = Output::Start(Box::new(Run { execution, owner, job, slot, task, until }));
+            let run = Output::Start(Box::new(Run { execution, owner, job, slot, task, image: held.image, until }));
             out.push(When::after_sync_if(held.exclusive), run);
         }
     }

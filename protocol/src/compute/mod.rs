@@ -8,11 +8,13 @@
 
 mod asks;
 mod awards;
+mod policy;
 mod state;
 
 use std::collections::BTreeMap;
 
 pub use self::asks::lacking;
+pub use self::policy::{Policy, Web, offers};
 pub use self::state::{Config, State};
 use crate::content::Cid;
 use crate::id::{ExecutionId, JobId, NodeId};
@@ -44,8 +46,28 @@ pub enum Input {
     Holding(Cid, u64),
     /// Content is not held here any more.
     Unheld(Cid),
+    /// What was found when an ask was looked at.
+    Considered(u64, Result<Facts, Refusal>),
     /// Whether bids may be made: no with a full disk, or while the node leaves.
     Accepting(Result<(), String>),
+}
+
+/// What a look at an ask found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// What the image's name stands for, if the task is a container.
+    pub image: Option<[u8; 32]>,
+    /// Bytes of the image that lie here already.
+    pub bytes_held: u64,
+}
+
+/// Why an ask is declined after a look at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// In words.
+    pub reason: String,
+    /// Whether it could be otherwise at another time.
+    pub later: bool,
 }
 
 /// How a run ended, as its engine reports it.
@@ -79,6 +101,8 @@ pub enum Output {
         /// What.
         message: Market,
     },
+    /// Look at this ask, numbered for the answer: at its image, and what the operator's program says of it.
+    Consider(u64, Box<Considered>),
     /// Run this.
     Start(Box<Run>),
     /// That run may go on until then.
@@ -87,6 +111,17 @@ pub enum Output {
     Stop(ExecutionId),
     /// Its result need not be kept for its owner any more.
     Unpin(ExecutionId),
+}
+
+/// An ask to look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Considered {
+    /// Who asks.
+    pub owner: NodeId,
+    /// For which job.
+    pub job: JobId,
+    /// What would run.
+    pub task: Task,
 }
 
 /// A run to start.
@@ -102,6 +137,8 @@ pub struct Run {
     pub slot: u32,
     /// What to run.
     pub task: Task,
+    /// Which image, whatever its name stands for by now.
+    pub image: Option<[u8; 32]>,
     /// When its owner's word runs out: the executor stops it then by itself, whatever holds up the machine.
     pub until: Tick,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Holdings, Input, Load, Output};
+use super::{Holdings, Input, Load, Output, Policy};
 use crate::id::{BootId, ExecutionId, NodeId};
 use crate::job::format_bytes;
 use crate::limits::{HOLDINGS_MAX, RESEND_MAX, RESEND_MIN};
@@ -11,7 +11,7 @@ use crate::record::{HeldRecord, Record};
 use crate::time::{Now, Span, Tick};
 use crate::timers::Timers;
 use crate::wire::bounded::TextMax;
-use crate::wire::market::{Head, Market, Outcome, Phase, Usage};
+use crate::wire::market::{Ask, Head, Market, Outcome, Phase, Usage};
 use crate::wire::signed::Signer;
 use crate::wire::task::{Engines, Resources, Task};
 
@@ -32,6 +32,8 @@ pub struct Config {
     pub orphan_max: Span,
     /// The longest that a task may run.
     pub timeout_max: Span,
+    /// The operator's rules.
+    pub policy: Policy,
 }
 
 /// A bid that stands.
@@ -41,6 +43,7 @@ pub(super) struct StandingBid {
     pub(super) job: crate::id::JobId,
     pub(super) task_digest: [u8; 32],
     pub(super) places: u32,
+    pub(super) image: Option<[u8; 32]>,
     pub(super) sent: Tick,
 }
 
@@ -50,6 +53,7 @@ pub(super) struct Held {
     pub(super) record: HeldRecord,
     /// The task, until it is started.
     pub(super) task: Option<Task>,
+    pub(super) image: Option<[u8; 32]>,
     pub(super) resources: Resources,
     pub(super) exclusive: bool,
     pub(super) phase: Phase,
@@ -67,6 +71,7 @@ pub(super) struct Held {
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
+    Consider(u64),
     Bid(u64),
     Beat(ExecutionId),
     Lease(ExecutionId),
@@ -82,6 +87,8 @@ pub struct State {
     pub(super) accepting: Result<(), String>,
     pub(super) next_bid: u64,
     pub(super) bids: BTreeMap<u64, StandingBid>,
+    /// Asks that are being looked at, and whose they are.
+    pub(super) considering: BTreeMap<u64, (NodeId, Ask)>,
     pub(super) held: BTreeMap<ExecutionId, Held>,
     pub(super) queue: VecDeque<ExecutionId>,
     pub(super) used: Resources,
@@ -110,6 +117,7 @@ impl State {
             accepting: Ok(()),
             next_bid: 1,
             bids: BTreeMap::new(),
+            considering: BTreeMap::new(),
             held: BTreeMap::new(),
             queue: VecDeque::new(),
             used: Resources::default(),
@@ -128,6 +136,7 @@ impl State {
         let held = Held {
             record,
             task: None,
+            image: None,
             resources: Resources::default(),
             // Not known any more; whatever is said about it waits for the disk.
             exclusive: true,
@@ -179,13 +188,14 @@ impl State {
                 }
             }
             Input::Unheld(cid) => _ = self.holdings.remove(&cid),
+            Input::Considered(number, found) => self.considered(number, found, now, out),
             Input::Accepting(accepting) => self.accepting = accepting,
         }
     }
 
     fn message(&mut self, from: NodeId, message: Market, now: Now, out: &mut Outbox<Output>) {
         match message {
-            Market::Ask(ask) => self.ask(from, &ask, now, out),
+            Market::Ask(ask) => self.ask(from, ask, now, out),
             Market::BidRelease { boot, bid } => self.bid_release(from, boot, bid),
             Market::Award(award) => self.award(from, award, now, out),
             Market::BeatAck { execution, beat } => self.beat_ack(from, execution, beat, out),
@@ -209,6 +219,7 @@ impl State {
     fn tick(&mut self, now: Now, out: &mut Outbox<Output>) {
         while let Some(timer) = self.timers.pop_due(now.tick) {
             match timer {
+                Timer::Consider(number) => _ = self.considering.remove(&number),
                 Timer::Bid(bid) => _ = self.bids.remove(&bid),
                 Timer::Beat(execution) => self.beat(execution, now, out),
                 Timer::Lease(execution) => self.lease_ended(execution, now, out),

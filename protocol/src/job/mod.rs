@@ -3,7 +3,9 @@
 //! [`parse()`] turns YAML or JSON into a [`JobSpec`], the shape of Bacalhau's jobs with field names in any letter case;
 //! [`ValidJob::new`] turns a spec into one that can run, or says what is wrong, with the path of each wrong field.
 
+mod engine;
 mod fields;
+mod inputs;
 mod parse;
 mod resources;
 mod selector;
@@ -12,10 +14,11 @@ pub mod state;
 mod valid;
 
 pub use self::fields::{InvalidSpec, Problem};
+pub use self::inputs::{ValidInput, ValidSource};
 pub use self::parse::{parse, read_document, render};
 pub use self::resources::{format_bytes, format_cpu, parse_bytes, parse_cpu};
 pub use self::selector::{NotASelector, Selector};
 pub use self::spec::{
     Constraint, InputSource, JobSpec, LeaseSpec, Network, ResourcesSpec, ResultPath, SpecConfig, TaskSpec, Timeouts,
 };
-pub use self::valid::{ValidInput, ValidJob, ValidSource};
+pub use self::valid::ValidJob;

@@ -2,43 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
-
-use super::fields::{Fields, InvalidSpec, Problems};
+use super::engine::check_engine;
+use super::fields::{InvalidSpec, Problems};
+use super::inputs::{ValidInput, absolute, check_inputs, check_path};
 use super::resources::{parse_bytes, parse_cpu};
-use super::spec::{InputSource, JobSpec, TaskSpec};
-use crate::content::Cid;
-use crate::limits::{ARGS_MAX, EXECUTION_TIMEOUT, INPUTS_MAX, OUTPUTS_MAX, QUEUE_TIMEOUT, SLOTS_MAX, TASK_BYTES_MAX};
+use super::spec::{JobSpec, TaskSpec};
+use crate::limits::{ARGS_MAX, DOMAINS_MAX, EXECUTION_TIMEOUT, OUTPUTS_MAX, QUEUE_TIMEOUT, SLOTS_MAX, TASK_BYTES_MAX};
 use crate::time::Span;
 use crate::wire::bounded::{ListMax, TextMax};
 use crate::wire::codec;
 use crate::wire::market::Lease;
-use crate::wire::task::{EngineTask, EnvVar, Input, OutputPath, Resources, Source, Task, WasmTask};
-
-/// Where an input comes from, before inline data has become content.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ValidSource {
-    /// Content of the network.
-    Content(Cid),
-    /// Data in the spec itself.
-    Inline(Vec<u8>),
-    /// A path on the compute node.
-    Local {
-        /// Absolute.
-        path: String,
-        /// Whether the task may write to it.
-        writable: bool,
-    },
-}
-
-/// An input whose fields are in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ValidInput {
-    /// Where from.
-    pub source: ValidSource,
-    /// Absolute path in the task.
-    pub target: String,
-}
+use crate::wire::task::{Access, EnvVar, Input, OutputPath, Reach, Resources, Source, Task};
 
 /// A job that can run once its inline inputs are content.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,15 +40,15 @@ impl ValidJob {
     pub fn new(spec: JobSpec) -> Result<Self, InvalidSpec> {
         let mut problems = Problems::default();
         check_job(&spec, &mut problems);
-        let Some(task_spec) = spec.tasks.first().cloned() else {
+        let Some(mut task_spec) = spec.tasks.first().cloned() else {
             problems.add("Tasks", "is required: what should run?");
             return problems.into_result(None).map(|_: Option<Self>| unreachable!("there is a problem"));
         };
         let path = "Tasks[0]";
         let inputs = check_inputs(path, &task_spec, &mut problems);
-        let engine = check_engine(path, &task_spec, &inputs, &mut problems);
+        let engine = check_engine(path, &mut task_spec, &inputs, &mut problems);
         check_targets(path, &task_spec, &mut problems);
-        check_surroundings(path, &task_spec, &mut problems);
+        let network = check_surroundings(path, &task_spec, &mut problems);
         let resources = check_resources(path, &task_spec, &mut problems);
         let (timeout, queue_timeout, total_timeout) = check_timeouts(path, &task_spec, &mut problems);
         let lease = check_lease(path, &task_spec, &mut problems);
@@ -94,6 +68,7 @@ impl ValidJob {
             slots,
             deterministic: task_spec.deterministic,
             exclusive: task_spec.exclusive,
+            network,
         };
         problems.into_result(Self { spec, slots, inputs, queue_timeout, total_timeout, lease, task })
     }
@@ -143,193 +118,56 @@ fn check_job(spec: &JobSpec, problems: &mut Problems) {
     }
 }
 
-fn check_engine(path: &str, task: &TaskSpec, inputs: &[ValidInput], problems: &mut Problems) -> EngineTask {
-    let path = format!("{path}.Engine");
-    match task.engine.kind.as_str() {
-        "wasm" => {}
-        "" => problems.add(format!("{path}.Type"), "is required: `wasm`"),
-        "docker" => problems.add(format!("{path}.Type"), "`docker` is not offered yet; `wasm` is"),
-        other => problems.add(format!("{path}.Type"), format!("`{other}` is not an engine (wasm)")),
+fn check_surroundings(path: &str, task: &TaskSpec, problems: &mut Problems) -> Access {
+    let publisher = task.publisher.kind.as_str();
+    if !["", "ipfs", "content", "noop"].contains(&publisher) {
+        let message = match publisher {
+            "local" | "s3" | "s3managed" => format!("`{publisher}` is not offered yet; `ipfs` is (and is the default)"),
+            _ => format!("`{publisher}` is not a publisher (ipfs)"),
+        };
+        problems.add(format!("{path}.Publisher.Type"), message);
     }
-    let params = Value::Object(task.engine.params.clone());
-    let wasm = task.engine.kind == "wasm";
-    let mut fields = Fields::of(&format!("{path}.Params"), &params, problems);
-    let module = fields.text("EntryModule", problems).unwrap_or_default();
-    let entrypoint = fields.text("Entrypoint", problems).filter(|e| !e.is_empty()).unwrap_or_else(|| "_start".into());
-    let args = fields.texts("Parameters", problems);
-    let imports = fields.list("ImportModules", problems);
-    if wasm {
-        if module.is_empty() {
-            problems.add(fields.at("EntryModule"), "is required: the path of an input that is the module");
-        } else if !inputs.iter().any(|input| covers(&input.target, &absolute(&module))) && !inputs.is_empty() {
-            let targets: Vec<&str> = inputs.iter().map(|input| input.target.as_str()).collect();
-            let message = format!("`{module}` is not among the inputs ({})", targets.join(", "));
-            problems.add(fields.at("EntryModule"), message);
-        } else if task.input_sources.is_empty() {
-            let message = format!("`{module}` is not among the inputs: there are none (add it to InputSources)");
-            problems.add(fields.at("EntryModule"), message);
-        }
-        if !imports.is_empty() {
-            problems.add(fields.at("ImportModules"), "are not offered yet; link the modules into one");
-        }
-        check_args(&fields.at("Parameters"), &args, problems);
-        fields.finish(problems);
-    }
-    EngineTask::Wasm(WasmTask {
-        module: TextMax::truncated(&absolute(&module)),
-        entrypoint: TextMax::truncated(&entrypoint),
-        args: ListMax::truncated(args.iter().map(|arg| TextMax::truncated(arg))),
-    })
-}
-
-fn check_args(path: &str, args: &[String], problems: &mut Problems) {
-    if args.len() > ARGS_MAX {
-        problems.add(path, format!("has {} entries; at most {ARGS_MAX} are passed", args.len()));
-    }
-    for (index, arg) in args.iter().enumerate() {
-        if arg.len() > 8192 || arg.contains('\0') {
-            problems.add(format!("{path}[{index}]"), "must be at most 8192 bytes without NUL");
-        }
-    }
-}
-
-/// `wasm.main` and `/wasm.main` are the same place: a task's paths start at its root.
-fn absolute(path: &str) -> String {
-    if path.is_empty() || path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
-}
-
-/// Whether `path` is `target` or lies in it.
-fn covers(target: &str, path: &str) -> bool {
-    let target = target.trim_end_matches('/');
-    path.strip_prefix(target).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-fn check_inputs(path: &str, task: &TaskSpec, problems: &mut Problems) -> Vec<ValidInput> {
-    if task.input_sources.len() > INPUTS_MAX {
-        let message = format!("has {} entries; at most {INPUTS_MAX} are read", task.input_sources.len());
-        problems.add(format!("{path}.InputSources"), message);
-    }
-    let inputs = task.input_sources.iter().enumerate();
-    inputs.filter_map(|(i, input)| check_input(&format!("{path}.InputSources[{i}]"), input, problems)).collect()
-}
-
-fn check_input(path: &str, input: &InputSource, problems: &mut Problems) -> Option<ValidInput> {
-    if input.target.is_empty() {
-        problems.add(format!("{path}.Target"), "is required: the path at which the task sees the input");
-    }
-    let target = absolute(&input.target);
-    check_path(&format!("{path}.Target"), &target, problems);
-    let params = Value::Object(input.source.params.clone());
-    let mut fields = Fields::of(&format!("{path}.Source.Params"), &params, problems);
-    let source = match input.source.kind.as_str() {
-        "ipfs" | "content" => {
-            let text = required(&mut fields, "CID", problems)?;
-            match text.parse() {
-                Ok(cid) => ValidSource::Content(cid),
-                Err(error) => {
-                    problems.add(fields.at("CID"), format!("`{}`: {error}", text.chars().take(80).collect::<String>()));
-                    return None;
-                }
-            }
-        }
-        "inline" => {
-            let url = required(&mut fields, "URL", problems)?;
-            match data_url(&url) {
-                Ok(bytes) => ValidSource::Inline(bytes),
-                Err(message) => {
-                    problems.add(fields.at("URL"), message);
-                    return None;
-                }
-            }
-        }
-        "local" | "localdirectory" => {
-            let path = required(&mut fields, "SourcePath", problems)?;
-            let writable = fields.flag("ReadWrite", problems).unwrap_or(false);
-            fields.take("CreateAs");
-            if !path.starts_with('/') {
-                problems.add(fields.at("SourcePath"), format!("`{path}` must be an absolute path on the compute node"));
-            }
-            ValidSource::Local { path, writable }
-        }
-        "" => {
-            problems.add(format!("{path}.Source.Type"), "is required (ipfs, inline, local)");
-            return None;
-        }
-        other @ ("urldownload" | "s3" | "s3presigned") => {
-            problems.add(format!("{path}.Source.Type"), format!("`{other}` is not offered yet (ipfs, inline, local)"));
-            return None;
-        }
+    let wanted = match task.network.kind.to_lowercase().as_str() {
+        // The least: whoever needs more says so.
+        "" | "default" | "none" => Access::None,
+        "http" => Access::Http(ListMax::truncated(domains(path, task, problems))),
+        "bridge" => Access::Bridge,
+        "host" | "full" => Access::Host,
         other => {
-            problems.add(format!("{path}.Source.Type"), format!("`{other}` is not a source (ipfs, inline, local)"));
-            return None;
+            problems.add(
+                format!("{path}.Network.Type"),
+                format!("`{other}` is not a network type (None, HTTP, Bridge, Host)"),
+            );
+            Access::None
         }
     };
-    fields.finish(problems);
-    Some(ValidInput { source, target })
-}
-
-fn required(fields: &mut Fields<'_>, name: &'static str, problems: &mut Problems) -> Option<String> {
-    let text = fields.text(name, problems).filter(|text| !text.is_empty());
-    if text.is_none() {
-        problems.add(fields.at(name), "is required");
+    if wanted.reach() != Reach::Http && !task.network.domains.is_empty() {
+        problems.add(format!("{path}.Network.Domains"), "go with the network type `HTTP`");
     }
-    text
-}
-
-/// The bytes of an RFC 2397 `data:` URL.
-fn data_url(url: &str) -> Result<Vec<u8>, String> {
-    let rest = url.strip_prefix("data:").ok_or("must be a data: URL (RFC 2397)")?;
-    let (head, body) = rest.split_once(',').ok_or("a data: URL has a comma before its data")?;
-    if head.starts_with("application/gzip") || head.starts_with("application/x-tar") {
-        return Err("packed folders are not offered yet; add the folder as content".into());
+    if task.engine.kind == "wasm" && wanted != Access::None {
+        problems.add(format!("{path}.Network.Type"), "wasm tasks have no network; use `None`");
     }
-    if head.ends_with(";base64") { unbase64(body).ok_or("is not base64".into()) } else { Ok(percent_decode(body)) }
+    wanted
 }
 
-fn unbase64(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len() * 3 / 4);
-    let (mut buffer, mut bits) = (0u32, 0);
-    for character in text.bytes().filter(|c| !c.is_ascii_whitespace() && *c != b'=') {
-        let value = match character {
-            b'A'..=b'Z' => character - b'A',
-            b'a'..=b'z' => character - b'a' + 26,
-            b'0'..=b'9' => character - b'0' + 52,
-            b'+' | b'-' => 62,
-            b'/' | b'_' => 63,
-            _ => return None,
-        };
-        buffer = buffer << 6 | u32::from(value);
-        bits += 6;
-        if bits >= 8 {
-            bits -= 8;
-            bytes.push((buffer >> bits & 0xff) as u8);
+fn domains(path: &str, task: &TaskSpec, problems: &mut Problems) -> Vec<TextMax<255>> {
+    let path = format!("{path}.Network.Domains");
+    if task.network.domains.is_empty() {
+        problems.add(&path, "is required with `HTTP`: which domains may it speak to?");
+    }
+    if task.network.domains.len() > DOMAINS_MAX {
+        problems.add(&path, format!("has {} entries; at most {DOMAINS_MAX}", task.network.domains.len()));
+    }
+    for (i, domain) in task.network.domains.iter().enumerate() {
+        let plain = domain.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-');
+        if !plain || domain.trim_matches('.').is_empty() || domain.len() > 253 {
+            problems.add(
+                format!("{path}[{i}]"),
+                format!("`{domain}` is not a domain (`example.org`, or `.example.org` for all below it)"),
+            );
         }
     }
-    Some(bytes)
-}
-
-fn percent_decode(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let code = (first == b'%').then(|| after.get(..2)).flatten();
-        let code = code.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
-        if let Some(byte) = code {
-            bytes.push(byte);
-            rest = &after[2..];
-        } else {
-            bytes.push(first);
-            rest = after;
-        }
-    }
-    bytes
-}
-
-fn check_path(path: &str, value: &str, problems: &mut Problems) {
-    let plain = value.split('/').all(|part| part != ".." && part != "." && part.len() <= 255);
-    if !value.starts_with('/') || !plain || value.len() > 1024 || value.contains('\0') {
-        problems.add(path, format!("`{value}` must be an absolute path without `..`, at most 1024 bytes long"));
-    }
+    task.network.domains.iter().map(|domain| TextMax::truncated(&domain.to_ascii_lowercase())).collect()
 }
 
 fn check_targets(path: &str, task: &TaskSpec, problems: &mut Problems) {
@@ -356,24 +194,6 @@ fn check_targets(path: &str, task: &TaskSpec, problems: &mut Problems) {
         if result.path == "/" || !paths.insert(&result.path) || targets.contains(&result.path) {
             problems.add(format!("{at}.Path"), format!("`{}` must be a folder of its own", result.path));
         }
-    }
-}
-
-fn check_surroundings(path: &str, task: &TaskSpec, problems: &mut Problems) {
-    let publisher = task.publisher.kind.as_str();
-    if !["", "ipfs", "content", "noop"].contains(&publisher) {
-        let message = match publisher {
-            "local" | "s3" | "s3managed" => format!("`{publisher}` is not offered yet; `ipfs` is (and is the default)"),
-            _ => format!("`{publisher}` is not a publisher (ipfs)"),
-        };
-        problems.add(format!("{path}.Publisher.Type"), message);
-    }
-    match task.network.kind.to_lowercase().as_str() {
-        "" | "none" | "default" => {}
-        "http" | "host" | "full" | "bridge" => {
-            problems.add(format!("{path}.Network.Type"), "wasm tasks have no network; use `None`");
-        }
-        other => problems.add(format!("{path}.Network.Type"), format!("`{other}` is not a network type (None)")),
     }
 }
 
@@ -456,9 +276,9 @@ fn check_env(path: &str, task: &TaskSpec, problems: &mut Problems) -> ListMax<En
     }
     for (name, value) in &task.env {
         let at = format!("{path}.{name}");
-        let plain = name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
-        if !plain || !name.starts_with(|c: char| c.is_ascii_uppercase()) || name.len() > 255 {
-            problems.add(&at, "a name has capitals, digits and `_`, and starts with a capital");
+        let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if !plain || name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) || name.len() > 255 {
+            problems.add(&at, "a name has letters, digits and `_`, and does not start with a digit");
         }
         if name.starts_with("BACALHAU_") || name.starts_with("BACNODE_") {
             problems.add(&at, "names with this prefix are set by the network itself");
@@ -466,8 +286,8 @@ fn check_env(path: &str, task: &TaskSpec, problems: &mut Problems) -> ListMax<En
         if value.len() > 8192 || value.contains('\0') {
             problems.add(&at, "must be at most 8192 bytes without NUL");
         }
-        if value.starts_with("env:") {
-            problems.add(&at, "variables of the compute node are not offered yet");
+        if value.strip_prefix("env:").is_some_and(|name| name.is_empty() || name.contains(char::is_whitespace)) {
+            problems.add(&at, "`env:` is followed by the name of a variable of the compute node");
         }
     }
     let variable =

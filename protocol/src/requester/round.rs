@@ -344,7 +344,7 @@ fn cost(bid: &Bid, inputs: u64, most: u64) -> u64 {
 fn why(bid: &Bid, rivals: usize, best_wait: u32) -> String {
     let mut reasons = Vec::new();
     if bid.bytes_held > 0 {
-        reasons.push(format!("holds {} of the input", crate::job::format_bytes(bid.bytes_held)));
+        reasons.push(format!("holds {} of what it needs", crate::job::format_bytes(bid.bytes_held)));
     }
     if bid.wait_ms == 0 {
         reasons.push("is free".into());
@@ -353,6 +353,9 @@ fn why(bid: &Bid, rivals: usize, best_wait: u32) -> String {
     }
     if rivals == 1 {
         reasons.push("the only bid".into());
+    }
+    if let Some([a, b, c, d, ..]) = bid.image {
+        reasons.push(format!("image sha256:{a:02x}{b:02x}{c:02x}{d:02x}…"));
     }
     reasons.join(", ")
 }

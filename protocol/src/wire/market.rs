@@ -45,8 +45,10 @@ pub struct Bid {
     pub ttl_ms: u32,
     /// Estimated milliseconds until a run would start.
     pub wait_ms: u32,
-    /// Bytes of the inputs that lie here already.
+    /// Bytes of the inputs, and of the image, that lie here already.
     pub bytes_held: u64,
+    /// What the image's name stands for here, if it is a container: the digest of what would run.
+    pub image: Option<[u8; 32]>,
 }
 
 /// No, and why.

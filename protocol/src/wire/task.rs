@@ -3,7 +3,7 @@
 use super::bounded::{ListMax, TextMax};
 use super::codec::{Decode, Encode};
 use crate::content::Cid;
-use crate::limits::{ARGS_MAX, INPUTS_MAX, OUTPUTS_MAX};
+use crate::limits::{ARGS_MAX, DOMAINS_MAX, INPUTS_MAX, OUTPUTS_MAX, URL_BYTES_MAX};
 
 /// Amounts of what jobs use and nodes have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
@@ -117,6 +117,13 @@ pub enum Source {
         /// Whether the task may write to it.
         writable: bool,
     },
+    /// A file of the web, fetched by the compute node.
+    Url {
+        /// `http` or `https`.
+        url: TextMax<URL_BYTES_MAX>,
+        /// What its bytes must hash to.
+        sha256: Option<[u8; 32]>,
+    },
 }
 
 /// Something the task reads.
@@ -148,11 +155,84 @@ pub struct WasmTask {
     pub args: ListMax<TextMax<8192>, ARGS_MAX>,
 }
 
+/// A container.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct DockerTask {
+    /// Its image, by name, name and tag, or name and digest.
+    pub image: TextMax<512>,
+    /// What runs in it; the image's own entry point where this is empty.
+    pub entrypoint: ListMax<TextMax<8192>, ARGS_MAX>,
+    /// Its arguments; the image's own where this is empty.
+    pub args: ListMax<TextMax<8192>, ARGS_MAX>,
+    /// Where it runs; where the image says if this is empty.
+    pub workdir: TextMax<1024>,
+    /// As whom; the node chooses somebody without rights if this is empty.
+    pub user: TextMax<64>,
+}
+
 /// What an engine is to do. Append only.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub enum EngineTask {
     /// Run a WASI command.
     Wasm(WasmTask),
+    /// Run a container.
+    Docker(DockerTask),
+}
+
+/// Whom a task may speak to. Append only.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum Access {
+    /// Nobody.
+    None,
+    /// Web servers of these domains, through a proxy; a domain that begins with a dot stands for all below it.
+    Http(ListMax<TextMax<255>, DOMAINS_MAX>),
+    /// Whatever the machine's bridge reaches.
+    Bridge,
+    /// Whatever the machine reaches.
+    Host,
+}
+
+impl Access {
+    /// How far it reaches.
+    #[must_use]
+    pub const fn reach(&self) -> Reach {
+        match self {
+            Self::None => Reach::None,
+            Self::Http(_) => Reach::Http,
+            Self::Bridge => Reach::Bridge,
+            Self::Host => Reach::Host,
+        }
+    }
+}
+
+/// How far a task's network reaches, from least to most.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum Reach {
+    /// Nowhere.
+    #[default]
+    None,
+    /// To named web servers.
+    Http,
+    /// To the bridge's network.
+    Bridge,
+    /// To all that the machine reaches.
+    Host,
+}
+
+impl Reach {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::None, Self::Http, Self::Bridge, Self::Host];
+
+    /// The name in specs and settings.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Http => "http",
+            Self::Bridge => "bridge",
+            Self::Host => "host",
+        }
+    }
 }
 
 impl EngineTask {
@@ -161,6 +241,18 @@ impl EngineTask {
     pub const fn engine(&self) -> Engine {
         match self {
             Self::Wasm(_) => Engine::Wasm,
+            Self::Docker(_) => Engine::Docker,
+        }
+    }
+
+    /// Whether its paths and names are plain.
+    fn is_plain(&self) -> bool {
+        match self {
+            Self::Wasm(wasm) => is_plain_path(&wasm.module),
+            Self::Docker(docker) => {
+                let dir = docker.workdir.is_empty() || is_plain_path(&docker.workdir);
+                dir && is_image_name(&docker.image) && docker.user.bytes().all(|b| b.is_ascii_graphic())
+            }
         }
     }
 }
@@ -170,13 +262,28 @@ fn is_plain_path(path: &str) -> bool {
     path.starts_with('/') && !path.contains('\0') && path.split('/').all(|part| part != ".." && part != ".")
 }
 
+/// What a container engine takes for an image: `name`, `registry:5000/name:tag`, `name@sha256:…`.
+#[must_use]
+pub fn is_image_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b);
+    name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.len() <= 512 && name.bytes().all(plain)
+}
+
 /// One environment variable. An ask carries names with empty values.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct EnvVar {
     /// Upper-case name.
     pub name: TextMax<255>,
-    /// Value; never logged, never in an ask.
+    /// Value; never logged, never in an ask. `env:NAME` stands for a variable of the compute node.
     pub value: TextMax<8192>,
+}
+
+impl EnvVar {
+    /// The variable of the compute node that it stands for.
+    #[must_use]
+    pub fn of_node(&self) -> Option<&str> {
+        self.value.strip_prefix("env:")
+    }
 }
 
 /// Everything a compute node needs to run one slot of a job.
@@ -200,13 +307,19 @@ pub struct Task {
     pub deterministic: bool,
     /// At most one live lease at a time.
     pub exclusive: bool,
+    /// Whom it may speak to.
+    pub network: Access,
 }
 
 impl Task {
     /// The task as peers see it before an award: names of variables, no values.
     #[must_use]
     pub fn without_env_values(&self) -> Self {
-        let blank = |variable: &EnvVar| EnvVar { name: variable.name.clone(), value: TextMax::default() };
+        // The name of a node's own variable is no secret, and the node must know it to say no.
+        let blank = |variable: &EnvVar| match variable.of_node() {
+            Some(_) => variable.clone(),
+            None => EnvVar { name: variable.name.clone(), value: TextMax::default() },
+        };
         Self { env: ListMax::truncated(self.env.iter().map(blank)), ..self.clone() }
     }
 
@@ -214,21 +327,20 @@ impl Task {
     /// folder would leave the sandbox.
     #[must_use]
     pub fn is_plain(&self) -> bool {
-        let EngineTask::Wasm(wasm) = &self.engine;
         let named = |output: &OutputPath| {
             let reserved = ["stdout", "stderr", "exitCode"].contains(&&*output.name);
             crate::content::unixfs::is_safe_name(&output.name) && !reserved && is_plain_path(&output.path)
         };
         self.outputs.iter().all(named)
             && self.inputs.iter().all(|input| is_plain_path(&input.target))
-            && is_plain_path(&wasm.module)
+            && self.engine.is_plain()
     }
 
     /// The content it reads.
     pub fn content_inputs(&self) -> impl Iterator<Item = Cid> {
         self.inputs.iter().filter_map(|input| match input.source {
             Source::Content(cid) => Some(cid),
-            Source::Local { .. } => None,
+            Source::Local { .. } | Source::Url { .. } => None,
         })
     }
 }

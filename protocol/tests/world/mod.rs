@@ -17,7 +17,7 @@ use bacnode_protocol::wire::bounded::{ListMax, TextMax};
 use bacnode_protocol::wire::call::Call;
 use bacnode_protocol::wire::market::{Head, Lease, Market, Outcome, Phase, Usage};
 use bacnode_protocol::wire::signed::Signer;
-use bacnode_protocol::wire::task::{Engine, EngineTask, Engines, Resources, Task, WasmTask};
+use bacnode_protocol::wire::task::{Access, Engine, EngineTask, Engines, Resources, Task, WasmTask};
 use rand::rngs::ChaCha12Rng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -247,6 +247,7 @@ impl World {
             local_paths: Vec::new(),
             orphan_max: Span::secs(3600),
             timeout_max: Span::secs(86_400),
+            policy: compute::Policy::default(),
         };
         let records = host.disk.records();
         let (signer, life) = (host.signer.clone(), host.life);
@@ -311,6 +312,7 @@ impl World {
             slots: 1,
             deterministic: false,
             exclusive: false,
+            network: Access::None,
         }
     }
 
@@ -449,6 +451,9 @@ impl World {
             }
             compute::Output::Stop(execution) => self.end(node, execution, Outcome::Cancelled),
             compute::Output::Unpin(_) | compute::Output::Extend(..) => {}
+            compute::Output::Consider(number, _) => {
+                self.compute_input(node, compute::Input::Considered(number, Ok(compute::Facts::default())));
+            }
         }
     }
 

@@ -188,6 +188,7 @@ impl World<'_> {
         match output {
             compute::Output::Persist(_) => {}
             compute::Output::Send { to, message } => self.send(index, &to, message),
+            compute::Output::Consider(number, _) => self.consider(index, number),
             compute::Output::Start(run) => self.start_run(index, *run),
             compute::Output::Extend(execution, until) => self.extend(index, &execution, until),
             compute::Output::Stop(execution) => self.stop_run(index, &execution),

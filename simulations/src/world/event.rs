@@ -25,6 +25,7 @@ pub(super) enum Event {
     Expire { host: usize, serial: u64, execution: ExecutionId },
     Fetched { host: usize, life: u64, fetch: Box<requester::Fetch>, tries: u32 },
     Providers { host: usize, life: u64, job: JobId },
+    Considered { host: usize, life: u64, number: u64, refused: bool },
     Announce { host: usize },
     Heard { host: usize, advert: Rc<(Advert, SignedAdvert)> },
     Exchange { host: usize },
@@ -55,6 +56,7 @@ impl Event {
             | Self::Ends { host, .. }
             | Self::Fetched { host, .. }
             | Self::Providers { host, .. }
+            | Self::Considered { host, .. }
             | Self::Announce { host }
             | Self::Heard { host, .. }
             | Self::Exchange { host }

@@ -210,6 +210,7 @@ impl<'a> World<'a> {
             Event::Expire { host, serial, execution } => self.expire(host, serial, execution),
             Event::Fetched { host, life, fetch, tries } => self.fetched(host, life, fetch, tries),
             Event::Providers { host, life, job } => self.providers(host, life, job),
+            Event::Considered { host, life, number, refused } => self.considered(host, life, number, refused),
             Event::Announce { host } => self.announce(host),
             Event::Heard { host, advert } => self.heard_advert(host, &advert),
             Event::Exchange { host } => self.exchange(host),

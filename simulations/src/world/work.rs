@@ -1,6 +1,6 @@
 //! What the machines' effects do in this world: users, programs, transfers.
 
-use bacnode_protocol::compute::{Ended, Run};
+use bacnode_protocol::compute::{self, Ended, Run};
 use bacnode_protocol::content::Cid;
 use bacnode_protocol::id::{ExecutionId, JobId};
 use bacnode_protocol::job::state::JobState;
@@ -13,7 +13,7 @@ use bacnode_protocol::wire::codec;
 use bacnode_protocol::wire::market::{
     FailureKind, Head, InlineBlock, Lease, Outcome, Phase, RESULT_BODY_BYTES_MAX, ResultBody, Usage,
 };
-use bacnode_protocol::wire::task::{EngineTask, Input, Resources, Source, Task, WasmTask};
+use bacnode_protocol::wire::task::{Access, EngineTask, Input, Resources, Source, Task, WasmTask};
 use rand::RngExt as _;
 
 use super::host::Running;
@@ -49,6 +49,7 @@ fn task(plan: &JobPlan, job: usize) -> Task {
         slots: plan.slots,
         deterministic: false,
         exclusive: plan.exclusive,
+        network: Access::None,
     }
 }
 
@@ -144,6 +145,23 @@ impl World<'_> {
             let inline = plan.as_ref().is_some_and(|plan| plan.inline);
             let ended = Box::new(ended(&execution, outcome, inline));
             self.push(prepare + after, Event::Ends { host: index, life, serial, execution, ended });
+        }
+    }
+
+    /// The operator's program looks at an ask; now and then it says no, or nothing at all.
+    pub(super) fn consider(&mut self, host: usize, number: u64) {
+        let (after, luck) = (self.rng.random_range(0..200 * MILLI), self.rng.random_range(0..100));
+        if luck > 1 {
+            let life = self.hosts[host].life;
+            self.push(after, Event::Considered { host, life, number, refused: luck < 10 });
+        }
+    }
+
+    pub(super) fn considered(&mut self, host: usize, life: u64, number: u64, refused: bool) {
+        if self.hosts[host].life == life && self.hosts[host].up {
+            let refusal = compute::Refusal { reason: "the operator says no".into(), later: true };
+            let found = if refused { Err(refusal) } else { Ok(compute::Facts::default()) };
+            self.compute_input(host, compute::Input::Considered(number, found));
         }
     }
 

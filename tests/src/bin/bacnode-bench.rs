@@ -75,6 +75,7 @@ async fn one(client: &reqwest::Client, api: &str, job: &Value) -> Duration {
 
 /// Runs `count` jobs, `window` at a time.
 async fn jobs(node: &Node, job: &Value, count: usize, window: usize) -> Vec<Duration> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
     let left = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(count));
     let mut tasks = Vec::new();

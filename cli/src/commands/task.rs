@@ -1,28 +1,53 @@
-//! `wasm run`: a job without a file.
+//! `wasm run` and `docker run`: jobs without a file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use bacnode_protocol::content::Cid;
 use bacnode_protocol::job::{
-    InputSource, JobSpec, ResourcesSpec, ResultPath, SpecConfig, TaskSpec, Timeouts, ValidJob,
+    InputSource, JobSpec, Network, ResourcesSpec, ResultPath, SpecConfig, TaskSpec, Timeouts, ValidJob,
 };
 use serde_json::{Map, Value, json};
 
 use super::{content, submit};
-use crate::args::WasmRun;
+use crate::args::{DockerRun, TaskArgs, WasmRun};
 use crate::client::Client;
 use crate::error::{Failure, Result};
 use crate::settings::pair;
 
-pub(super) async fn run(client: &Client, args: WasmRun) -> Result<()> {
+pub(super) async fn run_module(client: &Client, args: WasmRun) -> Result<()> {
     let module_name = Path::new(&args.module).file_name().and_then(|name| name.to_str()).unwrap_or("main.wasm");
     let target = format!("/{}", if module_name.ends_with(".wasm") { module_name } else { "main.wasm" });
-    let mut inputs = vec![input(client, &args.module, &target).await?];
+    let module = input(client, &args.module, &target).await?;
+    let params = json!({ "EntryModule": target, "Entrypoint": args.entrypoint, "Parameters": args.args });
+    let mut spec = job(client, "wasm", &params, &args.task).await?;
+    spec.tasks[0].input_sources.insert(0, module);
+    spec.tasks[0].deterministic = args.deterministic;
+    ValidJob::new(spec.clone())?;
+    submit::submit(client, spec, args.waiting).await
+}
+
+pub(super) async fn run_container(client: &Client, args: DockerRun) -> Result<()> {
+    let params = json!({
+        "Image": args.image,
+        "Entrypoint": args.entrypoint.iter().collect::<Vec<_>>(),
+        "Parameters": args.args,
+        "WorkingDirectory": args.workdir.unwrap_or_default(),
+        "User": args.user.unwrap_or_default(),
+    });
+    let mut spec = job(client, "docker", &params, &args.task).await?;
+    spec.tasks[0].network = Network { kind: args.network, ..Network::default() };
+    spec.tasks[0].resources.gpu = args.gpu.unwrap_or_default();
+    ValidJob::new(spec.clone())?;
+    submit::submit(client, spec, args.waiting).await
+}
+
+async fn job(client: &Client, engine: &str, params: &Value, args: &TaskArgs) -> Result<JobSpec> {
+    let mut inputs = Vec::with_capacity(args.input.len());
     for text in &args.input {
         let (source, path) = text
             .rsplit_once(':')
-            .filter(|(source, path)| !source.is_empty() && path.starts_with('/'))
+            .filter(|(source, path)| !source.is_empty() && path.starts_with('/') && !path.starts_with("//"))
             .ok_or_else(|| Failure::usage(format!("-i {text}: expected SOURCE:PATH, the path being absolute")))?;
         inputs.push(input(client, source, path).await?);
     }
@@ -31,10 +56,9 @@ pub(super) async fn run(client: &Client, args: WasmRun) -> Result<()> {
             text.split_once(':').ok_or_else(|| Failure::usage(format!("--result {text}: expected NAME:PATH")))?;
         Ok(ResultPath { name: name.into(), path: path.into() })
     });
-    let engine = json!({ "EntryModule": target, "Entrypoint": args.entrypoint, "Parameters": args.args });
     let task = TaskSpec {
         name: "main".into(),
-        engine: SpecConfig { kind: "wasm".into(), params: engine.as_object().cloned().unwrap_or_default() },
+        engine: SpecConfig { kind: engine.into(), params: params.as_object().cloned().unwrap_or_default() },
         env: args.env.iter().map(|text| pair("-e", text)).collect::<Result<BTreeMap<_, _>>>()?,
         input_sources: inputs,
         result_paths: results.collect::<Result<_>>()?,
@@ -44,25 +68,24 @@ pub(super) async fn run(client: &Client, args: WasmRun) -> Result<()> {
             ..ResourcesSpec::default()
         },
         timeouts: Timeouts { execution_timeout: args.timeout.unwrap_or(0), ..Timeouts::default() },
-        deterministic: args.deterministic,
         ..TaskSpec::default()
     };
-    let spec = JobSpec {
+    Ok(JobSpec {
         name: args.name.clone().unwrap_or_default(),
         namespace: "default".into(),
         kind: "batch".into(),
         count: args.count,
         tasks: vec![task],
         ..JobSpec::default()
-    };
-    ValidJob::new(spec.clone())?;
-    submit::submit(client, spec, args.waiting).await
+    })
 }
 
 /// Something here becomes content; something elsewhere is named.
 async fn input(client: &Client, source: &str, target: &str) -> Result<InputSource> {
     let (kind, params) = if let Some(path) = source.strip_prefix("local://") {
         ("local", json!({ "SourcePath": path }))
+    } else if source.starts_with("http://") || source.starts_with("https://") {
+        ("urldownload", json!({ "URL": source }))
     } else if source.parse::<Cid>().is_ok() {
         ("ipfs", json!({ "CID": source.trim_start_matches("ipfs://") }))
     } else {

@@ -1,0 +1,290 @@
+//! One container: what it is given, and what it prints and does until it ends.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use bacnode_protocol::id::ExecutionId;
+use bacnode_protocol::job::format_bytes;
+use bacnode_protocol::wire::market::FailureKind;
+use bacnode_protocol::wire::task::{Access, DockerTask, Task};
+use bollard::Docker;
+use bollard::container::LogOutput;
+use bollard::errors::Error as DockerError;
+use bollard::models::{
+    ContainerCreateBody, DeviceRequest, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig,
+    Mount as BindMount, MountType, ResourcesUlimits,
+};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, LogsOptionsBuilder, StatsOptionsBuilder, WaitContainerOptionsBuilder,
+};
+use futures::StreamExt as _;
+
+use super::super::RunError;
+use super::super::inputs::Mount;
+use super::gpu::{Gpu, Vendor};
+use super::{EXECUTION_LABEL, NODE_LABEL, Until, plain};
+
+/// Processes and threads of one container.
+const PIDS_MAX: i64 = 256;
+/// Open files of one process.
+const FILES_MAX: i64 = 1_024;
+/// Bytes of the folder for temporary files; they count as memory.
+const TMP_BYTES: u64 = 64 << 20;
+/// Somebody without rights, for nodes that run as root.
+pub(in crate::engine) const NOBODY: u32 = 65_534;
+/// The daemon makes no containers with less memory.
+const MEMORY_MIN: u64 = 6 << 20;
+/// After a program's end, how long its last words are waited for.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// A task as a container sees it.
+pub(in crate::engine) struct Work<'a> {
+    pub(in crate::engine) execution: ExecutionId,
+    pub(in crate::engine) task: &'a Task,
+    pub(in crate::engine) docker: &'a DockerTask,
+    pub(in crate::engine) image: &'a str,
+    pub(in crate::engine) digest: Option<[u8; 32]>,
+    pub(in crate::engine) mounts: Vec<Mount>,
+    pub(in crate::engine) env: Vec<(String, String)>,
+    /// Where stdout and stderr go.
+    pub(in crate::engine) result: &'a Path,
+    pub(in crate::engine) log_bytes_max: u64,
+    pub(in crate::engine) until: &'a Until,
+    /// Called when the program has been started.
+    pub(in crate::engine) started: &'a (dyn Fn() + Sync),
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::engine) struct ContainerEnd {
+    pub(in crate::engine) exit_code: i64,
+    pub(in crate::engine) out_of_memory: bool,
+    pub(in crate::engine) cpu_ms: u64,
+    pub(in crate::engine) memory_peak: u64,
+}
+
+/// The container of an execution.
+pub(super) fn name(execution: &ExecutionId) -> String {
+    format!("bacnode-{execution}")
+}
+
+/// Whom a container runs as unless its task says otherwise: as this process, or as nobody if that is root.
+pub(in crate::engine) fn default_user() -> (u32, u32) {
+    match (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()) {
+        (0, _) => (NOBODY, NOBODY),
+        user => user,
+    }
+}
+
+/// Runs a container to the end of its program.
+pub(super) async fn run(
+    docker: &Docker,
+    node: &str,
+    image: &str,
+    gpus: Vec<&Gpu>,
+    work: Work<'_>,
+) -> Result<ContainerEnd, RunError> {
+    let name = name(&work.execution);
+    let options = CreateContainerOptionsBuilder::new().name(&name).build();
+    let created = docker.create_container(Some(options), body(node, image, &gpus, &work)).await;
+    created.map_err(|error| refused(&error))?;
+    docker.start_container(&name, None).await.map_err(|error| refused(&error))?;
+    (work.started)();
+    let timeout = Duration::from_millis(work.task.timeout_ms);
+    let ends = async {
+        let options = WaitContainerOptionsBuilder::new().condition("not-running").build();
+        let mut ended = std::pin::pin!(docker.wait_container(&name, Some(options)));
+        match ended.next().await {
+            // The exit code is asked for below, with the reason.
+            None | Some(Ok(_) | Err(DockerError::DockerContainerWaitError { .. })) => Ok(()),
+            Some(Err(error)) => Err(RunError::Node(format!("docker: {}", plain(&error)))),
+        }
+    };
+    let logs = write_logs(docker, &name, &work);
+    let mut usage = ContainerEnd::default();
+    let watched = watch_usage(docker, &name, &mut usage);
+    {
+        let (mut logs, mut ends) = (std::pin::pin!(logs), std::pin::pin!(ends));
+        let mut watched = std::pin::pin!(watched);
+        let mut printed = false;
+        let run = async {
+            loop {
+                tokio::select! {
+                    written = &mut logs, if !printed => {
+                        written?;
+                        printed = true;
+                    }
+                    ended = &mut ends => return ended,
+                    never = &mut watched => match never {},
+                }
+            }
+        };
+        tokio::time::timeout(timeout, run).await.map_err(|_| {
+            let seconds = work.task.timeout_ms as f64 / 1_000.0;
+            RunError::task(FailureKind::Time, format!("the program ran longer than its {seconds} s"))
+        })??;
+        if !printed && let Ok(written) = tokio::time::timeout(LAST_WORDS, logs).await {
+            written?;
+        }
+    }
+    let state = docker.inspect_container(&name, None).await;
+    let state = state.map_err(|error| RunError::Node(format!("docker: {}", plain(&error))))?.state.unwrap_or_default();
+    usage.exit_code = state.exit_code.unwrap_or(-1);
+    usage.out_of_memory = state.oom_killed.unwrap_or(false);
+    Ok(usage)
+}
+
+/// A container that cannot be made: the task's doing where the daemon says that the task is wrong.
+fn refused(error: &DockerError) -> RunError {
+    let cause = plain(error);
+    let kinds = ["executable file not found", "no such file or directory: unknown", "permission denied: unknown"];
+    let unrunnable = kinds.iter().any(|kind| cause.contains(kind)) || cause.contains("no command specified");
+    let wrong_user = cause.contains("unable to find user") || cause.contains("no matching entries in passwd");
+    match error {
+        DockerError::DockerResponseServerError { status_code: 400, .. } => RunError::task(FailureKind::Program, cause),
+        _ if unrunnable || wrong_user => RunError::task(FailureKind::Program, last_part(&cause)),
+        _ => RunError::Node(format!("docker: {cause}")),
+    }
+}
+
+/// The daemon puts everybody's name before the cause.
+fn last_part(cause: &str) -> String {
+    let start = ["exec: ", "unable to find user"].iter().filter_map(|mark| cause.find(mark)).min().unwrap_or(0);
+    cause[start..].trim_end_matches(": unknown").to_owned()
+}
+
+fn body(node: &str, image: &str, gpus: &[&Gpu], work: &Work<'_>) -> ContainerCreateBody {
+    let (docker, task) = (work.docker, work.task);
+    let texts = |list: &[bacnode_protocol::wire::bounded::TextMax<8192>]| {
+        (!list.is_empty()).then(|| list.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let (user, group) = default_user();
+    let user = if docker.user.is_empty() { format!("{user}:{group}") } else { docker.user.to_string() };
+    let own_home = work.env.iter().any(|(name, _)| name == "HOME");
+    let env = work.env.iter().map(|(name, value)| format!("{name}={value}"));
+    let labels = [(NODE_LABEL, node.to_owned()), (EXECUTION_LABEL, work.execution.to_string())];
+    ContainerCreateBody {
+        image: Some(image.to_owned()),
+        entrypoint: texts(&docker.entrypoint),
+        cmd: texts(&docker.args),
+        working_dir: (!docker.workdir.is_empty()).then(|| docker.workdir.to_string()),
+        user: Some(user),
+        env: Some(env.chain((!own_home).then(|| "HOME=/tmp".to_owned())).collect()),
+        labels: Some(labels.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
+        stop_timeout: Some(super::STOP_GRACE.as_secs().cast_signed()),
+        host_config: Some(host_config(task, gpus, work)),
+        ..ContainerCreateBody::default()
+    }
+}
+
+fn host_config(task: &Task, gpus: &[&Gpu], work: &Work<'_>) -> HostConfig {
+    let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let memory = signed(task.resources.memory.max(MEMORY_MIN));
+    let limit =
+        |name: &str, value: i64| ResourcesUlimits { name: Some(name.into()), soft: Some(value), hard: Some(value) };
+    let log_size = work.log_bytes_max.saturating_mul(3).max(1 << 20).to_string();
+    let log_options = [("max-size", log_size.as_str()), ("max-file", "1"), ("compress", "false")];
+    let log_options = log_options.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let tmp = format!("rw,nosuid,nodev,size={TMP_BYTES}");
+    HostConfig {
+        cap_drop: Some(vec!["ALL".into()]),
+        security_opt: Some(vec!["no-new-privileges:true".into()]),
+        readonly_rootfs: Some(true),
+        privileged: Some(false),
+        init: Some(true),
+        pids_limit: Some(PIDS_MAX),
+        memory: Some(memory),
+        // As much with swap as without: none.
+        memory_swap: Some(memory),
+        nano_cpus: Some(signed(task.resources.cpu_milli.saturating_mul(1_000_000))),
+        ulimits: Some(vec![limit("nofile", FILES_MAX), limit("core", 0)]),
+        oom_score_adj: Some(500),
+        ipc_mode: Some("private".into()),
+        cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
+        network_mode: Some(network_mode(&task.network).into()),
+        tmpfs: Some(HashMap::from([("/tmp".into(), tmp)])),
+        log_config: Some(HostConfigLogConfig { typ: Some("local".into()), config: Some(log_options.collect()) }),
+        mounts: Some(work.mounts.iter().map(bind).collect()),
+        device_requests: device_requests(gpus),
+        auto_remove: Some(false),
+        ..HostConfig::default()
+    }
+}
+
+/// Web servers are reached through a proxy inside the container's own network, which has no other way out.
+fn network_mode(access: &Access) -> &'static str {
+    match access {
+        Access::None | Access::Http(_) => "none",
+        Access::Bridge => "bridge",
+        Access::Host => "host",
+    }
+}
+
+fn bind(mount: &Mount) -> BindMount {
+    BindMount {
+        typ: Some(MountType::BIND),
+        source: Some(mount.host.to_string_lossy().into_owned()),
+        target: Some(mount.guest.clone()),
+        read_only: Some(!mount.writable),
+        ..BindMount::default()
+    }
+}
+
+fn device_requests(gpus: &[&Gpu]) -> Option<Vec<DeviceRequest>> {
+    let of = |vendor: Vendor, driver: &str| {
+        let ids: Vec<String> = gpus.iter().filter(|gpu| gpu.vendor == vendor).map(|gpu| gpu.id.clone()).collect();
+        (!ids.is_empty()).then(|| DeviceRequest {
+            driver: Some(driver.to_owned()),
+            device_ids: Some(ids),
+            capabilities: Some(vec![vec!["gpu".to_owned()]]),
+            ..DeviceRequest::default()
+        })
+    };
+    let requests: Vec<DeviceRequest> =
+        [of(Vendor::Nvidia, "nvidia"), of(Vendor::Amd, "amd")].into_iter().flatten().collect();
+    (!requests.is_empty()).then_some(requests)
+}
+
+/// Writes what the program prints into the result, as it prints it.
+async fn write_logs(docker: &Docker, name: &str, work: &Work<'_>) -> Result<(), RunError> {
+    let unwritable = |error: std::io::Error| RunError::Node(format!("cannot write what the program prints: {error}"));
+    let create = |stream: &str| std::fs::File::create(work.result.join(stream)).map_err(unwritable);
+    let mut files = [(create("stdout")?, 0u64), (create("stderr")?, 0u64)];
+    let options = LogsOptionsBuilder::new().follow(true).stdout(true).stderr(true).tail("all").build();
+    let mut lines = std::pin::pin!(docker.logs(name, Some(options)));
+    while let Some(line) = lines.next().await {
+        let (index, bytes) = match line.map_err(|error| RunError::Node(format!("docker: {}", plain(&error))))? {
+            LogOutput::StdErr { message } => (1, message),
+            LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message } => {
+                (0, message)
+            }
+        };
+        let (file, written) = &mut files[index];
+        let room = work.log_bytes_max - *written;
+        let kept = &bytes[..bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
+        file.write_all(kept).map_err(unwritable)?;
+        *written += kept.len() as u64;
+        if kept.len() < bytes.len() {
+            let limit = format_bytes(work.log_bytes_max);
+            let cause = format!("the program printed more than the {limit} that are kept");
+            return Err(RunError::task(FailureKind::Logs, cause));
+        }
+    }
+    Ok(())
+}
+
+/// Notes what the container uses, about once a second, for as long as it is asked to.
+async fn watch_usage(docker: &Docker, name: &str, usage: &mut ContainerEnd) -> std::convert::Infallible {
+    let options = StatsOptionsBuilder::new().stream(true).build();
+    let mut samples = std::pin::pin!(docker.stats(name, Some(options)));
+    while let Some(sample) = samples.next().await {
+        let Ok(sample) = sample else { break };
+        let cpu = sample.cpu_stats.and_then(|cpu| cpu.cpu_usage?.total_usage).unwrap_or(0);
+        let memory = sample.memory_stats.and_then(|memory| memory.max_usage.max(memory.usage)).unwrap_or(0);
+        usage.cpu_ms = usage.cpu_ms.max(cpu / 1_000_000);
+        usage.memory_peak = usage.memory_peak.max(memory);
+    }
+    std::future::pending().await
+}

@@ -1,0 +1,148 @@
+//! The guard: a process of its own that ends containers whose owner's word has run out.
+//!
+//! For each container there is a file with the tick at which it must have ended; the node writes it, and writes it again
+//! whenever the owner is heard. The guard, this program under a hidden name in a session of its own, without keys or
+//! database, looks at the files and kills what is past its time. It outlives the node for as long as there is something to
+//! watch. Ticks run on in suspend and are the same for every process of the machine.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bacnode_protocol::id::ExecutionId;
+use bollard::Docker;
+
+use super::{Until, by_force, container};
+
+/// The hidden command.
+pub const COMMAND: &str = "guard-containers";
+/// How often the guard looks.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How much later than the node the guard acts: the node ends its containers itself, and more gently.
+const AFTER: u64 = 1_000_000;
+/// Ends of names in the folder: what is being written, and who watches.
+const PART: &str = "part";
+const LOCK: &str = "guard.lock";
+
+/// The node's side.
+#[derive(Debug)]
+pub(super) struct Guard {
+    program: PathBuf,
+    dir: PathBuf,
+    process: Mutex<Option<Child>>,
+}
+
+impl Guard {
+    pub(super) fn new(program: PathBuf, dir: PathBuf) -> Self {
+        Self { program, dir, process: Mutex::new(None) }
+    }
+
+    /// Has a container watched that is about to be made.
+    pub(super) fn watch(&self, execution: &ExecutionId, until: &Until) -> std::io::Result<()> {
+        std::fs::create_dir_all(&self.dir)?;
+        self.write(execution, until.load(Ordering::Relaxed))?;
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        let runs = process.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)));
+        if !runs {
+            *process = Some(self.start()?);
+        }
+        Ok(())
+    }
+
+    fn start(&self) -> std::io::Result<Child> {
+        let mut command = Command::new(&self.program);
+        command.arg(COMMAND).arg(&self.dir).env_clear();
+        // All that it needs to find the daemon.
+        for name in ["DOCKER_HOST", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY", "HOME", "PATH"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+    }
+
+    pub(super) fn extend(&self, execution: &ExecutionId, until: u64) {
+        if self.file(execution).exists()
+            && let Err(error) = self.write(execution, until)
+        {
+            tracing::warn!(%error, "cannot tell the guard that a run goes on");
+        }
+    }
+
+    fn write(&self, execution: &ExecutionId, until: u64) -> std::io::Result<()> {
+        let part = self.file(execution).with_extension(PART);
+        std::fs::write(&part, until.to_string())?;
+        std::fs::rename(&part, self.file(execution))
+    }
+
+    pub(super) fn forget(&self, execution: &ExecutionId) {
+        let _ = std::fs::remove_file(self.file(execution));
+    }
+
+    /// Forgets everything: no container is left.
+    pub(super) fn clear(&self) {
+        for (path, _, _) in watched(&self.dir) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    fn file(&self, execution: &ExecutionId) -> PathBuf {
+        self.dir.join(execution.to_string())
+    }
+}
+
+/// Each container that is watched: its file, its execution, its end.
+fn watched(dir: &Path) -> Vec<(PathBuf, ExecutionId, u64)> {
+    let files = std::fs::read_dir(dir).into_iter().flatten().flatten().filter_map(|entry| {
+        let execution = entry.file_name().to_str()?.parse().ok()?;
+        let until = std::fs::read_to_string(entry.path()).ok()?.trim().parse().ok()?;
+        Some((entry.path(), execution, until))
+    });
+    files.collect()
+}
+
+/// The guard's own life. Ends the process.
+pub fn main() -> ! {
+    let dir = std::env::args_os().nth(2).map(PathBuf::from).unwrap_or_default();
+    // Not among those that a terminal or a service manager ends together with the node.
+    let _ = rustix::process::setsid();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let code = match runtime {
+        Ok(runtime) => runtime.block_on(watch(&dir)),
+        Err(_) => 1,
+    };
+    std::process::exit(code);
+}
+
+async fn watch(dir: &Path) -> i32 {
+    let Ok(lock) = std::fs::File::create(dir.join(LOCK)) else { return 1 };
+    // One guard a folder; the next waits until the last has gone.
+    if rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).is_err() {
+        return 1;
+    }
+    let parent = rustix::process::getppid();
+    let Ok(docker) = Docker::connect_with_defaults() else { return 1 };
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let containers = watched(dir);
+        // Without its node, and with nothing to watch, it has nothing to do.
+        if containers.is_empty() && rustix::process::getppid() != parent {
+            return 0;
+        }
+        let now = crate::clock::tick().0;
+        for (file, execution, until) in containers {
+            if until.saturating_add(AFTER) < now {
+                let removed = docker.remove_container(&container::name(&execution), Some(by_force())).await;
+                let gone = matches!(
+                    removed,
+                    Ok(()) | Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. })
+                );
+                if gone {
+                    let _ = std::fs::remove_file(file);
+                }
+            }
+        }
+    }
+}

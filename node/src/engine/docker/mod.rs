@@ -1,0 +1,151 @@
+//! Containers, through the API of a Docker daemon.
+//!
+//! A container gets nothing that its task does not need: no capabilities, no new privileges, a root that it cannot write,
+//! limits of memory, cpu, processes and descriptors, a user without rights, and no network unless the operator allows one.
+//! Which image a name stands for is looked up before the bid, and that very image is what runs. A *guard*, a process of its
+//! own, ends containers whose owner's word has run out should this process be gone; what both left behind is removed at the
+//! next start.
+
+mod container;
+pub mod gpu;
+pub mod guard;
+mod image;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use bacnode_protocol::compute::{Facts, Refusal};
+use bacnode_protocol::id::ExecutionId;
+use bollard::Docker;
+use bollard::errors::Error as DockerError;
+use bollard::query_parameters::{
+    ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
+};
+
+pub(super) use self::container::{ContainerEnd, Work, default_user};
+use self::gpu::{Gpu, Gpus};
+use self::guard::Guard;
+use self::image::Images;
+use super::RunError;
+
+/// Names the node whose container it is.
+const NODE_LABEL: &str = "bacnode.node";
+/// Names what runs in it.
+const EXECUTION_LABEL: &str = "bacnode.execution";
+/// How long a program may take to end after it was told to.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+/// How long the daemon may take to say who it is.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A Docker daemon that works for this node. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    docker: Docker,
+    node: String,
+    images: Arc<Images>,
+    guard: Arc<Guard>,
+    gpus: Arc<Gpus>,
+}
+
+impl Engine {
+    /// Speaks to the daemon that `DOCKER_HOST` names, or to the local one, and removes what a former life of this node left
+    /// there.
+    ///
+    /// # Errors
+    /// If there is none that answers, in words.
+    pub async fn connect(node: String, program: PathBuf, dir: &Path) -> Result<Self, String> {
+        let docker = Docker::connect_with_defaults().map_err(|error| error.to_string())?;
+        let hello = async {
+            let docker = docker.negotiate_version().await?;
+            let version = docker.version().await?;
+            Ok::<_, DockerError>((docker, version))
+        };
+        let answered = tokio::time::timeout(HELLO_TIMEOUT, hello).await;
+        let (docker, version) =
+            answered.map_err(|_| "it does not answer".to_owned())?.map_err(|error| plain(&error))?;
+        let gpus = gpu::find().await;
+        let (os, arch) = (version.os.unwrap_or_default(), version.arch.unwrap_or_default());
+        tracing::info!(version = version.version.unwrap_or_default(), %os, %arch, gpus = gpus.len(), "docker is here");
+        let images = Images::new(docker.clone(), os, arch);
+        let guard = Guard::new(program, dir.to_owned());
+        let engine =
+            Self { docker, node, images: Arc::new(images), guard: Arc::new(guard), gpus: Arc::new(Gpus::new(gpus)) };
+        engine.sweep().await.map_err(|error| plain(&error))?;
+        Ok(engine)
+    }
+
+    /// The GPUs that containers may be given.
+    #[must_use]
+    pub fn gpus(&self) -> &[Gpu] {
+        self.gpus.all()
+    }
+
+    /// What an image's name stands for, and how much of it lies here.
+    ///
+    /// # Errors
+    /// If it is not to be had, or is made for other machines.
+    pub async fn look_at(&self, image: &str) -> Result<Facts, Refusal> {
+        self.images.look_at(image).await
+    }
+
+    /// Runs a task to the end of its program. The container is left for [`Engine::remove`].
+    pub(super) async fn run(&self, work: Work<'_>) -> Result<ContainerEnd, RunError> {
+        let image = self.images.fetch(work.image, work.digest).await?;
+        let gpus = self.gpus.take(work.task.resources.gpu)?;
+        self.guard
+            .watch(&work.execution, work.until)
+            .map_err(|error| RunError::Node(format!("cannot have its container watched: {error}")))?;
+        container::run(&self.docker, &self.node, &image, gpus.ids(), work).await
+    }
+
+    /// Lets a run go on until then, whatever becomes of this process.
+    pub(super) fn extend(&self, execution: &ExecutionId, until: u64) {
+        self.guard.extend(execution, until);
+    }
+
+    /// Ends a run's container, if there is one, with or without time to do so itself, and removes it.
+    pub(super) async fn remove(&self, execution: &ExecutionId, patiently: bool) {
+        let name = container::name(execution);
+        if patiently {
+            let grace = StopContainerOptionsBuilder::new().t(i32::try_from(STOP_GRACE.as_secs()).unwrap_or(5)).build();
+            let _ = self.docker.stop_container(&name, Some(grace)).await;
+        }
+        match self.docker.remove_container(&name, Some(by_force())).await {
+            Ok(()) | Err(DockerError::DockerResponseServerError { status_code: 404, .. }) => {
+                self.guard.forget(execution);
+            }
+            // The guard tries on.
+            Err(error) => tracing::warn!(%execution, error = plain(&error), "cannot remove a container"),
+        }
+    }
+
+    /// Removes every container of this node.
+    async fn sweep(&self) -> Result<(), DockerError> {
+        let own = [("label".to_owned(), vec![format!("{NODE_LABEL}={}", self.node)])].into_iter().collect();
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&own).build();
+        for container in self.docker.list_containers(Some(options)).await? {
+            let Some(id) = container.id else { continue };
+            tracing::info!(container = &id[..id.len().min(12)], "removing what a former life left");
+            self.docker.remove_container(&id, Some(by_force())).await?;
+        }
+        self.guard.clear();
+        Ok(())
+    }
+}
+
+fn by_force() -> bollard::query_parameters::RemoveContainerOptions {
+    RemoveContainerOptionsBuilder::new().force(true).v(true).build()
+}
+
+/// What the daemon says, without what the library puts around it.
+fn plain(error: &DockerError) -> String {
+    match error {
+        DockerError::DockerResponseServerError { message, .. } => message.trim().to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// When an owner's word runs out, as it stands now.
+pub(super) type Until = Arc<AtomicU64>;

@@ -1,0 +1,159 @@
+//! The operator's rules: which jobs this node takes, and from whom. A decline names the rule that was broken.
+
+use super::Holdings;
+use crate::id::NodeId;
+use crate::wire::task::{Access, DockerTask, EngineTask, Reach, Resources, Source, Task};
+
+/// From where in the web inputs are fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Web {
+    /// From nowhere.
+    None,
+    /// From public addresses.
+    #[default]
+    Public,
+    /// From anywhere that this machine reaches.
+    Any,
+}
+
+/// What the operator lets jobs do here.
+#[derive(Debug, Clone, Default)]
+pub struct Policy {
+    /// Patterns of images that may run; any where this is empty. `*` stands for any text.
+    pub images: Vec<String>,
+    /// Whose jobs are taken; anybody's where this is empty.
+    pub peers: Vec<NodeId>,
+    /// Whose are not.
+    pub refused_peers: Vec<NodeId>,
+    /// How far a task's network may reach.
+    pub reach: Reach,
+    /// Patterns of this node's own environment variables that tasks may be given.
+    pub env: Vec<String>,
+    /// Whether containers may run as root.
+    pub root: bool,
+    /// From where inputs may be fetched.
+    pub web: Web,
+    /// Whether only jobs are taken of which some content input lies here.
+    pub local_only: bool,
+    /// Whether jobs without inputs are refused.
+    pub inputs_required: bool,
+    /// The most that one task may ask for; as much as the node has where there is none.
+    pub task_max: Option<Resources>,
+    /// Whether each ask is looked at by a program of the operator's.
+    pub probes: bool,
+}
+
+impl Policy {
+    /// Every rule that this task of `from`'s breaks, a sentence each.
+    pub(super) fn broken(&self, from: &NodeId, task: &Task, holdings: &Holdings) -> Vec<String> {
+        let mut broken = Vec::new();
+        if self.refused_peers.contains(from) || (!self.peers.is_empty() && !self.peers.contains(from)) {
+            broken.push("takes no jobs from this peer (rule: peer)".into());
+        }
+        if let EngineTask::Docker(docker) = &task.engine {
+            self.check_container(docker, &mut broken);
+        }
+        let reach = task.network.reach();
+        if reach > self.reach {
+            broken.push(format!(
+                "allows tasks the network `{}`, not `{}` (rule: task-network)",
+                self.reach.name(),
+                reach.name()
+            ));
+        }
+        for name in task.env.iter().filter_map(|variable| variable.of_node()) {
+            if !self.passes_on(name) {
+                broken.push(format!("does not pass on its variable `{name}` (rule: pass-env)"));
+            }
+        }
+        if self.web == Web::None && task.inputs.iter().any(|input| matches!(input.source, Source::Url { .. })) {
+            broken.push("fetches no inputs from the web (rule: web)".into());
+        }
+        if self.inputs_required && task.inputs.is_empty() {
+            broken.push("takes no jobs without inputs (rule: require-inputs)".into());
+        }
+        if self.local_only && !holds_some(task, holdings) {
+            broken.push("takes only jobs whose input lies here (rule: locality)".into());
+        }
+        if let Some(most) = &self.task_max {
+            broken.extend(
+                super::lacking(&task.resources, most).into_iter().map(|reason| format!("{reason} (rule: task-max)")),
+            );
+        }
+        broken
+    }
+
+    /// Whether tasks may be given this variable of the node's own environment.
+    #[must_use]
+    pub fn passes_on(&self, name: &str) -> bool {
+        self.env.iter().any(|pattern| matches(pattern, name))
+    }
+
+    fn check_container(&self, docker: &DockerTask, broken: &mut Vec<String>) {
+        if !self.images.is_empty() && !self.images.iter().any(|pattern| matches(pattern, &docker.image)) {
+            broken.push(format!("does not run the image `{}` (rule: image)", &*docker.image));
+        }
+        let user = docker.user.split(':').next().unwrap_or_default();
+        if !self.root && (user == "root" || user.parse() == Ok(0u32)) {
+            broken.push("runs no containers as root (rule: allow-root)".into());
+        }
+    }
+
+    /// Whether the task needs a look that takes time: at its image, or by the operator's program.
+    pub(super) fn considers(&self, task: &Task) -> bool {
+        self.probes || matches!(task.engine, EngineTask::Docker(_))
+    }
+}
+
+fn holds_some(task: &Task, holdings: &Holdings) -> bool {
+    let local = task.inputs.iter().any(|input| matches!(input.source, Source::Local { .. }));
+    local || task.content_inputs().any(|root| holdings.contains_key(&root))
+}
+
+/// Whether a WASM task may have the network that it asks for: engines differ in what they can guard.
+#[must_use]
+pub fn offers(engine: &EngineTask, network: &Access) -> bool {
+    match engine {
+        EngineTask::Wasm(_) => *network == Access::None,
+        EngineTask::Docker(_) => true,
+    }
+}
+
+/// Whether `text` is what `pattern` says, in which `*` stands for any text.
+fn matches(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else { return false };
+    let mut parts = parts.peekable();
+    if parts.peek().is_none() {
+        return rest.is_empty();
+    }
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            return rest.ends_with(part);
+        }
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn a_star_stands_for_any_text() {
+        for (pattern, text, expected) in [
+            ("alpine", "alpine", true),
+            ("alpine", "alpine:3", false),
+            ("alpine*", "alpine:3", true),
+            ("*", "", true),
+            ("docker.io/*/tool:*", "docker.io/a/b/tool:1", true),
+            ("docker.io/*/tool:*", "evil.io/a/tool:1", false),
+            ("*a*b", "xaxbx", false),
+            ("a*a", "a", false),
+        ] {
+            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+}
