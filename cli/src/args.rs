@@ -359,6 +359,9 @@ pub(crate) struct TaskArgs {
     /// Memory
     #[arg(long)]
     pub(crate) memory: Option<String>,
+    /// Disk for what it leaves
+    #[arg(long)]
+    pub(crate) disk: Option<String>,
     /// Seconds that one run may take
     #[arg(long, value_name = "SECONDS")]
     pub(crate) timeout: Option<i64>,

@@ -3,6 +3,8 @@
 //! A [`Swarm`] starts a bootstrap peer and nodes, runs the command line against them and takes everything down with it. A
 //! node's process ends when the test's does, because its stdin does.
 
+pub mod docker;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};

@@ -65,6 +65,7 @@ async fn job(client: &Client, engine: &str, params: &Value, args: &TaskArgs) -> 
         resources: ResourcesSpec {
             cpu: args.cpu.clone().unwrap_or_default(),
             memory: args.memory.clone().unwrap_or_default(),
+            disk: args.disk.clone().unwrap_or_default(),
             ..ResourcesSpec::default()
         },
         timeouts: Timeouts { execution_timeout: args.timeout.unwrap_or(0), ..Timeouts::default() },

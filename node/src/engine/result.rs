@@ -18,7 +18,8 @@ const FREE_DISK_MIN: u64 = 128 << 20;
 const MEASURE_EVERY: Duration = Duration::from_millis(250);
 
 /// Ends, with the reason, when the task has written more than it may.
-pub(super) async fn watch(result: &Path, bytes_max: u64, entries_max: u64) -> RunError {
+pub(super) async fn watch(result: &Path, limits: Limits) -> RunError {
+    let Limits { bytes: bytes_max, entries: entries_max } = limits;
     loop {
         tokio::time::sleep(MEASURE_EVERY).await;
         let path = result.to_owned();

@@ -38,7 +38,7 @@ pub(super) async fn run(
     usage.wall_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     runner.report_phase(run.execution, Phase::Publishing).await;
     let content = runner.inner.content.clone();
-    let limits = Limits { bytes: runner.inner.limits.output_bytes, entries: runner.inner.limits.output_entries };
+    let limits = output_limits(&runner, &run);
     let reason = run.execution.to_string();
     let published =
         tokio::task::spawn_blocking(move || result::publish(&content, &result, ended, usage, limits, &reason)).await;
@@ -55,6 +55,16 @@ pub(super) fn node_failed(cause: &str) -> Ended {
         stdout: Head::default(),
         stderr: Head::default(),
         blocks: Vec::new(),
+    }
+}
+
+/// What a run may leave: what it asked for, where it did, and never more than the node allows.
+fn output_limits(runner: &Runner, run: &Run) -> Limits {
+    let limits = runner.inner.limits;
+    let asked = Some(run.task.resources.disk).filter(|disk| *disk > 0);
+    Limits {
+        bytes: asked.map_or(limits.output_bytes, |asked| asked.min(limits.output_bytes)),
+        entries: limits.output_entries,
     }
 }
 
@@ -81,7 +91,7 @@ async fn execute(
         std::fs::create_dir_all(&host).map_err(unusable)?;
         outputs.push(Mount { host, guest: output.path.to_string(), writable: true });
     }
-    let limits = runner.inner.limits;
+    let limits = output_limits(runner, run);
     let program = async {
         match &run.task.engine {
             EngineTask::Wasm(wasm) => run_module(runner, run, wasm, result, &sources, &work, outputs, usage).await,
@@ -92,7 +102,7 @@ async fn execute(
     };
     tokio::select! {
         end = program => end,
-        excess = result::watch(result, limits.output_bytes, limits.output_entries) => Err(excess),
+        excess = result::watch(result, limits) => Err(excess),
     }
 }
 
@@ -121,7 +131,7 @@ async fn run_module(
         stderr: result.join("stderr").to_string_lossy().into_owned(),
         entrypoint: wasm.entrypoint.to_string(),
         log_bytes_max: inner.limits.log_bytes,
-        file_bytes_max: inner.limits.output_bytes,
+        file_bytes_max: output_limits(runner, run).bytes,
         memory_max: run.task.resources.memory,
         timeout_ms: run.task.timeout_ms,
         deterministic: run.task.deterministic,
@@ -196,7 +206,7 @@ fn finish(end: GuestEnd, run: &Run, runner: &Runner) -> Result<i32, RunError> {
             task(FailureKind::Logs, format!("the program printed more than the {limit} that are kept"))
         }
         End::Output => {
-            let limit = format_bytes(runner.inner.limits.output_bytes);
+            let limit = format_bytes(output_limits(runner, run).bytes);
             task(FailureKind::Output, format!("the program wrote a file of more than {limit}"))
         }
         End::Unrunnable(cause) => task(FailureKind::Program, cause),

@@ -17,9 +17,9 @@ use bollard::models::{
     Mount as BindMount, MountType, ResourcesUlimits,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, LogsOptionsBuilder, StatsOptionsBuilder, WaitContainerOptionsBuilder,
+    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, StatsOptionsBuilder, WaitContainerOptionsBuilder,
 };
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _};
 
 use super::super::RunError;
 use super::super::inputs::Mount;
@@ -90,6 +90,9 @@ pub(super) async fn run(
     let options = CreateContainerOptionsBuilder::new().name(&name).build();
     let created = docker.create_container(Some(options), body(node, image, &gpus, &work)).await;
     created.map_err(|error| refused(&error))?;
+    // Before the start, or its first words are lost: the daemon keeps none.
+    let options = AttachContainerOptionsBuilder::new().stream(true).stdout(true).stderr(true).build();
+    let attached = docker.attach_container(&name, Some(options)).await.map_err(|error| refused(&error))?;
     docker.start_container(&name, None).await.map_err(|error| refused(&error))?;
     (work.started)();
     let timeout = Duration::from_millis(work.task.timeout_ms);
@@ -102,7 +105,7 @@ pub(super) async fn run(
             Some(Err(error)) => Err(RunError::Node(format!("docker: {}", plain(&error)))),
         }
     };
-    let logs = write_logs(docker, &name, &work);
+    let logs = write_logs(attached.output, &work);
     let mut usage = ContainerEnd::default();
     let watched = watch_usage(docker, &name, &mut usage);
     {
@@ -184,9 +187,6 @@ fn host_config(task: &Task, gpus: &[&Gpu], work: &Work<'_>) -> HostConfig {
     let memory = signed(task.resources.memory.max(MEMORY_MIN));
     let limit =
         |name: &str, value: i64| ResourcesUlimits { name: Some(name.into()), soft: Some(value), hard: Some(value) };
-    let log_size = work.log_bytes_max.saturating_mul(3).max(1 << 20).to_string();
-    let log_options = [("max-size", log_size.as_str()), ("max-file", "1"), ("compress", "false")];
-    let log_options = log_options.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
     let tmp = format!("rw,nosuid,nodev,size={TMP_BYTES}");
     HostConfig {
         cap_drop: Some(vec!["ALL".into()]),
@@ -205,7 +205,8 @@ fn host_config(task: &Task, gpus: &[&Gpu], work: &Work<'_>) -> HostConfig {
         cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
         network_mode: Some(network_mode(&task.network).into()),
         tmpfs: Some(HashMap::from([("/tmp".into(), tmp)])),
-        log_config: Some(HostConfigLogConfig { typ: Some("local".into()), config: Some(log_options.collect()) }),
+        // What is printed goes into the result; the daemon would keep it line by line, at a hundredth of the speed.
+        log_config: Some(HostConfigLogConfig { typ: Some("none".into()), config: None }),
         mounts: Some(work.mounts.iter().map(bind).collect()),
         device_requests: device_requests(gpus),
         auto_remove: Some(false),
@@ -248,14 +249,15 @@ fn device_requests(gpus: &[&Gpu]) -> Option<Vec<DeviceRequest>> {
 }
 
 /// Writes what the program prints into the result, as it prints it.
-async fn write_logs(docker: &Docker, name: &str, work: &Work<'_>) -> Result<(), RunError> {
+async fn write_logs(
+    mut pieces: impl Stream<Item = Result<LogOutput, DockerError>> + Unpin,
+    work: &Work<'_>,
+) -> Result<(), RunError> {
     let unwritable = |error: std::io::Error| RunError::Node(format!("cannot write what the program prints: {error}"));
     let create = |stream: &str| std::fs::File::create(work.result.join(stream)).map_err(unwritable);
     let mut files = [(create("stdout")?, 0u64), (create("stderr")?, 0u64)];
-    let options = LogsOptionsBuilder::new().follow(true).stdout(true).stderr(true).tail("all").build();
-    let mut lines = std::pin::pin!(docker.logs(name, Some(options)));
-    while let Some(line) = lines.next().await {
-        let (index, bytes) = match line.map_err(|error| RunError::Node(format!("docker: {}", plain(&error))))? {
+    while let Some(piece) = pieces.next().await {
+        let (index, bytes) = match piece.map_err(|error| RunError::Node(format!("docker: {}", plain(&error))))? {
             LogOutput::StdErr { message } => (1, message),
             LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message } => {
                 (0, message)

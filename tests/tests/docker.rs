@@ -1,0 +1,240 @@
+//! Containers: what they do, what they may not do, and what is left when somebody dies.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bacnode_tests::docker::{self, IMAGE, containers};
+use bacnode_tests::{Node, Ran, Swarm, eventually, example};
+use serde_json::json;
+
+fn run(node: &Node, options: &[&str], script: &str) -> Ran {
+    let args: Vec<&str> =
+        ["docker", "run"].iter().chain(options).copied().chain([IMAGE, "--", "sh", "-c", script]).collect();
+    node.run(&args)
+}
+
+/// What a job's only run printed.
+fn printed(node: &Node, dir: &Path, options: &[&str], script: &str) -> String {
+    let to = dir.join(format!("printed-{}", options.len() + script.len()));
+    let to = to.to_string_lossy().into_owned();
+    run(node, &[options, &["--download", &to]].concat(), script).ok();
+    std::fs::read_to_string(Path::new(&to).join("stdout")).expect("stdout")
+}
+
+#[test]
+fn a_container_reads_its_inputs_and_leaves_a_result_that_everybody_finds() {
+    if !docker::is_here() {
+        return;
+    }
+    let swarm = Swarm::new(2);
+    let text = swarm.dir().join("text.txt");
+    std::fs::write(&text, "one two\nthree\n").expect("written");
+    let input = format!("{}:/in/text.txt", text.display());
+    let options = ["-i", &input, "--result", "out:/out", "-e", "WHO=me", "--workdir", "/tmp", "--name", "count"];
+    let ran = run(&swarm.nodes[0], &options, "pwd; wc -w < /in/text.txt > /out/words; echo $WHO >&2; exit 0").ok();
+    let to = swarm.dir().join("found");
+    swarm.nodes[1].run(&["content", "get", ran.text(), "-o", &to.to_string_lossy()]).ok();
+    let read = |name: &str| std::fs::read_to_string(to.join(name)).expect("a file");
+    assert_eq!((read("stdout"), read("stderr"), read("exitCode")), ("/tmp\n".into(), "me\n".into(), "0".into()));
+    assert_eq!(read("out/words").trim(), "3");
+    let story = swarm.nodes[0].run(&["job", "describe", "count"]).ok().stdout;
+    assert!(story.contains("image sha256:"), "{story}");
+    let failed = run(&swarm.nodes[0], &[], "exit 7");
+    assert_eq!(failed.code, 1);
+    assert!(failed.stderr.contains("the program exited 7"), "{failed:#?}");
+}
+
+#[test]
+fn a_container_has_no_rights() {
+    if !docker::is_here() {
+        return;
+    }
+    let swarm = Swarm::new(1);
+    let file = swarm.dir().join("input.txt");
+    std::fs::write(&file, "x").expect("written");
+    let input = format!("{}:/in/x", file.display());
+    let script = "id -u; grep -E 'CapEff|NoNewPrivs|Seccomp:' /proc/self/status | tr '\\t' ' '; ip link | grep -c '^[0-9]'; \
+                  (echo y > /in/x) 2>&1; (echo y > /bin/y) 2>&1; (mknod /tmp/d b 8 0) 2>&1; (chown 0 /tmp) 2>&1; ls /in; \
+                  ulimit -n; test -e /var/run/docker.sock || echo alone";
+    let text = printed(&swarm.nodes[0], swarm.dir(), &["-i", &input], script);
+    let user = if rustix::process::geteuid().is_root() { 65_534 } else { rustix::process::geteuid().as_raw() };
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], user.to_string(), "{text}");
+    for part in ["CapEff: 0000000000000000", "NoNewPrivs: 1", "Seccomp: 2", "1024", "alone"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(lines.iter().filter(|line| line.contains("Read-only file system")).count(), 2, "{text}");
+    assert_eq!(lines.iter().filter(|line| line.contains("Operation not permitted")).count(), 2, "{text}");
+    assert!(lines.contains(&"1"), "only the loopback: {text}");
+    assert_eq!(std::fs::read_to_string(&file).expect("the input"), "x");
+}
+
+#[test]
+fn every_bomb_ends_as_a_failed_job_that_names_the_limit() {
+    if !docker::is_here() {
+        return;
+    }
+    let swarm = Swarm::new(1);
+    let node = &swarm.nodes[0];
+    let neighbour = node.run(&["docker", "run", "--no-wait", IMAGE, "--", "sh", "-c", "sleep 25; echo unharmed"]).ok();
+    let out = ["--result", "out:/out", "--memory", "64Mb", "--cpu", "200m"];
+    let small = ["--result", "out:/out", "--disk", "1Mb", "--cpu", "200m"];
+    let bombs: [(&str, &[&str], &str, &str); 9] = [
+        ("memory", &out, "tail /dev/zero", "wanted more than its 61 MiB of memory"),
+        ("time", &["--timeout", "2"], "while :; do :; done", "ran longer than its 2 s"),
+        ("logs", &[], "yes", "printed more than the 16 MiB that are kept"),
+        ("disk", &small, "yes > /out/big", "wrote more than 976.6 KiB of files"),
+        (
+            "sparse file",
+            &small,
+            "dd if=/dev/null of=/out/big bs=1 seek=1000000000000; sleep 30",
+            "wrote more than 976.6 KiB of files",
+        ),
+        ("inodes", &out, "cd /out; i=0; while :; do : > $i; i=$((i+1)); done", "made more than 100000 files"),
+        ("fifo", &out, "mkfifo /out/pipe", "pipe"),
+        ("link", &out, "ln -s /etc /out/link", "link"),
+        (
+            "processes",
+            &["--timeout", "10"],
+            "f() { f | f & }; while :; do f 2>/dev/null; done",
+            "ran longer than its 10 s",
+        ),
+    ];
+    for (name, options, script, expected) in bombs {
+        let at = Instant::now();
+        let ran = run(node, options, script);
+        assert_eq!(ran.code, 1, "{name}: {ran:#?}");
+        assert!(ran.stderr.contains(expected), "{name}: {ran:#?}");
+        assert!(at.elapsed() < Duration::from_secs(40), "{name}: {:?}", at.elapsed());
+    }
+    node.await_job(neighbour.text(), "Completed");
+    assert!(node.run(&["job", "logs", neighbour.text()]).ok().stdout.contains("unharmed"));
+    assert_eq!(containers(&node.identity.peer_id), Vec::<String>::new());
+}
+
+#[test]
+fn what_cannot_run_is_explained() {
+    if !docker::is_here() {
+        return;
+    }
+    let swarm = Swarm::new(1);
+    let node = &swarm.nodes[0];
+    let digest = format!("{IMAGE}@sha256:{}", "0".repeat(64));
+    let cases: [(&[&str], &str); 6] = [
+        (&["no.such.registry.invalid/image:1"], "is not here, and its registry says"),
+        (&[&digest], "is not here, and its registry says"),
+        (&["--user", "root", IMAGE], "runs no containers as root (rule: allow-root)"),
+        (&["--network", "host", IMAGE], "allows tasks the network `none`, not `host` (rule: task-network)"),
+        (&["--gpu", "1", IMAGE], "gpu"),
+        (&["-e", "SECRET=env:PATH", IMAGE], "does not pass on its variable `PATH` (rule: pass-env)"),
+    ];
+    for (args, expected) in cases {
+        let ran = node.run(&[&["docker", "run"], args].concat());
+        assert_eq!(ran.code, 1, "{args:?}: {ran:#?}");
+        assert!(ran.stderr.contains(expected), "{args:?}: {ran:#?}");
+    }
+    let ran = node.run(&["docker", "run", "-u", "nosuchuser", IMAGE]);
+    assert!(ran.code == 1 && ran.stderr.contains("unable to find user"), "{ran:#?}");
+    let ran = node.run(&["docker", "run", "Bad Image!"]);
+    assert!(ran.code == 2 && ran.stderr.contains("is not the name of an image"), "{ran:#?}");
+}
+
+#[test]
+fn a_node_without_docker_says_so_once_and_everything_else_works() {
+    let mut swarm = Swarm::empty(&[]);
+    swarm.add_with("plain", &[], &[("DOCKER_HOST", "unix:///no/such/socket")]);
+    let node = &swarm.nodes[0];
+    assert_eq!(node.log().matches("docker is not here").count(), 1, "{}", node.log());
+    node.run(&["wasm", "run", &example("hello/hello.wasm")]).ok();
+    let ran = node.run(&["docker", "run", IMAGE]);
+    assert!(ran.code == 1 && ran.stderr.contains("has no docker engine"), "{ran:#?}");
+}
+
+#[test]
+fn rules_are_kept_and_a_secret_stays_where_it_is() {
+    if !docker::is_here() {
+        return;
+    }
+    let mut swarm = Swarm::empty(&[]);
+    let rules = ["--pass-env", "JOBS_*", "--image", "bacnode-test/*", "--allow-root"];
+    swarm.add_with("ruled", &rules, &[("JOBS_TOKEN", "hush-hush"), ("OTHER", "no")]);
+    let node = &swarm.nodes[0];
+    let text = printed(node, swarm.dir(), &["-e", "TOKEN=env:JOBS_TOKEN"], "test ${#TOKEN} = 9 && echo same");
+    assert_eq!(text, "same\n");
+    let story = node.run(&["job", "list", "--output", "json"]).ok().stdout;
+    assert!(!story.contains("hush-hush") && !node.log().contains("hush-hush"), "{story}");
+    let ran = run(node, &["-e", "TOKEN=env:OTHER"], "true");
+    assert!(ran.stderr.contains("(rule: pass-env)"), "{ran:#?}");
+    let ran = node.run(&["docker", "run", "alpine:3"]);
+    assert!(ran.stderr.contains("does not run the image `alpine:3` (rule: image)"), "{ran:#?}");
+    assert_eq!(printed(node, swarm.dir(), &["--user", "0:0"], "id -u"), "0\n");
+}
+
+/// An exclusive job with a short lease, whose container sleeps.
+fn submit_exclusive(swarm: &Swarm, node: &Node) -> String {
+    let spec = json!({
+        "Type": "batch",
+        "Tasks": [{
+            "Engine": { "Type": "docker", "Params": { "Image": IMAGE, "Parameters": ["sleep", "300"] } },
+            "Exclusive": true,
+            "Lease": { "Heartbeat": 1, "Length": 4, "Grace": 2 },
+        }],
+    });
+    let path = swarm.dir().join("exclusive.json");
+    std::fs::write(&path, spec.to_string()).expect("written");
+    let job = node.run(&["submit", "--no-wait", &path.to_string_lossy()]).ok().text().to_owned();
+    let _ = node.runner_of(&job);
+    job
+}
+
+fn guards_of(dir: &Path) -> Vec<rustix::process::Pid> {
+    let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let folder = dir.to_string_lossy().into_owned();
+    let is_guard = |pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        line.contains("guard-containers") && line.contains(&folder)
+    };
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(is_guard).filter_map(rustix::process::Pid::from_raw).collect()
+}
+
+#[test]
+fn no_container_outlives_its_lease_whoever_is_killed() {
+    if !docker::is_here() {
+        return;
+    }
+    let mut swarm = Swarm::new(1);
+    let (id, dir) = (swarm.nodes[0].identity.peer_id.clone(), swarm.dir().to_owned());
+    let gone_within = |seconds: u64| {
+        let at = Instant::now();
+        eventually("the end of the container", || containers(&id).is_empty().then_some(()));
+        assert!(at.elapsed() < Duration::from_secs(seconds), "{:?}", at.elapsed());
+    };
+    // The node: the guard ends the container when the lease is over.
+    let job = submit_exclusive(&swarm, &swarm.nodes[0]);
+    assert_eq!(containers(&id).len(), 1);
+    swarm.nodes[0].kill();
+    gone_within(10);
+    eventually("the end of the guard", || guards_of(&dir).is_empty().then_some(()));
+
+    // The guard: another takes its place with the next container, and the node keeps its word by itself.
+    swarm.nodes[0].restart();
+    swarm.nodes[0].run(&["job", "stop", &job]).ok();
+    let job = submit_exclusive(&swarm, &swarm.nodes[0]);
+    for guard in guards_of(&dir) {
+        rustix::process::kill_process(guard, rustix::process::Signal::KILL).expect("killed");
+    }
+    swarm.nodes[0].run(&["job", "stop", &job]).ok();
+    gone_within(12);
+
+    // Both: the next life of the node removes what they left.
+    submit_exclusive(&swarm, &swarm.nodes[0]);
+    let guards = guards_of(&dir);
+    assert_eq!(guards.len(), 1, "{guards:?}");
+    rustix::process::kill_process(guards[0], rustix::process::Signal::KILL).expect("killed");
+    swarm.nodes[0].kill();
+    assert_eq!(containers(&id).len(), 1);
+    swarm.nodes[0].restart();
+    assert!(containers(&id).is_empty(), "{:?}", containers(&id));
+}
