@@ -10,7 +10,7 @@ use bacnode_protocol::job::format_bytes;
 use bacnode_protocol::wire::market::FailureKind;
 use bacnode_protocol::wire::task::{Access, DockerTask, Task};
 use bollard::Docker;
-use bollard::container::LogOutput;
+use bollard::container::{AttachContainerResults, LogOutput};
 use bollard::errors::Error as DockerError;
 use bollard::models::{
     ContainerCreateBody, DeviceRequest, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig,
@@ -20,6 +20,7 @@ use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, StatsOptionsBuilder, WaitContainerOptionsBuilder,
 };
 use futures::{Stream, StreamExt as _};
+use tokio::sync::OwnedMutexGuard;
 
 use super::super::RunError;
 use super::super::inputs::Mount;
@@ -78,22 +79,37 @@ pub(in crate::engine) fn default_user() -> (u32, u32) {
     }
 }
 
-/// Runs a container to the end of its program.
-pub(super) async fn run(
+/// Makes a container, attaches to what it prints, and starts it; `turn` is held until that is done, whoever waits for it.
+pub(super) async fn start(
     docker: &Docker,
     node: &str,
     image: &str,
-    gpus: Vec<&Gpu>,
+    gpus: &[&Gpu],
+    work: &Work<'_>,
+    turn: OwnedMutexGuard<()>,
+) -> Result<AttachContainerResults, RunError> {
+    let (docker, name, body) = (docker.clone(), name(&work.execution), body(node, image, gpus, work));
+    let made = tokio::spawn(async move {
+        let _turn = turn;
+        let options = CreateContainerOptionsBuilder::new().name(&name).build();
+        docker.create_container(Some(options), body).await?;
+        // Before the start, or its first words are lost: the daemon keeps none.
+        let options = AttachContainerOptionsBuilder::new().stream(true).stdout(true).stderr(true).build();
+        let attached = docker.attach_container(&name, Some(options)).await?;
+        docker.start_container(&name, None).await?;
+        Ok::<_, DockerError>(attached)
+    });
+    let made = made.await.map_err(|_| RunError::Node("making the container broke down".into()))?;
+    made.map_err(|error| refused(&error))
+}
+
+/// Follows a container to the end of its program.
+pub(super) async fn watch(
+    docker: &Docker,
+    attached: AttachContainerResults,
     work: Work<'_>,
 ) -> Result<ContainerEnd, RunError> {
     let name = name(&work.execution);
-    let options = CreateContainerOptionsBuilder::new().name(&name).build();
-    let created = docker.create_container(Some(options), body(node, image, &gpus, &work)).await;
-    created.map_err(|error| refused(&error))?;
-    // Before the start, or its first words are lost: the daemon keeps none.
-    let options = AttachContainerOptionsBuilder::new().stream(true).stdout(true).stderr(true).build();
-    let attached = docker.attach_container(&name, Some(options)).await.map_err(|error| refused(&error))?;
-    docker.start_container(&name, None).await.map_err(|error| refused(&error))?;
     (work.started)();
     let timeout = Duration::from_millis(work.task.timeout_ms);
     let ends = async {

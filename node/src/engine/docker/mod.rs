@@ -11,9 +11,10 @@ pub mod gpu;
 pub mod guard;
 mod image;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bacnode_protocol::compute::{Facts, Refusal};
@@ -23,6 +24,8 @@ use bollard::errors::Error as DockerError;
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
 };
+
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 pub(super) use self::container::{ContainerEnd, Work, default_user};
 use self::gpu::{Gpu, Gpus};
@@ -47,6 +50,22 @@ pub struct Engine {
     images: Arc<Images>,
     guard: Arc<Guard>,
     gpus: Arc<Gpus>,
+    making: Arc<Making>,
+}
+
+/// Containers that are being made. Making one cannot be called off half-way: the daemon would finish what nobody knows of.
+#[derive(Debug, Default)]
+struct Making(Mutex<HashMap<ExecutionId, Arc<AsyncMutex<()>>>>);
+
+impl Making {
+    async fn turn(&self, execution: &ExecutionId) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+            Arc::clone(turns.entry(*execution).or_default())
+        };
+        turn.lock_owned().await
+    }
 }
 
 impl Engine {
@@ -70,8 +89,8 @@ impl Engine {
         tracing::info!(version = version.version.unwrap_or_default(), %os, %arch, gpus = gpus.len(), "docker is here");
         let images = Images::new(docker.clone(), os, arch);
         let guard = Guard::new(program, dir.to_owned());
-        let engine =
-            Self { docker, node, images: Arc::new(images), guard: Arc::new(guard), gpus: Arc::new(Gpus::new(gpus)) };
+        let (images, guard, gpus) = (Arc::new(images), Arc::new(guard), Arc::new(Gpus::new(gpus)));
+        let engine = Self { docker, node, images, guard, gpus, making: Arc::default() };
         engine.sweep().await.map_err(|error| plain(&error))?;
         Ok(engine)
     }
@@ -97,7 +116,9 @@ impl Engine {
         self.guard
             .watch(&work.execution, work.until)
             .map_err(|error| RunError::Node(format!("cannot have its container watched: {error}")))?;
-        container::run(&self.docker, &self.node, &image, gpus.ids(), work).await
+        let turn = self.making.turn(&work.execution).await;
+        let attached = container::start(&self.docker, &self.node, &image, &gpus.ids(), &work, turn).await?;
+        container::watch(&self.docker, attached, work).await
     }
 
     /// Lets a run go on until then, whatever becomes of this process.
@@ -107,6 +128,7 @@ impl Engine {
 
     /// Ends a run's container, if there is one, with or without time to do so itself, and removes it.
     pub(super) async fn remove(&self, execution: &ExecutionId, patiently: bool) {
+        let _turn = self.making.turn(execution).await;
         let name = container::name(execution);
         if patiently {
             let grace = StopContainerOptionsBuilder::new().t(i32::try_from(STOP_GRACE.as_secs()).unwrap_or(5)).build();
