@@ -45,6 +45,25 @@ fn a_container_reads_its_inputs_and_leaves_a_result_that_everybody_finds() {
 }
 
 #[test]
+fn the_words_of_many_files_are_counted_side_by_side() {
+    if !docker::is_here() {
+        return;
+    }
+    let swarm = Swarm::new(2);
+    let to = swarm.dir().join("words");
+    let (image, to_text) = (format!("image={IMAGE}"), to.to_string_lossy().into_owned());
+    swarm.nodes[0].run(&["submit", &example("wordcount/job.yaml"), "-V", &image, "--download", &to_text]).ok();
+    let count = |part: usize, word: &str| -> u64 {
+        let table = to.join(part.to_string()).join("outputs/words.txt");
+        let table = std::fs::read_to_string(table).expect("a table");
+        let line = table.lines().find(|line| line.trim().ends_with(&format!(" {word}")));
+        line.and_then(|line| line.trim().split(' ').next()).map_or(0, |number| number.parse().expect("a number"))
+    };
+    let sum = |word| (0..3).map(|part| count(part, word)).sum::<u64>();
+    assert_eq!((sum("tyger"), sum("liberty"), sum("eternal")), (2, 3, 2));
+}
+
+#[test]
 fn a_container_has_no_rights() {
     if !docker::is_here() {
         return;

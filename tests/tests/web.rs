@@ -134,15 +134,14 @@ fn what_cannot_be_fetched_is_explained() {
 
 #[test]
 fn nothing_is_fetched_from_where_the_operator_does_not_want() {
-    let mut swarm = swarm(&[]);
+    let careful = swarm(&[]);
     let server = Server::start(0);
     for url in [server.url("/data.bin"), format!("http://localhost:{}/data.bin", server.address.port())] {
-        let ran = swarm.nodes[0].run(&["submit", &job(&swarm, &url, None)]);
+        let ran = careful.nodes[0].run(&["submit", &job(&careful, &url, None)]);
         assert!(ran.code == 1 && ran.stderr.contains("is not a public address"), "{url}: {ran:#?}");
     }
     assert_eq!(server.asked.load(Ordering::SeqCst), 0);
-    swarm.add("offline", &["--web", "none", "--no-docker"]);
-    swarm.nodes.swap_remove(0);
-    let ran = swarm.nodes[0].run(&["submit", &job(&swarm, "https://example.org/x", None)]);
+    let offline = swarm(&["--web", "none"]);
+    let ran = offline.nodes[0].run(&["submit", &job(&offline, "https://example.org/x", None)]);
     assert!(ran.code == 1 && ran.stderr.contains("fetches no inputs from the web (rule: web)"), "{ran:#?}");
 }
