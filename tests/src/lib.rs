@@ -37,7 +37,9 @@ pub fn program(name: &str) -> PathBuf {
 /// If there is no current folder.
 #[must_use]
 pub fn example(path: &str) -> String {
-    let path = std::path::absolute(format!("../examples/{path}")).expect("tests run in their package's folder");
+    // Tests run in their package's folder, the benchmark in the workspace's.
+    let folder = if Path::new("examples").is_dir() { "examples" } else { "../examples" };
+    let path = std::path::absolute(Path::new(folder).join(path)).expect("there is a current folder");
     path.to_string_lossy().into_owned()
 }
 

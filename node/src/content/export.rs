@@ -160,11 +160,12 @@ impl Content {
     fn mount_file(&self, path: &Path, cid: &Cid) -> Result<(), ContentError> {
         if let Some(id) = self.whole_file(cid)? {
             // What is linked is what was checked: the leaves may lie in other files, too.
-            let file = File::open(self.file_path(id)).map_err(io_error("cannot read a content file"))?;
-            let same = same_bytes(self.reader(cid), io::BufReader::with_capacity(1 << 20, file));
-            if same.map_err(io_error(format!("cannot read {cid}")))?
-                && std::fs::hard_link(self.file_path(id), path).is_ok()
-            {
+            let same = || {
+                let file = File::open(self.file_path(id)).map_err(io_error("cannot read a content file"))?;
+                same_bytes(self.reader(cid), io::BufReader::with_capacity(1 << 20, file))
+                    .map_err(io_error(format!("cannot read {cid}")))
+            };
+            if (self.is_fresh(id) || same()?) && std::fs::hard_link(self.file_path(id), path).is_ok() {
                 return Ok(());
             }
         }

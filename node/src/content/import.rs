@@ -188,6 +188,7 @@ impl<'a> Import<'a> {
             other => other,
         })?;
         self.content.put_whole_file(&mut self.batch, &part.cid, id);
+        self.content.note_fresh(id);
         Ok(part)
     }
 

@@ -15,7 +15,8 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
 
 use bacnode_protocol::content::Cid;
 use bacnode_protocol::job::format_bytes;
@@ -95,6 +96,23 @@ struct Inner {
     next_file: AtomicU64,
     /// How many tasks read each mounted root.
     mounted: Mutex<HashMap<Cid, usize>>,
+    fresh: Mutex<Fresh>,
+}
+
+/// How long a file that was hashed need not be hashed again before it is used.
+const FRESH_FOR: Duration = Duration::from_secs(60);
+
+/// Files that were hashed a moment ago as they lie on the disk, and what would tell that they were changed since.
+#[derive(Debug, Default)]
+struct Fresh(HashMap<u64, (Instant, Stamp)>);
+
+/// When a file was last changed, and its length.
+type Stamp = (i64, i64, u64);
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    use std::os::unix::fs::MetadataExt as _;
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.mtime(), meta.mtime_nsec(), meta.size()))
 }
 
 impl std::fmt::Debug for Content {
@@ -123,10 +141,27 @@ impl Content {
             listener: OnceLock::new(),
             next_file: AtomicU64::new(crate::clock::unix().0 << 20),
             mounted: Mutex::default(),
+            fresh: Mutex::default(),
         };
         let content = Self(Arc::new(inner));
         content.0.used.store(content.measure()?, Ordering::Relaxed);
         Ok(content)
+    }
+
+    /// A file has just been hashed where it lies.
+    fn note_fresh(&self, id: u64) {
+        let mut fresh = self.0.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        fresh.0.retain(|_, (at, _)| at.elapsed() < FRESH_FOR);
+        if let Some(stamp) = stamp(&self.file_path(id)) {
+            fresh.0.insert(id, (Instant::now(), stamp));
+        }
+    }
+
+    /// Whether a file was hashed a moment ago and has not been changed since.
+    fn is_fresh(&self, id: u64) -> bool {
+        let fresh = self.0.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = fresh.0.get(&id).filter(|(at, _)| at.elapsed() < FRESH_FOR);
+        known.is_some_and(|(_, then)| stamp(&self.file_path(id)) == Some(*then))
     }
 
     /// Bytes in use.

@@ -6,7 +6,7 @@
 //! and what the server calls its version, so that the next task asks only whether it has changed.
 
 use std::collections::HashMap;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -111,9 +111,14 @@ impl Fetcher {
         let folder = tempfile::tempdir_in(content.tmp())
             .map_err(|error| RunError::Node(format!("cannot make a folder for an input: {error}")))?;
         let file = folder.path().join(file_name(&parsed));
-        let digest = self.download(&parsed, response, &file, max).await?;
-        if sha256.is_some_and(|wanted| wanted != digest) {
-            return Err(wrong(format!("its SHA-256 is {}, not the one in the job", hex::encode(digest))));
+        self.download(&parsed, response, &file, max).await?;
+        if let Some(wanted) = sha256 {
+            let digest = tokio::task::spawn_blocking(move || sha256_of(&file)).await;
+            let digest = digest.map_err(|_| RunError::Node("reading an input broke down".into()))?;
+            let digest = digest.map_err(|error| RunError::Node(format!("cannot read an input: {error}")))?;
+            if digest != wanted {
+                return Err(wrong(format!("its SHA-256 is {}, not the one in the job", hex::encode(digest))));
+            }
         }
         let (content, reason, path) = (content.clone(), reason.to_owned(), folder.path().to_owned());
         let limits = Limits { bytes: max, entries: 2 };
@@ -145,9 +150,9 @@ impl Fetcher {
     }
 
     /// Writes the body into `path`, taking it up again where it broke off if the file is still the same.
-    async fn download(&self, url: &Url, mut response: Response, path: &Path, max: u64) -> Result<[u8; 32], RunError> {
+    async fn download(&self, url: &Url, mut response: Response, path: &Path, max: u64) -> Result<(), RunError> {
         let unwritable = |error: std::io::Error| RunError::Node(format!("cannot write an input: {error}"));
-        let (mut file, mut hash) = (std::fs::File::create(path).map_err(unwritable)?, Sha256::new());
+        let mut file = std::fs::File::create(path).map_err(unwritable)?;
         let (version, length) = (version_of(&response), response.content_length());
         let too_long = || {
             let cause = format!("input {url}: it has more than {}, the limit here", format_bytes(max));
@@ -165,10 +170,9 @@ impl Fetcher {
                         if written > max {
                             return Err(too_long());
                         }
-                        hash.update(&bytes);
                         file.write_all(&bytes).map_err(unwritable)?;
                     }
-                    Ok(None) if length.is_none_or(|length| written >= length) => return Ok(hash.finalize().into()),
+                    Ok(None) if length.is_none_or(|length| written >= length) => return Ok(()),
                     Ok(None) => break "it ended too early".to_owned(),
                     Err(error) => break cause_of(&error),
                 }
@@ -186,8 +190,18 @@ impl Fetcher {
             response = self.ask(url, headers).await?;
             if response.status() != StatusCode::PARTIAL_CONTENT {
                 // Another version, or a server that knows no ranges: from the beginning.
-                (file, hash, written) = (std::fs::File::create(path).map_err(unwritable)?, Sha256::new(), 0);
+                (file, written) = (std::fs::File::create(path).map_err(unwritable)?, 0);
             }
+        }
+    }
+}
+
+fn sha256_of(path: &Path) -> std::io::Result<[u8; 32]> {
+    let (mut file, mut hash, mut block) = (std::fs::File::open(path)?, Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut block)? {
+            0 => return Ok(hash.finalize().into()),
+            read => hash.update(&block[..read]),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What a job, a byte and an idle node cost, as ratios in one run: machines differ, ratios less so.
 //!
-//! usage: bacnode-bench [latency] [throughput] [transfer] [gossip] [idle]     (all by default)
+//! usage: bacnode-bench [latency] [throughput] [docker] [web] [transfer] [gossip] [idle]     (all by default)
+
+mod engines;
 
 use std::io::{Read as _, Write as _};
 use std::process::Command;
@@ -33,6 +35,12 @@ fn main() {
         if is_wanted("throughput") {
             throughput(&runtime, &swarm, &job);
         }
+    }
+    if is_wanted("docker") {
+        engines::containers(&runtime);
+    }
+    if is_wanted("web") {
+        engines::web();
     }
     if is_wanted("transfer") {
         transfer();
