@@ -186,6 +186,12 @@ pub(crate) struct PolicyArgs {
     /// Take jobs from anywhere, or only those whose input lies here
     #[arg(long, env = "BACNODE_LOCALITY", value_enum)]
     pub(crate) locality: Option<Locality>,
+    /// Ask this command about each job: JSON on its stdin, yes if it ends with 0, why not on its stderr
+    #[arg(long, env = "BACNODE_PROBE", value_name = "COMMAND", conflicts_with = "probe_url")]
+    pub(crate) probe: Option<String>,
+    /// Ask this server about each job: JSON is posted, 400 or more is a no
+    #[arg(long, env = "BACNODE_PROBE_URL", value_name = "URL")]
+    pub(crate) probe_url: Option<String>,
     /// Take only jobs that have inputs
     #[arg(long, env = "BACNODE_REQUIRE_INPUTS", value_parser = clap::builder::BoolishValueParser::new())]
     pub(crate) require_inputs: bool,

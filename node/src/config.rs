@@ -10,6 +10,8 @@ use bacnode_protocol::wire::task::Resources;
 use libp2p::Multiaddr;
 use libp2p::pnet::PreSharedKey;
 
+use crate::engine::probe::Probe;
+
 /// What the node is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -48,6 +50,8 @@ pub struct Config {
     pub docker: bool,
     /// The operator's rules for jobs.
     pub policy: Policy,
+    /// Who looks at each ask, if somebody does.
+    pub probe: Option<Probe>,
     /// What jobs may use in all.
     pub total: Resources,
     /// Bytes of content kept at most.
@@ -133,6 +137,7 @@ impl Config {
             compute: true,
             docker: true,
             policy: Policy::default(),
+            probe: None,
             total,
             content_max: disk / 5,
             limits: TaskLimits::default(),

@@ -13,6 +13,21 @@ fn says(ran: &Ran, code: i32, parts: &[&str]) {
 }
 
 #[test]
+fn an_operator_has_the_last_word() {
+    let mut swarm = Swarm::empty(&[]);
+    let probe = "grep -q '\"Memory\":64000000' || { echo 'only small jobs before noon' >&2; exit 1; }";
+    swarm.add("careful", &["--probe", probe, "--no-docker"]);
+    let node = &swarm.nodes[0];
+    node.run(&["wasm", "run", "--memory", "64Mb", &example("hello/hello.wasm")]).ok();
+    let ran = node.run(&["wasm", "run", "--wait-timeout", "2", "--memory", "65Mb", &example("hello/hello.wasm")]);
+    assert_eq!(ran.code, 5, "{ran:#?}");
+    assert!(
+        ran.stderr.contains("careful declines: the operator's probe says no: only small jobs before noon"),
+        "{ran:#?}"
+    );
+}
+
+#[test]
 fn programs_that_misbehave_end_with_their_cause() {
     let swarm = Swarm::new(2);
     let (node, trial) = (&swarm.nodes[0], example("trials/trial.wasm"));

@@ -1,6 +1,7 @@
 //! The operator's rules for jobs.
 
 use bacnode_node::config::Config;
+use bacnode_node::engine::probe::Probe;
 use bacnode_protocol::compute::Web;
 use bacnode_protocol::id::NodeId;
 use bacnode_protocol::wire::task::Reach;
@@ -23,6 +24,8 @@ pub(super) struct PolicyFile {
     allow_root: Option<bool>,
     locality: Option<Locality>,
     require_inputs: Option<bool>,
+    probe: Option<String>,
+    probe_url: Option<String>,
 }
 
 /// Chooses every rule.
@@ -56,6 +59,20 @@ pub(super) fn choose(
     };
     policy.root = flag(chooser, "allow_root", args.allow_root, file.allow_root);
     policy.inputs_required = flag(chooser, "require_inputs", args.require_inputs, file.require_inputs);
+    let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".into());
+    let command = chooser.choose("probe", args.probe.clone().map(Some), file.probe.map(Some), None, text);
+    let url = chooser.choose("probe_url", args.probe_url.clone().map(Some), file.probe_url.map(Some), None, text);
+    config.probe = match (command, url) {
+        (Some(command), _) => Some(Probe::Command(command)),
+        (None, Some(url)) if url.starts_with("http://") || url.starts_with("https://") => Some(Probe::Url(url)),
+        (None, Some(url)) => {
+            return Err(
+                Failure::usage(format!("--probe-url {url}: not a URL")).hint("write it like http://127.0.0.1:8080/ask")
+            );
+        }
+        (None, None) => None,
+    };
+    policy.probes = config.probe.is_some();
     let locality = chooser.choose("locality", args.locality, file.locality, Locality::Anywhere, named);
     policy.local_only = locality == Locality::Local;
     Ok(())

@@ -7,6 +7,7 @@
 
 pub mod docker;
 mod inputs;
+pub mod probe;
 mod result;
 mod run;
 pub mod wasm;
@@ -23,6 +24,8 @@ use bacnode_protocol::time::{Span, Tick};
 use bacnode_protocol::wire::market::{FailureKind, Phase};
 use bacnode_protocol::wire::task::EngineTask;
 use tokio_util::sync::CancellationToken;
+
+use self::probe::Probe;
 
 use crate::config::{Config, TaskLimits};
 use crate::content::{Content, ContentError};
@@ -85,6 +88,9 @@ struct Inner {
     limits: TaskLimits,
     allow_local: Vec<(PathBuf, bool)>,
     policy: Policy,
+    probe: Option<Probe>,
+    /// For the operator's own servers.
+    client: reqwest::Client,
     web: web::Fetcher,
     dir: PathBuf,
     running: Mutex<HashMap<ExecutionId, Running>>,
@@ -126,7 +132,23 @@ impl Runner {
         let running = Mutex::new(HashMap::new());
         let (limits, allow_local, policy) = (config.limits, config.allow_local.clone(), config.policy.clone());
         let web = web::Fetcher::new(policy.web)?;
-        let inner = Inner { content, fetcher, wasm, docker, limits, allow_local, policy, web, dir, running, reports };
+        let client = reqwest::Client::builder().no_proxy().build().map_err(std::io::Error::other)?;
+        let probe = config.probe.clone();
+        let inner = Inner {
+            content,
+            fetcher,
+            wasm,
+            docker,
+            limits,
+            allow_local,
+            policy,
+            probe,
+            client,
+            web,
+            dir,
+            running,
+            reports,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -139,6 +161,9 @@ impl Runner {
     /// # Errors
     /// If it is to be declined.
     pub async fn consider(&self, considered: &Considered) -> Result<Facts, Refusal> {
+        if let Some(probe) = &self.inner.probe {
+            probe.ask(&self.inner.client, considered).await?;
+        }
         match (&considered.task.engine, &self.inner.docker) {
             (EngineTask::Docker(task), Some(docker)) => docker.look_at(&task.image).await,
             (EngineTask::Docker(_), None) => Err(Refusal { reason: "has no docker engine".into(), later: false }),
