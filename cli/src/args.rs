@@ -451,6 +451,8 @@ pub(crate) enum Node {
         /// Id, the start of one, or name; this node without
         node: Option<String>,
     },
+    /// Show what jobs have used at this node, by submitter
+    Usage,
     /// Show who this node is and where others can reach it
     Id,
 }
@@ -477,7 +479,22 @@ pub(crate) enum Content {
     Ls {
         /// The folder
         cid: Option<String>,
+        /// How much is kept, and what for
+        #[arg(long, conflicts_with = "cid")]
+        usage: bool,
     },
+    /// Fetch content and keep it here
+    Pin {
+        /// The content
+        cid: String,
+    },
+    /// Let go of content that was added or pinned here
+    Unpin {
+        /// The content
+        cid: String,
+    },
+    /// Free what nothing needs: what is not pinned, and copies of inputs
+    Gc,
     /// Show who has content
     Providers {
         /// The content

@@ -22,11 +22,11 @@ use rocksdb::WriteBatch;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::clock;
-use crate::content::Content;
+use crate::content::{Content, ContentError};
 use crate::crash;
 use crate::engine::{Report, Runner};
 use crate::network::{Fetcher, Network};
-use crate::store::Store;
+use crate::store::{Store, UsageBooks};
 
 mod advert;
 mod effects;
@@ -65,6 +65,8 @@ pub(crate) enum Event {
     Report(Report),
     Considered(u64, Result<compute::Facts, compute::Refusal>),
     Holding(Cid, Option<u64>),
+    /// Sweep the content now, and say how many bytes that freed.
+    Sweep(oneshot::Sender<Result<u64, ContentError>>),
     Leave(oneshot::Sender<()>),
 }
 
@@ -107,6 +109,7 @@ pub(crate) struct Running {
     watchers: HashMap<JobId, Vec<mpsc::Sender<(u32, JobEvent)>>>,
     /// Roots pinned for executions run here, and for results held here.
     roots: HashMap<ExecutionId, Cid>,
+    usage: UsageBooks,
     held_roots: HashMap<ExecutionId, (Cid, String)>,
     accepting: bool,
     swept: Tick,
@@ -114,7 +117,14 @@ pub(crate) struct Running {
 
 impl Driver {
     /// Rebuilds the machines and runs them until the node leaves.
-    pub(crate) fn start(self, signer: &Signer, epoch: u64, config: compute::Config, records: Records) -> Running {
+    pub(crate) fn start(
+        self,
+        signer: &Signer,
+        epoch: u64,
+        config: compute::Config,
+        records: Records,
+        usage: UsageBooks,
+    ) -> Running {
         let now = clock::now();
         let (mut requester_out, mut compute_out) = (Outbox::default(), Outbox::default());
         let roots = records.held.iter().filter_map(|held| {
@@ -155,6 +165,7 @@ impl Driver {
             next_answer: 1,
             watchers: HashMap::new(),
             roots,
+            usage,
             held_roots: HashMap::new(),
             accepting: true,
             swept: now.tick,
@@ -248,6 +259,10 @@ impl Running {
             }
             Event::Report(Report::Ended(execution, ended)) => {
                 crash::point("run-ended");
+                let submitter = self.compute.held().find(|(held, _)| **held == execution).map(|(_, owner)| *owner);
+                if let Some(submitter) = submitter {
+                    self.usage.count(&self.hands.store, &mut self.batch, submitter, &ended.usage);
+                }
                 if let Some(root) = ended.root {
                     self.roots.insert(execution, root);
                 }
@@ -256,6 +271,7 @@ impl Running {
             Event::Considered(number, found) => self.compute_input(compute::Input::Considered(number, found)),
             Event::Holding(root, Some(size)) => self.compute_input(compute::Input::Holding(root, size)),
             Event::Holding(root, None) => self.compute_input(compute::Input::Unheld(root)),
+            Event::Sweep(answer) => self.sweep_now(Some(answer)),
             Event::Leave(_) => {}
         }
     }
@@ -423,15 +439,24 @@ impl Running {
     /// Sweeps content away that nobody keeps: every so often, and sooner when room is short.
     fn sweep(&mut self, room: bool) {
         let pause = if room { SWEEP_EVERY } else { SWEEP_SOON };
-        if clock::tick().since(self.swept) < pause {
-            return;
+        if clock::tick().since(self.swept) >= pause {
+            self.sweep_now(None);
         }
+    }
+
+    fn sweep_now(&mut self, answer: Option<oneshot::Sender<Result<u64, ContentError>>>) {
         self.swept = clock::tick();
         let content = self.hands.content.clone();
         let open = self.requester.jobs().map(|job| job.to_string()).collect();
-        tokio::task::spawn_blocking(move || match content.collect(&open) {
-            Ok(freed) => tracing::debug!(freed, "content swept"),
-            Err(error) => tracing::warn!(%error, "cannot sweep the content"),
+        tokio::task::spawn_blocking(move || {
+            let swept = content.collect(&open);
+            match &swept {
+                Ok(freed) => tracing::debug!(freed, "content swept"),
+                Err(error) => tracing::warn!(%error, "cannot sweep the content"),
+            }
+            if let Some(answer) = answer {
+                let _ = answer.send(swept);
+            }
         });
     }
 

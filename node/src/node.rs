@@ -20,7 +20,7 @@ use crate::engine::docker::{self, gpu::Gpu};
 use crate::engine::{Report, Runner, wasm};
 use crate::identity::{Identity, KeyError};
 use crate::network::{self, DagFetcher, Handlers, Links, Network};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, UsageBooks};
 
 /// Awards that may wait at one node.
 const QUEUE_MAX: usize = 256;
@@ -153,7 +153,8 @@ impl Node {
         };
         let records = store.records()?;
         drop_stray_pins(&content, &records)?;
-        let running = driver.start(&signer, epoch, machine(&config, engines), records);
+        let usage = UsageBooks::open(&store)?;
+        let running = driver.start(&signer, epoch, machine(&config, engines), records, usage);
         node.driver_task = Some(tokio::spawn(running.run(receiver)));
         for pin in content.pins()? {
             network.provide(pin.root);

@@ -129,3 +129,30 @@ fn follow_shows_what_is_printed_while_it_runs() {
     let logs = swarm.nodes[0].run(&["job", "logs", "--follow", job.text()]).ok();
     assert_eq!(logs.stdout, "sleeping\nawake\n");
 }
+
+#[test]
+fn what_is_pinned_stays_and_what_is_not_goes() {
+    let swarm = Swarm::new(2);
+    let (here, there) = (&swarm.nodes[0], &swarm.nodes[1]);
+    let file = swarm.dir().join("three-mebibytes");
+    std::fs::write(&file, vec![3; 3 << 20]).expect("written");
+    let added = here.run(&["content", "add", &file.to_string_lossy(), "--output", "json"]).ok().json();
+    let cid = added["Cid"].as_str().expect("a CID").to_owned();
+    let used = |usage: &str| {
+        let json = there.run(&["content", "ls", "--usage", "--output", "json"]).ok().json();
+        json[usage].as_u64().expect("bytes")
+    };
+    there.run(&["content", "pin", &cid]).ok();
+    assert_eq!(used("User"), 3 << 20);
+    there.run(&["content", "gc"]).ok();
+    assert!(used("Used") >= 3 << 20);
+    let let_go = there.run(&["content", "unpin", &cid]).ok();
+    assert!(let_go.stdout.contains("`content gc` frees it"), "{let_go:#?}");
+    let swept = there.run(&["content", "gc", "--output", "json"]).ok().json();
+    assert!(swept["Freed"].as_u64().expect("bytes") >= 3 << 20, "{swept}");
+    assert!(used("Used") < 3 << 20);
+    let again = there.run(&["content", "unpin", &cid]);
+    assert!(again.code == 4 && again.stderr.contains("is not pinned here by a user"), "{again:#?}");
+    // It is still where it was added, and comes again.
+    there.run(&["content", "pin", &cid]).ok();
+}

@@ -1,8 +1,8 @@
-//! `content`: add, get, ls, providers.
+//! `content`: add, get, ls, pin, unpin, gc, providers.
 
 use std::path::Path;
 
-use bacnode_protocol::api::{Content as Added, Entry, Pin, Provider};
+use bacnode_protocol::api::{Content as Added, ContentUsage, Entry, Pin, Provider, Swept};
 use bacnode_protocol::job::format_bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use reqwest::{Body, Method};
@@ -28,8 +28,9 @@ pub(super) async fn run(client: &Client, format: Format, command: Content) -> Re
             download::content(client, &cid, &to, force).await
         }
         Content::Get { cid, to: None, .. } => to_stdout(client, &cid).await,
-        Content::Ls { cid: None } => pins(client, format).await,
-        Content::Ls { cid: Some(cid) } => {
+        Content::Ls { usage: true, .. } => usage(client, format).await,
+        Content::Ls { cid: None, .. } => pins(client, format).await,
+        Content::Ls { cid: Some(cid), .. } => {
             let entries: Vec<Entry> = client.get(&format!("network/content/{}/ls", segment(&cid))).await?;
             let row = |e: &Entry| vec![e.name.clone(), e.kind.clone(), format_bytes(e.size), e.cid.clone()];
             output::rows(
@@ -38,6 +39,24 @@ pub(super) async fn run(client: &Client, format: Format, command: Content) -> Re
                 &["name", "type", "size", "cid"],
                 &entries.iter().map(row).collect::<Vec<_>>(),
             )
+        }
+        Content::Pin { cid } => {
+            let path = format!("network/content/{}/pin", segment(&cid));
+            let pinned: Added = client.json(client.request(Method::PUT, &path)).await?;
+            let row = vec![pinned.cid.clone(), format_bytes(pinned.size)];
+            output::rows(format, &pinned, &["cid", "size"], &[row])
+        }
+        Content::Unpin { cid } => {
+            let path = format!("network/content/{}/pin", segment(&cid));
+            let pin: Pin = client.json(client.request(Method::DELETE, &path)).await?;
+            let left =
+                if pin.reasons.is_empty() { "nothing; `content gc` frees it".into() } else { pin.reasons.join(", ") };
+            let row = vec![pin.cid.clone(), format_bytes(pin.size), left];
+            output::rows(format, &pin, &["cid", "size", "still kept for"], &[row])
+        }
+        Content::Gc => {
+            let swept: Swept = client.json(client.request(Method::POST, "network/content/gc")).await?;
+            output::rows(format, &swept, &["freed"], &[vec![format_bytes(swept.freed)]])
         }
         Content::Providers { cid } => {
             let providers: Vec<Provider> = client.get(&format!("network/content/{}/providers", segment(&cid))).await?;
@@ -48,6 +67,12 @@ pub(super) async fn run(client: &Client, format: Format, command: Content) -> Re
             output::rows(format, &providers, &["name", "node"], &providers.iter().map(row).collect::<Vec<_>>())
         }
     }
+}
+
+async fn usage(client: &Client, format: Format) -> Result<()> {
+    let usage: ContentUsage = client.get("network/content/usage").await?;
+    let row = [usage.used, usage.max, usage.user, usage.results, usage.inputs].map(format_bytes).to_vec();
+    output::rows(format, &usage, &["used", "of at most", "pinned by you", "results", "copies of inputs"], &[row])
 }
 
 async fn pins(client: &Client, format: Format) -> Result<()> {

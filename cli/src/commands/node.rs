@@ -1,6 +1,8 @@
 //! `node` and `peers`.
 
-use bacnode_protocol::api::{GetNode, ListNodes, NodeIdentity, NodeInfo, NodeState, Peer, Peers};
+use bacnode_protocol::api::{
+    GetNode, ListNodes, NodeIdentity, NodeInfo, NodeState, Peer, Peers, SubmitterUsage, UsageTotals,
+};
 use bacnode_protocol::job::format_bytes;
 
 use crate::args::{Format, Node};
@@ -15,7 +17,15 @@ pub(super) async fn run(client: &Client, format: Format, command: Node) -> Resul
             let answer: GetNode = client.get(&format!("orchestrator/nodes/{}", segment(&node))).await?;
             describe(&answer.node.info, format)
         }
-        Node::Describe { node: None } => describe(&client.get("agent/node").await?, format),
+        Node::Describe { node: None } => {
+            describe(&client.get("agent/node").await?, format)?;
+            if format == Format::Table {
+                let usage: Vec<SubmitterUsage> = client.get("network/usage").await?;
+                output::line(&format!("{:<10}{}", "used", sum(&usage)));
+            }
+            Ok(())
+        }
+        Node::Usage => usage(client, format).await,
         Node::Id => {
             let identity: NodeIdentity = client.get("network/identity").await?;
             if format != Format::Table {
@@ -87,6 +97,37 @@ fn describe(info: &NodeInfo, format: Format) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+fn sum(usage: &[SubmitterUsage]) -> String {
+    let add = |part: fn(&UsageTotals) -> u64| usage.iter().map(|submitter| part(&submitter.totals)).sum::<u64>();
+    format!(
+        "{} runs, {:.1} CPU seconds, {} fetched, {} did not move, {} of results",
+        add(|totals| totals.runs),
+        add(|totals| totals.cpu_ms) as f64 / 1e3,
+        format_bytes(add(|totals| totals.bytes_in)),
+        format_bytes(add(|totals| totals.bytes_held)),
+        format_bytes(add(|totals| totals.bytes_out)),
+    )
+}
+
+async fn usage(client: &Client, format: Format) -> Result<()> {
+    let usage: Vec<SubmitterUsage> = client.get("network/usage").await?;
+    let row = |submitter: &SubmitterUsage| {
+        let totals = &submitter.totals;
+        vec![
+            submitter.name.clone(),
+            submitter.peer_id.clone(),
+            totals.runs.to_string(),
+            format!("{:.1} s", totals.cpu_ms as f64 / 1e3),
+            format!("{:.1} s", totals.wall_ms as f64 / 1e3),
+            format_bytes(totals.bytes_in),
+            format_bytes(totals.bytes_held),
+            format_bytes(totals.bytes_out),
+        ]
+    };
+    let headings = ["submitter", "node", "runs", "cpu", "time", "fetched", "not moved", "results"];
+    output::rows(format, &usage, &headings, &usage.iter().map(row).collect::<Vec<_>>())
 }
 
 pub(super) async fn peers(client: &Client, format: Format) -> Result<()> {

@@ -9,7 +9,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use bacnode_protocol::api::{Content as Added, Entry, Pin, Provider};
+use bacnode_protocol::api::{Content as Added, ContentUsage, Entry, Pin, Provider, Swept};
 use bacnode_protocol::content::Cid;
 use bacnode_protocol::content::unixfs::is_safe_name;
 use futures::StreamExt as _;
@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use super::Api;
 use super::error::ApiError;
 use crate::content::{Content, ContentError, Imported, Limits};
+use crate::driver::Event;
 
 /// What one upload may hold.
 const ENTRIES_MAX: u64 = 1_000_000;
@@ -117,6 +118,64 @@ pub(super) async fn pins(State(api): State<Api>) -> Result<Json<Vec<Pin>>, ApiEr
     let pins = blocking(move || content.pins()).await?;
     let pin = |pin: crate::content::Pin| Pin { cid: pin.root.to_string(), size: pin.size, reasons: pin.reasons };
     Ok(Json(pins.into_iter().map(pin).collect()))
+}
+
+/// Brings the content here if it is not, and keeps it until it is unpinned.
+pub(super) async fn pin(State(api): State<Api>, Path(text): Path<String>) -> Result<Json<Added>, ApiError> {
+    let root = parse(&text)?;
+    let fetched = api.fetcher.fetch(root, Vec::new(), u64::MAX, USER.into()).await;
+    fetched.map_err(|cause| ApiError::not_found(format!("{root} cannot be had: {cause}")))?;
+    let content = api.content.clone();
+    let size = blocking(move || content.size(&root)).await?;
+    api.store.log().barrier().await;
+    api.network.provide(root);
+    Ok(Json(Added { cid: root.to_string(), size }))
+}
+
+/// Lets go of what a user pinned; it stays while something else needs it.
+pub(super) async fn unpin(State(api): State<Api>, Path(text): Path<String>) -> Result<Json<Pin>, ApiError> {
+    let root = parse(&text)?;
+    let content = api.content.clone();
+    let pin = blocking(move || {
+        let pin = content.pins()?.into_iter().find(|pin| pin.root == root);
+        let ours = pin.filter(|pin| pin.reasons.iter().any(|reason| reason == USER));
+        content.unpin(&root, USER)?;
+        Ok(ours)
+    });
+    let pin = pin.await?.ok_or_else(|| ApiError::not_found(format!("{root} is not pinned here by a user")))?;
+    api.store.log().barrier().await;
+    let reasons = pin.reasons.into_iter().filter(|reason| reason != USER).collect();
+    Ok(Json(Pin { cid: root.to_string(), size: pin.size, reasons }))
+}
+
+/// Frees what nothing needs: copies of inputs that no task reads, and all that no pin keeps.
+pub(super) async fn sweep(State(api): State<Api>) -> Result<Json<Swept>, ApiError> {
+    let content = api.content.clone();
+    blocking(move || content.drop_inputs()).await?;
+    let (answer, swept) = tokio::sync::oneshot::channel();
+    let leaving = || ApiError::unavailable("the node is shutting down");
+    api.events.send(Event::Sweep(answer)).await.map_err(|_| leaving())?;
+    let freed = swept.await.map_err(|_| leaving())??;
+    Ok(Json(Swept { freed }))
+}
+
+/// How much content there is, and what for.
+pub(super) async fn usage(State(api): State<Api>) -> Result<Json<ContentUsage>, ApiError> {
+    let content = api.content.clone();
+    let pins = blocking(move || content.pins()).await?;
+    let mut usage = ContentUsage { used: api.content.used(), max: api.config.content_max, ..ContentUsage::default() };
+    for pin in pins {
+        let kept = |test: &dyn Fn(&str) -> bool| pin.reasons.iter().any(|reason| test(reason));
+        // Each root counts once, for the strongest of its reasons.
+        if kept(&|reason| reason == USER) {
+            usage.user += pin.size;
+        } else if kept(&|reason| reason.starts_with("j-") || reason.starts_with("e-")) {
+            usage.results += pin.size;
+        } else {
+            usage.inputs += pin.size;
+        }
+    }
+    Ok(Json(usage))
 }
 
 /// Brings the content here if it is not, and finds `path` in it.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, put};
+use axum::routing::{get, post, put};
 use axum::serve::ListenerExt as _;
 use bacnode_protocol::api::NodeIdentity;
 use bacnode_protocol::limits::SPEC_BYTES_MAX;
@@ -72,9 +72,13 @@ fn router(api: Api) -> Router {
     let network = Router::new()
         .route("/identity", get(nodes::identity))
         .route("/peers", get(nodes::peers))
+        .route("/usage", get(nodes::usage))
         .route("/jobs/{id}/events", get(jobs::events))
         .route("/content", get(content::pins).post(content::add).layer(DefaultBodyLimit::disable()))
+        .route("/content/usage", get(content::usage))
+        .route("/content/gc", post(content::sweep))
         .route("/content/{cid}", get(content::get))
+        .route("/content/{cid}/pin", put(content::pin).delete(content::unpin))
         .route("/content/{cid}/ls", get(content::ls))
         .route("/content/{cid}/providers", get(content::providers));
     let v1 = Router::new().nest("/orchestrator", jobs).nest("/agent", agent).nest("/network", network);

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use bacnode_protocol::api::{
-    ComputeNodeInfo, GetNode, ListNodes, NodeIdentity, NodeInfo, NodeState, Peer, Peers, Version,
+    ComputeNodeInfo, GetNode, ListNodes, NodeIdentity, NodeInfo, NodeState, Peer, Peers, SubmitterUsage, Version,
 };
 use bacnode_protocol::id::NodeId;
 use bacnode_protocol::wire::view::NodeDetail;
@@ -16,6 +16,18 @@ use crate::clock;
 
 pub(super) async fn alive() -> Json<Value> {
     Json(json!({ "Status": "OK" }))
+}
+
+/// What jobs have used here, by submitter, those that used most CPU first.
+pub(super) async fn usage(State(api): State<Api>) -> Result<Json<Vec<SubmitterUsage>>, ApiError> {
+    let books = api.store.usage()?;
+    let view = api.network.view();
+    let mut usage: Vec<SubmitterUsage> = books
+        .into_iter()
+        .map(|(node, totals)| SubmitterUsage { peer_id: node.to_string(), name: view.label(&node), totals })
+        .collect();
+    usage.sort_by_key(|submitter| std::cmp::Reverse(submitter.totals.cpu_ms));
+    Ok(Json(usage))
 }
 
 /// Counters and gauges, in the text format of Prometheus.

@@ -141,6 +141,21 @@ impl Content {
         Ok(before.saturating_sub(after))
     }
 
+    /// Lets go of every copy of an input that no task reads now.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn drop_inputs(&self) -> Result<(), ContentError> {
+        let used: HashSet<Cid> = self.mounted().keys().copied().collect();
+        for (root, reason, size, _) in self.pin_entries()? {
+            // A pin of no size is that of something that is being fetched.
+            if reason == "input" && size > 0 && !used.contains(&root) {
+                self.unpin(&root, &reason)?;
+            }
+        }
+        Ok(())
+    }
+
     fn drop_old_pins(&self, open_jobs: &HashSet<String>) -> Result<(), ContentError> {
         let high = self.0.max / 10 * 9;
         let mut excess = self.used().saturating_sub(high);

@@ -7,6 +7,7 @@
 mod jobs;
 mod log;
 mod meta;
+mod usage;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use rocksdb::{BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB
 
 pub use self::jobs::Page;
 pub use self::log::Log;
+pub(crate) use self::usage::UsageBooks;
 
 /// The schema that this program writes.
 const SCHEMA: u64 = 1;

@@ -231,6 +231,64 @@ pub struct Pin {
     pub reasons: Vec<String>,
 }
 
+/// How much content a node keeps, in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ContentUsage {
+    /// On its disk, shared blocks counted once.
+    pub used: u64,
+    /// At most.
+    pub max: u64,
+    /// Pinned by users.
+    pub user: u64,
+    /// Results of jobs.
+    pub results: u64,
+    /// Copies of inputs, which go first.
+    pub inputs: u64,
+}
+
+/// What runs have used, in all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct UsageTotals {
+    /// How many.
+    pub runs: u64,
+    /// Milliseconds of CPU.
+    #[serde(rename = "CPUMillis")]
+    pub cpu_ms: u64,
+    /// Milliseconds from start to end.
+    #[serde(rename = "WallMillis")]
+    pub wall_ms: u64,
+    /// Input bytes that had to be fetched.
+    pub bytes_in: u64,
+    /// Input bytes that lay here already, and did not move.
+    pub bytes_held: u64,
+    /// Bytes of results.
+    pub bytes_out: u64,
+}
+
+/// What one submitter's runs have used at a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct SubmitterUsage {
+    /// Whose jobs.
+    #[serde(rename = "PeerID")]
+    pub peer_id: String,
+    /// Its label, if it is known now.
+    pub name: String,
+    /// What they used.
+    #[serde(flatten)]
+    pub totals: UsageTotals,
+}
+
+/// What a sweep freed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Swept {
+    /// Bytes.
+    pub freed: u64,
+}
+
 /// An entry of a folder.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
