@@ -247,7 +247,7 @@ fn own_program(config: &Config) -> Result<PathBuf, StartError> {
 /// The Docker daemon, if there is one. Without it everything else works.
 async fn docker_engine(config: &Config, network: &Network) -> Result<Option<docker::Engine>, StartError> {
     let dir = config.data_dir.join("guard");
-    match docker::Engine::connect(network.me().to_string(), own_program(config)?, &dir).await {
+    match docker::Engine::connect(network.me().to_string(), own_program(config)?, &dir, config.policy.web).await {
         Ok(engine) => Ok(Some(engine)),
         Err(cause) => {
             tracing::info!(%cause, "docker is not here: no containers are run");

@@ -103,13 +103,9 @@ fn every_bomb_ends_as_a_failed_job_that_names_the_limit() {
         ("memory", &out, "tail /dev/zero", "wanted more than its 61 MiB of memory"),
         ("time", &["--timeout", "2"], "while :; do :; done", "ran longer than its 2 s"),
         ("logs", &[], "yes", "printed more than the 16 MiB that are kept"),
-        ("disk", &small, "yes > /out/big", "wrote more than 976.6 KiB of files"),
-        (
-            "sparse file",
-            &small,
-            "dd if=/dev/null of=/out/big bs=1 seek=1000000000000; sleep 30",
-            "wrote more than 976.6 KiB of files",
-        ),
+        ("disk", &small, "yes > /out/big", "more than 976.6 KiB of files"),
+        // No file may be longer, full or empty, than all of them together.
+        ("sparse file", &small, "dd if=/dev/null of=/out/big bs=1 seek=1000000000000", "the program exited"),
         ("inodes", &out, "cd /out; i=0; while :; do : > $i; i=$((i+1)); done", "made more than 100000 files"),
         ("fifo", &out, "mkfifo /out/pipe", "pipe"),
         ("link", &out, "ln -s /etc /out/link", "link"),
@@ -136,10 +132,12 @@ fn what_cannot_run_is_explained() {
     let swarm = Swarm::new(1);
     let node = &swarm.nodes[0];
     let digest = format!("{IMAGE}@sha256:{}", "0".repeat(64));
-    let cases: [(&[&str], &str); 6] = [
-        (&["no.such.registry.invalid/image:1"], "is not here, and its registry says"),
-        (&[&digest], "is not here, and its registry says"),
-        (&["--user", "root", IMAGE], "runs no containers as root (rule: allow-root)"),
+    let cases: [(&[&str], &str); 8] = [
+        (&["no.such.registry.invalid/image:1"], "is not here: no.such.registry.invalid is not known"),
+        (&["127.0.0.1:5000/image:1"], "is not here: 127.0.0.1 is not a public address"),
+        (&["--user", "svc", IMAGE], "runs containers only as users by number, and not as root (rule: allow-root)"),
+        (&[&digest], "is not here, and its registry does not have it"),
+        (&["--user", "root", IMAGE], "runs containers only as users by number, and not as root (rule: allow-root)"),
         (&["--network", "host", IMAGE], "allows tasks the network `none`, not `host` (rule: task-network)"),
         (&["--gpu", "1", IMAGE], "gpu"),
         (&["-e", "SECRET=env:PATH", IMAGE], "does not pass on its variable `PATH` (rule: pass-env)"),
@@ -149,8 +147,13 @@ fn what_cannot_run_is_explained() {
         assert_eq!(ran.code, 1, "{args:?}: {ran:#?}");
         assert!(ran.stderr.contains(expected), "{args:?}: {ran:#?}");
     }
-    let ran = node.run(&["docker", "run", "-u", "nosuchuser", IMAGE]);
-    assert!(ran.code == 1 && ran.stderr.contains("unable to find user"), "{ran:#?}");
+    for targets in [["/in", "/in/a"], ["/proc/x", "/b"], ["/a", "/a"]] {
+        let file = swarm.dir().join("f").to_string_lossy().into_owned();
+        std::fs::write(&file, "x").expect("written");
+        let inputs = targets.map(|target| format!("{file}:{target}"));
+        let ran = node.run(&["docker", "run", "-i", &inputs[0], "-i", &inputs[1], IMAGE]);
+        assert_eq!(ran.code, 2, "{targets:?}: {ran:#?}");
+    }
     let ran = node.run(&["docker", "run", "Bad Image!"]);
     assert!(ran.code == 2 && ran.stderr.contains("is not the name of an image"), "{ran:#?}");
 }
@@ -184,6 +187,8 @@ fn rules_are_kept_and_a_secret_stays_where_it_is() {
     let ran = node.run(&["docker", "run", "alpine:3"]);
     assert!(ran.stderr.contains("does not run the image `alpine:3` (rule: image)"), "{ran:#?}");
     assert_eq!(printed(node, swarm.dir(), &["--user", "0:0"], "id -u"), "0\n");
+    let ran = node.run(&["docker", "run", "-u", "nosuchuser", IMAGE]);
+    assert!(ran.code == 1 && ran.stderr.contains("unable to find user"), "{ran:#?}");
 }
 
 /// An exclusive job with a short lease, whose container sleeps.

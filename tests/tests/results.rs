@@ -135,7 +135,9 @@ fn what_is_pinned_stays_and_what_is_not_goes() {
     let swarm = Swarm::new(2);
     let (here, there) = (&swarm.nodes[0], &swarm.nodes[1]);
     let file = swarm.dir().join("three-mebibytes");
-    std::fs::write(&file, vec![3; 3 << 20]).expect("written");
+    // Each block another: what is the same is kept once.
+    let bytes: Vec<u8> = (0..3u32 << 18).flat_map(u32::to_le_bytes).collect();
+    std::fs::write(&file, bytes).expect("written");
     let added = here.run(&["content", "add", &file.to_string_lossy(), "--output", "json"]).ok().json();
     let cid = added["Cid"].as_str().expect("a CID").to_owned();
     let used = |usage: &str| {

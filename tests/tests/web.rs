@@ -57,7 +57,9 @@ fn answer(mut stream: TcpStream, asked: &AtomicUsize, breaks: usize) -> std::io:
             let (bytes, before) = (data(), asked.fetch_add(1, Ordering::SeqCst));
             let range = header("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
             let from: usize = range.unwrap_or(0);
-            let status = if range.is_some() { "206 Partial Content" } else { "200 OK" };
+            let whole = bytes.len();
+            let part = format!("206 Partial Content\r\nContent-Range: bytes {from}-{}/{whole}", whole - 1);
+            let status = if range.is_some() { part.as_str() } else { "200 OK" };
             let length = bytes.len() - from;
             say(&mut stream, &format!("{status}\r\nETag: \"one\"\r\nContent-Length: {length}"))?;
             let to = if before < breaks { from + length / 2 } else { bytes.len() };

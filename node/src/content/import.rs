@@ -180,6 +180,7 @@ impl<'a> Import<'a> {
             // What is hashed is what was copied, whatever happens to the original meanwhile.
             file = File::open(&stored).map_err(unreadable())?;
         }
+        let before = super::stamp(&stored);
         self.files.push(stored);
         let part = self.leaves(&mut file, id).map_err(|error| match error {
             ContentError::Io { source, .. } => {
@@ -188,7 +189,7 @@ impl<'a> Import<'a> {
             other => other,
         })?;
         self.content.put_whole_file(&mut self.batch, &part.cid, id);
-        self.content.note_fresh(id);
+        self.content.note_fresh(id, before);
         Ok(part)
     }
 

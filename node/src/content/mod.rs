@@ -102,17 +102,20 @@ struct Inner {
 /// How long a file that was hashed need not be hashed again before it is used.
 const FRESH_FOR: Duration = Duration::from_secs(60);
 
+/// So many of them.
+const FRESH_MAX: usize = 4_096;
+
 /// Files that were hashed a moment ago as they lie on the disk, and what would tell that they were changed since.
 #[derive(Debug, Default)]
 struct Fresh(HashMap<u64, (Instant, Stamp)>);
 
-/// When a file was last changed, and its length.
-type Stamp = (i64, i64, u64);
+/// Which file it is, when anything of it was last changed, and its length.
+type Stamp = (u64, i64, i64, u64);
 
 fn stamp(path: &Path) -> Option<Stamp> {
     use std::os::unix::fs::MetadataExt as _;
     let meta = std::fs::metadata(path).ok()?;
-    Some((meta.mtime(), meta.mtime_nsec(), meta.size()))
+    Some((meta.ino(), meta.ctime(), meta.ctime_nsec(), meta.size()))
 }
 
 impl std::fmt::Debug for Content {
@@ -148,13 +151,14 @@ impl Content {
         Ok(content)
     }
 
-    /// A file has just been hashed where it lies.
-    fn note_fresh(&self, id: u64) {
-        let mut fresh = self.0.fresh.lock().unwrap_or_else(PoisonError::into_inner);
-        fresh.0.retain(|_, (at, _)| at.elapsed() < FRESH_FOR);
-        if let Some(stamp) = stamp(&self.file_path(id)) {
-            fresh.0.insert(id, (Instant::now(), stamp));
+    /// A file was hashed where it lies, from when it was `before` on.
+    fn note_fresh(&self, id: u64, before: Option<Stamp>) {
+        let Some(before) = before.filter(|before| stamp(&self.file_path(id)) == Some(*before)) else { return };
+        let (mut fresh, now) = (self.0.fresh.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+        if fresh.0.len() >= FRESH_MAX {
+            fresh.0.clear();
         }
+        fresh.0.insert(id, (now, before));
     }
 
     /// Whether a file was hashed a moment ago and has not been changed since.
@@ -206,7 +210,7 @@ impl Content {
     }
 
     /// Refuses what does not fit.
-    pub(super) fn make_room(&self, wanted: u64) -> Result<(), ContentError> {
+    pub(crate) fn make_room(&self, wanted: u64) -> Result<(), ContentError> {
         let (used, max) = (self.used(), self.0.max);
         let free = crate::config::free_disk(&self.0.dir).unwrap_or(u64::MAX);
         if used.saturating_add(wanted) > max || wanted.saturating_add(64 << 20) > free {
@@ -233,10 +237,29 @@ impl Content {
 pub(crate) fn clear(dir: &Path) {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
-        let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-        if let Err(error) = removed {
-            tracing::warn!(path = %path.display(), %error, "cannot remove a left-over");
-        }
+        remove_tree(&path);
+    }
+}
+
+/// Removes a file, or a folder with all in it, also where a task left folders that may not be looked into.
+pub(crate) fn remove_tree(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let Ok(meta) = std::fs::symlink_metadata(path) else { return };
+    if !meta.is_dir() {
+        let _ = std::fs::remove_file(path);
+        return;
+    }
+    if std::fs::remove_dir_all(path).is_ok() {
+        return;
+    }
+    let mut stack = vec![path.to_owned()];
+    while let Some(dir) = stack.pop() {
+        let _ = std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700));
+        let below = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+        stack.extend(below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+    }
+    if let Err(error) = std::fs::remove_dir_all(path) {
+        tracing::warn!(path = %path.display(), %error, "cannot remove a left-over");
     }
 }
 

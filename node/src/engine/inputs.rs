@@ -105,11 +105,19 @@ fn local(allowed: &[(PathBuf, bool)], path: &str, writable: bool) -> Result<Path
     let within = |(prefix, rw): &(PathBuf, bool)| {
         (*rw || !writable) && std::fs::canonicalize(prefix).is_ok_and(|prefix| real.starts_with(prefix))
     };
-    if allowed.iter().any(within) {
-        Ok(real)
-    } else {
-        Err(RunError::Node(format!("local input {path} is not on this node's list of local paths")))
+    if !allowed.iter().any(within) {
+        return Err(RunError::Node(format!("local input {path} is not on this node's list of local paths")));
     }
+    // Below a folder that tasks may write another task could put a link in the path's place before it is mounted.
+    let writable_above = |(prefix, rw): &(PathBuf, bool)| {
+        *rw && std::fs::canonicalize(prefix).is_ok_and(|prefix| real.starts_with(&prefix) && real != prefix)
+    };
+    if allowed.iter().any(writable_above) {
+        let cause =
+            format!("local input {path} lies within a path that tasks may write: only the whole of it is mounted");
+        return Err(RunError::Node(cause));
+    }
+    Ok(real)
 }
 
 /// Where the module's bytes are.

@@ -192,11 +192,15 @@ impl Runner {
         tokio::spawn(async move {
             // A panic in an engine is this node's fault and must not leave the slot taken.
             let task = tokio::spawn(run::run(this.clone(), run, stop.clone(), until, result.clone()));
-            let ended = task.await.unwrap_or_else(|_| run::node_failed("the engine broke down"));
+            let ended = task.await;
+            if let (Err(_), Some(docker)) = (&ended, &this.inner.docker) {
+                docker.remove(&execution, false).await;
+            }
+            let ended = ended.unwrap_or_else(|_| run::node_failed("the engine broke down"));
             // Its clock need not be looked at any more.
             stop.cancel();
             this.lock().remove(&execution);
-            let _ = tokio::fs::remove_dir_all(&result).await;
+            crate::content::remove_tree(&result);
             let _ = this.inner.reports.send(Report::Ended(execution, Box::new(ended))).await;
         });
     }

@@ -31,9 +31,9 @@ pub(super) async fn run(
         () = stop.cancelled() => Err(RunError::Stopped),
     };
     if let (EngineTask::Docker(_), Some(docker)) = (&run.task.engine, &runner.inner.docker) {
-        // A program that has not ended may do so by itself, unless its owner's word is over.
+        // A program that is called off may end by itself, unless its owner's word is over.
         let expired = until.load(Ordering::Relaxed) <= crate::clock::tick().0;
-        docker.remove(&run.execution, ended.is_err() && !expired).await;
+        docker.remove(&run.execution, matches!(ended, Err(RunError::Stopped)) && !expired).await;
     }
     usage.wall_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     runner.report_phase(run.execution, Phase::Publishing).await;
@@ -173,6 +173,7 @@ async fn run_container(
         env: environment(runner, run)?,
         result,
         log_bytes_max: runner.inner.limits.log_bytes,
+        output_bytes_max: output_limits(runner, run).bytes,
         until,
         started: &|| _ = reports.try_send(super::Report::Phase(execution, Phase::Running)),
     };

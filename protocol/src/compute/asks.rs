@@ -43,11 +43,12 @@ fn decline(to: NodeId, ask: &Ask, reasons: &[String], later: bool, out: &mut Out
 impl State {
     pub(super) fn ask(&mut self, from: NodeId, ask: Ask, now: Now, out: &mut Outbox<Output>) {
         let never = self.never(from, &ask);
-        let reasons = if never.is_empty() { self.not_now(from) } else { never.clone() };
+        let considers = self.config.policy.considers(&ask.task);
+        let reasons = if never.is_empty() { self.not_now(from, considers) } else { never.clone() };
         if !reasons.is_empty() {
             return decline(from, &ask, &reasons, never.is_empty(), out);
         }
-        if !self.config.policy.considers(&ask.task) {
+        if !considers {
             return self.offer(from, &ask, Facts::default(), now, out);
         }
         let number = self.next_bid;
@@ -68,7 +69,7 @@ impl State {
     ) {
         let Some((from, ask)) = self.considering.remove(&number) else { return };
         self.timers.cancel(&Timer::Consider(number));
-        let busy = self.not_now(from);
+        let busy = self.not_now(from, false);
         match found {
             Err(refusal) => decline(from, &ask, &[refusal.reason], refusal.later, out),
             Ok(_) if !busy.is_empty() => decline(from, &ask, &busy, true, out),
@@ -162,7 +163,7 @@ impl State {
     }
 
     /// Reasons that hold now.
-    fn not_now(&self, from: NodeId) -> Vec<String> {
+    fn not_now(&self, from: NodeId, considers: bool) -> Vec<String> {
         let mut reasons = Vec::new();
         if let Err(reason) = &self.accepting {
             reasons.push(reason.clone());
@@ -186,7 +187,7 @@ impl State {
             reasons.push(format!("{unreleased} of your results wait here to be released"));
         }
         let considered = self.considering.values().filter(|(owner, _)| *owner == from).count();
-        if considered >= CONSIDERED_PER_PEER_MAX || self.considering.len() >= CONSIDERED_MAX {
+        if considers && (considered >= CONSIDERED_PER_PEER_MAX || self.considering.len() >= CONSIDERED_MAX) {
             reasons.push(format!("{considered} of your asks are being looked at"));
         }
         if self.bids.values().filter(|bid| bid.owner == from).count() >= BIDS_PER_PEER_MAX {

@@ -298,7 +298,8 @@ fn word_length(held: &Held, orphan_max: Span) -> Span {
     let lease = held.record.lease;
     let length = Span::millis(u64::from(lease.length_ms));
     let exclusive = held.exclusive && held.phase != Phase::Ended;
-    if exclusive { length } else { Span::millis(u64::from(lease.orphan_ms.max(lease.length_ms))).min(orphan_max) }
+    let kept = Span::millis(u64::from(lease.orphan_ms.max(lease.length_ms)));
+    if exclusive { length } else { kept }.min(orphan_max)
 }
 
 /// Beats whose acknowledgement still counts.

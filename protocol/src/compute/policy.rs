@@ -93,9 +93,8 @@ impl Policy {
         if !self.images.is_empty() && !self.images.iter().any(|pattern| matches(pattern, &docker.image)) {
             broken.push(format!("does not run the image `{}` (rule: image)", &*docker.image));
         }
-        let user = docker.user.split(':').next().unwrap_or_default();
-        if !self.root && (user == "root" || user.parse() == Ok(0u32)) {
-            broken.push("runs no containers as root (rule: allow-root)".into());
+        if !self.root && !is_nobody_special(&docker.user) {
+            broken.push("runs containers only as users by number, and not as root (rule: allow-root)".into());
         }
     }
 
@@ -119,6 +118,18 @@ pub fn offers(engine: &EngineTask, network: &Access) -> bool {
     }
 }
 
+/// Whether this is surely not root: a name may be anybody, and so may a group that the image gives a user.
+fn is_nobody_special(user: &str) -> bool {
+    let number = |text: &str| {
+        text.starts_with(|c: char| ('1'..='9').contains(&c))
+            && text.parse::<u32>().is_ok_and(|number| number != u32::MAX)
+    };
+    match user.split_once(':') {
+        None => user.is_empty() || number(user),
+        Some((user, group)) => number(user) && number(group),
+    }
+}
+
 /// Whether `text` is what `pattern` says, in which `*` stands for any text.
 fn matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
@@ -139,7 +150,19 @@ fn matches(pattern: &str, text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::matches;
+    use super::{is_nobody_special, matches};
+
+    #[test]
+    fn root_has_many_names() {
+        for user in
+            ["root", "0", "0:0", ":", ":5", "-0", "+0", "00", "svc", "1000:0", "1000:", "1000:docker", "4294967296"]
+        {
+            assert!(!is_nobody_special(user), "{user}");
+        }
+        for user in ["", "1000", "1000:1000", "65534:65534"] {
+            assert!(is_nobody_special(user), "{user}");
+        }
+    }
 
     #[test]
     fn a_star_stands_for_any_text() {

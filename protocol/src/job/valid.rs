@@ -81,6 +81,11 @@ impl ValidJob {
         let inputs = sources.into_iter().zip(&self.inputs);
         let inputs = inputs.map(|(source, input)| Input { source, target: TextMax::truncated(&input.target) });
         let task = Task { inputs: ListMax::truncated(inputs), ..self.task.clone() };
+        if !task.is_plain() {
+            let message = "inputs and results of a container must lie apart from each other, and from /, /proc, /sys, /dev, \
+                           /tmp and /etc";
+            return Err(InvalidSpec::one("Tasks[0]", message));
+        }
         let len = codec::encode(&task).len();
         if len > TASK_BYTES_MAX {
             let message = format!(

@@ -251,7 +251,11 @@ impl EngineTask {
             Self::Wasm(wasm) => is_plain_path(&wasm.module),
             Self::Docker(docker) => {
                 let dir = docker.workdir.is_empty() || is_plain_path(&docker.workdir);
-                dir && is_image_name(&docker.image) && docker.user.bytes().all(|b| b.is_ascii_graphic())
+                let whole = |texts: &[TextMax<8192>]| texts.iter().all(|text| !text.contains('\0'));
+                dir && whole(&docker.entrypoint)
+                    && whole(&docker.args)
+                    && is_image_name(&docker.image)
+                    && docker.user.bytes().all(|b| b.is_ascii_graphic())
             }
         }
     }
@@ -266,7 +270,10 @@ fn is_plain_path(path: &str) -> bool {
 #[must_use]
 pub fn is_image_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b);
-    name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.len() <= 512 && name.bytes().all(plain)
+    // A step back in it would lead elsewhere in the daemon's API.
+    let parts =
+        name.split('/').all(|part| part.starts_with(|c: char| c.is_ascii_alphanumeric()) && !part.contains(".."));
+    parts && name.len() <= 512 && name.bytes().all(plain)
 }
 
 /// One environment variable. An ask carries names with empty values.
@@ -331,9 +338,36 @@ impl Task {
             let reserved = ["stdout", "stderr", "exitCode"].contains(&&*output.name);
             crate::content::unixfs::is_safe_name(&output.name) && !reserved && is_plain_path(&output.path)
         };
+        let env = |variable: &EnvVar| {
+            let name = &variable.name;
+            !name.is_empty() && !name.contains(['=', '\0']) && !variable.value.contains('\0')
+        };
         self.outputs.iter().all(named)
+            && self.env.iter().all(env)
+            && self.are_targets_apart()
             && self.inputs.iter().all(|input| is_plain_path(&input.target))
             && self.engine.is_plain()
+    }
+
+    /// Whether no place of a container's lies within another, or where the system's own are. What is made for one mount
+    /// within another would be made by the daemon, in folders that are not its own.
+    fn are_targets_apart(&self) -> bool {
+        if !matches!(self.engine, EngineTask::Docker(_)) {
+            return true;
+        }
+        let places = self.inputs.iter().map(|input| &*input.target).chain(self.outputs.iter().map(|o| &*o.path));
+        let mut places: Vec<&str> = places.map(|place| place.trim_end_matches('/')).collect();
+        let own = ["", "/proc", "/sys", "/dev", "/tmp", "/etc"];
+        let taken = places.iter().any(|place| {
+            own.contains(place) || ["/proc/", "/sys/", "/dev/"].iter().any(|prefix| place.starts_with(prefix))
+        });
+        places.sort_unstable();
+        let within = |outer: &str, inner: &str| {
+            inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let nested =
+            places.iter().enumerate().any(|(i, outer)| places[i + 1..].iter().any(|inner| within(outer, inner)));
+        !taken && !nested
     }
 
     /// The content it reads.

@@ -1,6 +1,5 @@
 //! One container: what it is given, and what it prints and does until it ends.
 
-use std::collections::HashMap;
 use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use bollard::Docker;
 use bollard::container::{AttachContainerResults, LogOutput};
 use bollard::errors::Error as DockerError;
 use bollard::models::{
-    ContainerCreateBody, DeviceRequest, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig,
+    ContainerCreateBody, DeviceRequest, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig,
     Mount as BindMount, MountType, ResourcesUlimits,
 };
 use bollard::query_parameters::{
@@ -25,6 +24,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::super::RunError;
 use super::super::inputs::Mount;
 use super::gpu::{Gpu, Vendor};
+use super::image::Image;
 use super::{EXECUTION_LABEL, NODE_LABEL, Until, plain};
 
 /// Processes and threads of one container.
@@ -37,6 +37,8 @@ const TMP_BYTES: u64 = 64 << 20;
 pub(in crate::engine) const NOBODY: u32 = 65_534;
 /// The daemon makes no containers with less memory.
 const MEMORY_MIN: u64 = 6 << 20;
+/// The kernel gives no less.
+const CPU_MILLI_MIN: u64 = 10;
 /// After a program's end, how long its last words are waited for.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -52,6 +54,8 @@ pub(in crate::engine) struct Work<'a> {
     /// Where stdout and stderr go.
     pub(in crate::engine) result: &'a Path,
     pub(in crate::engine) log_bytes_max: u64,
+    /// The longest file that it may write.
+    pub(in crate::engine) output_bytes_max: u64,
     pub(in crate::engine) until: &'a Until,
     /// Called when the program has been started.
     pub(in crate::engine) started: &'a (dyn Fn() + Sync),
@@ -83,7 +87,7 @@ pub(in crate::engine) fn default_user() -> (u32, u32) {
 pub(super) async fn start(
     docker: &Docker,
     node: &str,
-    image: &str,
+    image: &Image,
     gpus: &[&Gpu],
     work: &Work<'_>,
     turn: OwnedMutexGuard<()>,
@@ -150,7 +154,8 @@ pub(super) async fn watch(
     }
     let state = docker.inspect_container(&name, None).await;
     let state = state.map_err(|error| RunError::Node(format!("docker: {}", plain(&error))))?.state.unwrap_or_default();
-    usage.exit_code = state.exit_code.unwrap_or(-1);
+    let ended = state.exit_code.filter(|_| state.running != Some(true));
+    usage.exit_code = ended.ok_or_else(|| RunError::Node("docker lost sight of the container".into()))?;
     usage.out_of_memory = state.oom_killed.unwrap_or(false);
     Ok(usage)
 }
@@ -158,13 +163,12 @@ pub(super) async fn watch(
 /// A container that cannot be made: the task's doing where the daemon says that the task is wrong.
 fn refused(error: &DockerError) -> RunError {
     let cause = plain(error);
-    let kinds = ["executable file not found", "no such file or directory: unknown", "permission denied: unknown"];
-    let unrunnable = kinds.iter().any(|kind| cause.contains(kind)) || cause.contains("no command specified");
-    let wrong_user = cause.contains("unable to find user") || cause.contains("no matching entries in passwd");
-    match error {
-        DockerError::DockerResponseServerError { status_code: 400, .. } => RunError::task(FailureKind::Program, cause),
-        _ if unrunnable || wrong_user => RunError::task(FailureKind::Program, last_part(&cause)),
-        _ => RunError::Node(format!("docker: {cause}")),
+    let kinds = ["exec: ", "unable to find user", "no matching entries in passwd", "no command specified"];
+    let of_task = kinds.iter().any(|kind| cause.to_lowercase().contains(kind)) && !cause.contains("docker-init");
+    if of_task {
+        RunError::task(FailureKind::Program, last_part(&cause))
+    } else {
+        RunError::Node(format!("docker: {cause}"))
     }
 }
 
@@ -174,18 +178,26 @@ fn last_part(cause: &str) -> String {
     cause[start..].trim_end_matches(": unknown").to_owned()
 }
 
-fn body(node: &str, image: &str, gpus: &[&Gpu], work: &Work<'_>) -> ContainerCreateBody {
+fn body(node: &str, image: &Image, gpus: &[&Gpu], work: &Work<'_>) -> ContainerCreateBody {
     let (docker, task) = (work.docker, work.task);
     let texts = |list: &[bacnode_protocol::wire::bounded::TextMax<8192>]| {
         (!list.is_empty()).then(|| list.iter().map(ToString::to_string).collect::<Vec<_>>())
     };
     let (user, group) = default_user();
-    let user = if docker.user.is_empty() { format!("{user}:{group}") } else { docker.user.to_string() };
+    // Without a group the image's own list would choose one.
+    let user = match &*docker.user {
+        "" => format!("{user}:{group}"),
+        named if named.contains(':') || named.parse::<u32>().is_err() => named.to_owned(),
+        number => format!("{number}:{group}"),
+    };
     let own_home = work.env.iter().any(|(name, _)| name == "HOME");
-    let env = work.env.iter().map(|(name, value)| format!("{name}={value}"));
+    // Drivers read orders from the environment: which GPUs a container sees is not the task's to say.
+    let orders = |name: &str| ["NVIDIA_", "ROCR_", "HIP_VISIBLE"].iter().any(|prefix| name.starts_with(prefix));
+    let env = work.env.iter().filter(|(name, _)| !orders(name)).map(|(name, value)| format!("{name}={value}"));
+    let env = env.chain(gpus.is_empty().then(|| "NVIDIA_VISIBLE_DEVICES=void".to_owned()));
     let labels = [(NODE_LABEL, node.to_owned()), (EXECUTION_LABEL, work.execution.to_string())];
     ContainerCreateBody {
-        image: Some(image.to_owned()),
+        image: Some(image.name.clone()),
         entrypoint: texts(&docker.entrypoint),
         cmd: texts(&docker.args),
         working_dir: (!docker.workdir.is_empty()).then(|| docker.workdir.to_string()),
@@ -193,17 +205,24 @@ fn body(node: &str, image: &str, gpus: &[&Gpu], work: &Work<'_>) -> ContainerCre
         env: Some(env.chain((!own_home).then(|| "HOME=/tmp".to_owned())).collect()),
         labels: Some(labels.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
         stop_timeout: Some(super::STOP_GRACE.as_secs().cast_signed()),
-        host_config: Some(host_config(task, gpus, work)),
+        // An image's own would run as often as it likes, beside the limits.
+        healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..HealthConfig::default() }),
+        host_config: Some(host_config(task, image, gpus, work)),
         ..ContainerCreateBody::default()
     }
 }
 
-fn host_config(task: &Task, gpus: &[&Gpu], work: &Work<'_>) -> HostConfig {
+fn host_config(task: &Task, image: &Image, gpus: &[&Gpu], work: &Work<'_>) -> HostConfig {
     let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let memory = signed(task.resources.memory.max(MEMORY_MIN));
     let limit =
         |name: &str, value: i64| ResourcesUlimits { name: Some(name.into()), soft: Some(value), hard: Some(value) };
     let tmp = format!("rw,nosuid,nodev,size={TMP_BYTES}");
+    // Volumes that an image asks for would be disk that nobody measures.
+    let mounted = |volume: &&String| !work.mounts.iter().any(|mount| mount.guest == **volume);
+    let volumes = image.volumes.iter().filter(mounted).map(|volume| (volume.clone(), tmp.clone()));
+    let tmpfs = volumes.chain([("/tmp".to_owned(), tmp.clone())]).collect();
+    let file_size = signed(work.output_bytes_max);
     HostConfig {
         cap_drop: Some(vec!["ALL".into()]),
         security_opt: Some(vec!["no-new-privileges:true".into()]),
@@ -214,13 +233,13 @@ fn host_config(task: &Task, gpus: &[&Gpu], work: &Work<'_>) -> HostConfig {
         memory: Some(memory),
         // As much with swap as without: none.
         memory_swap: Some(memory),
-        nano_cpus: Some(signed(task.resources.cpu_milli.saturating_mul(1_000_000))),
-        ulimits: Some(vec![limit("nofile", FILES_MAX), limit("core", 0)]),
+        nano_cpus: Some(signed(task.resources.cpu_milli.max(CPU_MILLI_MIN).saturating_mul(1_000_000))),
+        ulimits: Some(vec![limit("nofile", FILES_MAX), limit("core", 0), limit("fsize", file_size)]),
         oom_score_adj: Some(500),
         ipc_mode: Some("private".into()),
         cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
         network_mode: Some(network_mode(&task.network).into()),
-        tmpfs: Some(HashMap::from([("/tmp".into(), tmp)])),
+        tmpfs: Some(tmpfs),
         // What is printed goes into the result; the daemon would keep it line by line, at a hundredth of the speed.
         log_config: Some(HostConfigLogConfig { typ: Some("none".into()), config: None }),
         mounts: Some(work.mounts.iter().map(bind).collect()),

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bacnode_protocol::id::ExecutionId;
 use bollard::Docker;
 
-use super::{Until, by_force, container};
+use super::{Until, by_force, container, is_gone};
 
 /// The hidden command.
 pub const COMMAND: &str = "guard-containers";
@@ -53,7 +53,7 @@ impl Guard {
 
     fn start(&self) -> std::io::Result<Child> {
         let mut command = Command::new(&self.program);
-        command.arg(COMMAND).arg(&self.dir).env_clear();
+        command.arg(COMMAND).arg(&self.dir).arg(std::process::id().to_string()).env_clear();
         // All that it needs to find the daemon.
         for name in ["DOCKER_HOST", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY", "HOME", "PATH"] {
             if let Some(value) = std::env::var_os(name) {
@@ -106,40 +106,37 @@ fn watched(dir: &Path) -> Vec<(PathBuf, ExecutionId, u64)> {
 /// The guard's own life. Ends the process.
 pub fn main() -> ! {
     let dir = std::env::args_os().nth(2).map(PathBuf::from).unwrap_or_default();
+    let node = std::env::args().nth(3).and_then(|pid| pid.parse().ok());
     // Not among those that a terminal or a service manager ends together with the node.
     let _ = rustix::process::setsid();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let code = match runtime {
-        Ok(runtime) => runtime.block_on(watch(&dir)),
+        Ok(runtime) => runtime.block_on(watch(&dir, node)),
         Err(_) => 1,
     };
     std::process::exit(code);
 }
 
-async fn watch(dir: &Path) -> i32 {
+/// Watches the folder of the node that is this process.
+async fn watch(dir: &Path, node: Option<i32>) -> i32 {
     let Ok(lock) = std::fs::File::create(dir.join(LOCK)) else { return 1 };
     // One guard a folder; the next waits until the last has gone.
     if rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).is_err() {
         return 1;
     }
-    let parent = rustix::process::getppid();
     let Ok(docker) = Docker::connect_with_defaults() else { return 1 };
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let containers = watched(dir);
         // Without its node, and with nothing to watch, it has nothing to do.
-        if containers.is_empty() && rustix::process::getppid() != parent {
+        if containers.is_empty() && rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get()) != node {
             return 0;
         }
         let now = crate::clock::tick().0;
         for (file, execution, until) in containers {
             if until.saturating_add(AFTER) < now {
                 let removed = docker.remove_container(&container::name(&execution), Some(by_force())).await;
-                let gone = matches!(
-                    removed,
-                    Ok(()) | Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. })
-                );
-                if gone {
+                if removed.is_ok() || removed.is_err_and(|error| is_gone(&error)) {
                     let _ = std::fs::remove_file(file);
                 }
             }

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bacnode_protocol::compute::{Facts, Refusal};
+use bacnode_protocol::compute::{Facts, Refusal, Web};
+use bacnode_protocol::job::format_bytes;
 use bacnode_protocol::wire::market::FailureKind;
 use bollard::Docker;
 use bollard::errors::Error as DockerError;
@@ -13,6 +14,7 @@ use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures::StreamExt as _;
 
 use super::super::RunError;
+use super::super::web::check_server;
 use super::plain;
 
 /// How long an answer about an image that lies here is believed, one of a registry's, and a no.
@@ -23,6 +25,11 @@ const REFUSED_FOR: Duration = Duration::from_secs(10);
 const LOOKS_MAX: usize = 1_000;
 /// How long a registry may take to say what a name stands for.
 const REGISTRY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes and layers of an image that is fetched, packed.
+const PULL_BYTES_MAX: u64 = 16 << 30;
+const LAYERS_MAX: usize = 1_000;
+/// Volumes of an image that it gets.
+const VOLUMES_MAX: usize = 16;
 /// How long nothing may come while an image is fetched.
 const PULL_SILENCE: Duration = Duration::from_secs(120);
 
@@ -35,12 +42,13 @@ pub(super) struct Images {
     docker: Docker,
     /// What the daemon runs: `linux` and `amd64`.
     platform: (String, String),
+    web: Web,
     looks: Mutex<Looks>,
 }
 
 impl Images {
-    pub(super) fn new(docker: Docker, os: String, arch: String) -> Self {
-        Self { docker, platform: (os, arch), looks: Mutex::default() }
+    pub(super) fn new(docker: Docker, os: String, arch: String, web: Web) -> Self {
+        Self { docker, platform: (os, arch), web, looks: Mutex::default() }
     }
 
     fn looks(&self) -> MutexGuard<'_, Looks> {
@@ -90,14 +98,20 @@ impl Images {
     }
 
     async fn ask_registry(&self, image: &str) -> Result<Facts, Refusal> {
+        // The daemon would connect to whatever a peer names.
+        let server = match (self.web, registry(image)) {
+            (Web::None, _) => Err("this node fetches nothing from the web (rule: web)".to_owned()),
+            (_, None) => Ok(()),
+            (web, Some(host)) => check_server(host, web).await,
+        };
+        if let Err(cause) = server {
+            return Err(Refusal { reason: format!("image `{image}` is not here: {cause}"), later: false });
+        }
         let asked = self.docker.inspect_registry_image(image, None);
-        let unknown = |cause: &str| Refusal {
-            // The daemon tells the whole chain of calls; its end is the cause.
-            reason: format!(
-                "image `{image}` is not here, and its registry says: {}",
-                cause.rsplit(": ").next().unwrap_or(cause)
-            ),
-            later: false,
+        let unknown = |cause: &str| {
+            // What exactly went wrong on the way is the operator's affair.
+            tracing::info!(image, cause, "an image is not to be had");
+            Refusal { reason: format!("image `{image}` is not here, and its registry does not have it"), later: false }
         };
         let found = tokio::time::timeout(REGISTRY_TIMEOUT, asked).await.map_err(|_| unknown("it does not answer"))?;
         let found = found.map_err(|error| unknown(&plain(&error)))?;
@@ -118,7 +132,7 @@ impl Images {
     }
 
     /// The name under which the very image of the bid can be run, fetched if it is not here.
-    pub(super) async fn fetch(&self, image: &str, digest: Option<[u8; 32]>) -> Result<String, RunError> {
+    pub(super) async fn fetch(&self, image: &str, digest: Option<[u8; 32]>) -> Result<Image, RunError> {
         let Some(digest) = digest else {
             return Err(RunError::Node(format!("image `{image}` has no digest")));
         };
@@ -126,28 +140,38 @@ impl Images {
         let pinned = format!("{}@{digest}", repository(image));
         // One that lay here has its own digest, one from a registry that of its manifest.
         for name in [&digest, &pinned] {
-            if self.docker.inspect_image(name).await.is_ok() {
-                return Ok(name.clone());
+            if let Ok(held) = self.docker.inspect_image(name).await {
+                return Ok(Image::new(name, &held));
             }
         }
         self.pull(image, &pinned).await?;
         let held = self.docker.inspect_image(&pinned).await;
         let held = held.map_err(|error| RunError::Node(format!("image `{image}`: {}", plain(&error))))?;
         self.judge_held(image, &held).map_err(|refusal| RunError::task(FailureKind::Program, refusal.reason))?;
-        Ok(pinned)
+        Ok(Image::new(&pinned, &held))
     }
 
     async fn pull(&self, image: &str, pinned: &str) -> Result<(), RunError> {
         let failed = |cause: &str| RunError::Node(format!("cannot fetch image `{image}`: {cause}"));
         let options = CreateImageOptionsBuilder::new().from_image(pinned).build();
         let mut progress = std::pin::pin!(self.docker.create_image(Some(options), None, None));
-        let mut told = Instant::now();
+        let (mut told, mut layers) = (Instant::now(), HashMap::new());
         loop {
             let next = tokio::time::timeout(PULL_SILENCE, progress.next()).await;
             match next.map_err(|_| failed("nothing has come for two minutes"))? {
                 None => return Ok(()),
                 Some(Err(error)) => return Err(failed(&plain(&error))),
                 Some(Ok(step)) => {
+                    if let (Some(layer), Some(progress)) = (&step.id, &step.progress_detail) {
+                        layers.insert(layer.clone(), progress.total.and_then(|n| u64::try_from(n).ok()).unwrap_or(0));
+                    }
+                    if layers.values().sum::<u64>() > PULL_BYTES_MAX || layers.len() > LAYERS_MAX {
+                        let limit = format_bytes(PULL_BYTES_MAX);
+                        return Err(RunError::task(
+                            FailureKind::Program,
+                            format!("image `{image}` has more than {limit}"),
+                        ));
+                    }
                     if told.elapsed() > Duration::from_secs(5) {
                         told = Instant::now();
                         tracing::info!(image, layer = step.id, status = step.status, "fetching an image");
@@ -156,6 +180,28 @@ impl Images {
             }
         }
     }
+}
+
+/// An image that can be run.
+#[derive(Debug)]
+pub(super) struct Image {
+    /// Names it, and no other.
+    pub(super) name: String,
+    /// Folders for which it wants disk of its own.
+    pub(super) volumes: Vec<String>,
+}
+
+impl Image {
+    fn new(name: &str, held: &ImageInspect) -> Self {
+        let volumes = held.config.as_ref().and_then(|config| config.volumes.clone()).unwrap_or_default();
+        Self { name: name.to_owned(), volumes: volumes.into_iter().take(VOLUMES_MAX).collect() }
+    }
+}
+
+/// The registry that a name names, as the daemon understands it; the usual one if it names none.
+fn registry(image: &str) -> Option<&str> {
+    let (first, _) = image.split_once('/')?;
+    (first.contains(['.', ':']) || first == "localhost").then_some(first)
 }
 
 /// A name without its tag and its digest.
@@ -176,7 +222,7 @@ fn digest_of(text: &str) -> Option<[u8; 32]> {
 
 #[cfg(test)]
 mod tests {
-    use super::repository;
+    use super::{registry, repository};
 
     #[test]
     fn a_name_is_told_from_its_tag() {
@@ -189,5 +235,9 @@ mod tests {
         ] {
             assert_eq!(repository(image), name);
         }
+        assert_eq!(registry("alpine"), None);
+        assert_eq!(registry("library/alpine:3"), None);
+        assert_eq!(registry("localhost/a"), Some("localhost"));
+        assert_eq!(registry("10.0.0.1:5000/a/b:c"), Some("10.0.0.1:5000"));
     }
 }

@@ -17,7 +17,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bacnode_protocol::compute::{Facts, Refusal};
+use bacnode_protocol::compute::{Facts, Refusal, Web};
 use bacnode_protocol::id::ExecutionId;
 use bollard::Docker;
 use bollard::errors::Error as DockerError;
@@ -39,6 +39,8 @@ const NODE_LABEL: &str = "bacnode.node";
 const EXECUTION_LABEL: &str = "bacnode.execution";
 /// How long a program may take to end after it was told to.
 const STOP_GRACE: Duration = Duration::from_secs(5);
+/// After a removal that failed, how long until it is tried again.
+const REMOVE_PAUSES: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];
 /// How long the daemon may take to say who it is.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -74,7 +76,7 @@ impl Engine {
     ///
     /// # Errors
     /// If there is none that answers, in words.
-    pub async fn connect(node: String, program: PathBuf, dir: &Path) -> Result<Self, String> {
+    pub async fn connect(node: String, program: PathBuf, dir: &Path, web: Web) -> Result<Self, String> {
         let docker = Docker::connect_with_defaults().map_err(|error| error.to_string())?;
         let hello = async {
             let docker = docker.negotiate_version().await?;
@@ -87,7 +89,7 @@ impl Engine {
         let gpus = gpu::find().await;
         let (os, arch) = (version.os.unwrap_or_default(), version.arch.unwrap_or_default());
         tracing::info!(version = version.version.unwrap_or_default(), %os, %arch, gpus = gpus.len(), "docker is here");
-        let images = Images::new(docker.clone(), os, arch);
+        let images = Images::new(docker.clone(), os, arch, web);
         let guard = Guard::new(program, dir.to_owned());
         let (images, guard, gpus) = (Arc::new(images), Arc::new(guard), Arc::new(Gpus::new(gpus)));
         let engine = Self { docker, node, images, guard, gpus, making: Arc::default() };
@@ -134,13 +136,16 @@ impl Engine {
             let grace = StopContainerOptionsBuilder::new().t(i32::try_from(STOP_GRACE.as_secs()).unwrap_or(5)).build();
             let _ = self.docker.stop_container(&name, Some(grace)).await;
         }
-        match self.docker.remove_container(&name, Some(by_force())).await {
-            Ok(()) | Err(DockerError::DockerResponseServerError { status_code: 404, .. }) => {
-                self.guard.forget(execution);
+        for pause in REMOVE_PAUSES {
+            match self.docker.remove_container(&name, Some(by_force())).await {
+                Ok(()) => return self.guard.forget(execution),
+                Err(error) if is_gone(&error) => return self.guard.forget(execution),
+                Err(error) => tracing::warn!(%execution, error = plain(&error), "cannot remove a container"),
             }
-            // The guard tries on.
-            Err(error) => tracing::warn!(%execution, error = plain(&error), "cannot remove a container"),
+            tokio::time::sleep(pause).await;
         }
+        // The guard tries on, from now.
+        self.guard.extend(execution, 0);
     }
 
     /// Removes every container of this node.
@@ -150,11 +155,19 @@ impl Engine {
         for container in self.docker.list_containers(Some(options)).await? {
             let Some(id) = container.id else { continue };
             tracing::info!(container = &id[..id.len().min(12)], "removing what a former life left");
-            self.docker.remove_container(&id, Some(by_force())).await?;
+            match self.docker.remove_container(&id, Some(by_force())).await {
+                Err(error) if !is_gone(&error) => tracing::warn!(error = plain(&error), "cannot remove it"),
+                _ => {}
+            }
         }
         self.guard.clear();
         Ok(())
     }
+}
+
+/// It is not there, or somebody else is removing it.
+fn is_gone(error: &DockerError) -> bool {
+    matches!(error, DockerError::DockerResponseServerError { status_code: 404 | 409, .. })
 }
 
 fn by_force() -> bollard::query_parameters::RemoveContainerOptions {
