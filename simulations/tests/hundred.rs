@@ -53,7 +53,7 @@ fn works(config: &mut Config) {
 async fn until_all_know(swarm: &Swarm, known: usize, patience: Duration) -> Duration {
     let started = Instant::now();
     loop {
-        let least = swarm.nodes.iter().map(|node| node.network().known().len()).min().unwrap_or(0);
+        let least = swarm.nodes.iter().map(|node| node.network().known_count()).min().unwrap_or(0);
         if least >= known {
             return started.elapsed();
         }

@@ -89,8 +89,6 @@ struct Inner {
     allow_local: Vec<(PathBuf, bool)>,
     policy: Policy,
     probe: Option<Probe>,
-    /// For the operator's own servers.
-    client: reqwest::Client,
     web: web::Fetcher,
     dir: PathBuf,
     running: Mutex<HashMap<ExecutionId, Running>>,
@@ -131,24 +129,10 @@ impl Runner {
         crate::content::clear(&dir);
         let running = Mutex::new(HashMap::new());
         let (limits, allow_local, policy) = (config.limits, config.allow_local.clone(), config.policy.clone());
-        let web = web::Fetcher::new(policy.web)?;
-        let client = reqwest::Client::builder().no_proxy().build().map_err(std::io::Error::other)?;
+        let web = web::Fetcher::new(policy.web);
         let probe = config.probe.clone();
-        let inner = Inner {
-            content,
-            fetcher,
-            wasm,
-            docker,
-            limits,
-            allow_local,
-            policy,
-            probe,
-            client,
-            web,
-            dir,
-            running,
-            reports,
-        };
+        let inner =
+            Inner { content, fetcher, wasm, docker, limits, allow_local, policy, probe, web, dir, running, reports };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -162,7 +146,7 @@ impl Runner {
     /// If it is to be declined.
     pub async fn consider(&self, considered: &Considered) -> Result<Facts, Refusal> {
         if let Some(probe) = &self.inner.probe {
-            probe.ask(&self.inner.client, considered).await?;
+            probe.ask(considered).await?;
         }
         match (&considered.task.engine, &self.inner.docker) {
             (EngineTask::Docker(task), Some(docker)) => docker.look_at(&task.image).await,

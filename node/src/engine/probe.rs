@@ -1,6 +1,7 @@
 //! The operator's own word on a job: a program or a web server that looks at each ask.
 
 use std::process::Stdio;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use bacnode_protocol::compute::{Considered, Refusal};
@@ -28,12 +29,12 @@ impl Probe {
     ///
     /// # Errors
     /// If the answer is no, or there is none.
-    pub(super) async fn ask(&self, client: &reqwest::Client, considered: &Considered) -> Result<(), Refusal> {
+    pub(super) async fn ask(&self, considered: &Considered) -> Result<(), Refusal> {
         let ask = document(considered);
         let answer = async {
             match self {
                 Self::Command(command) => ask_command(command, &ask).await,
-                Self::Url(url) => ask_url(client, url, &ask).await,
+                Self::Url(url) => ask_url(url, &ask).await,
             }
         };
         let answer = tokio::time::timeout(TIMEOUT, answer).await;
@@ -90,7 +91,11 @@ async fn ask_command(command: &str, ask: &Value) -> Result<(), String> {
     if output.status.success() { Ok(()) } else { Err(reason(&String::from_utf8_lossy(&output.stderr))) }
 }
 
-async fn ask_url(client: &reqwest::Client, url: &str, ask: &Value) -> Result<(), String> {
+async fn ask_url(url: &str, ask: &Value) -> Result<(), String> {
+    // Made at the first ask: the system's certificates take a moment to read.
+    static CLIENT: OnceLock<Option<reqwest::Client>> = OnceLock::new();
+    let client = CLIENT.get_or_init(|| super::web::plain_client().build().ok());
+    let client = client.as_ref().ok_or("it cannot be asked over the web")?;
     let answer = client.post(url).json(ask).send().await.map_err(|_| "it cannot be reached".to_owned())?;
     let (refused, text) = (answer.status().as_u16() >= 400, answer.text().await.unwrap_or_default());
     let said: Value = serde_json::from_str(&text).unwrap_or_default();

@@ -11,7 +11,7 @@ mod download;
 use std::collections::HashMap;
 use std::io::Read as _;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bacnode_protocol::compute::Web;
@@ -37,7 +37,7 @@ const KNOWN_MAX: usize = 1_000;
 /// What fetches from the web.
 #[derive(Debug)]
 pub(super) struct Fetcher {
-    client: Client,
+    client: OnceLock<Client>,
     web: Web,
     /// What each URL was, with the server's name for that version of it.
     known: Mutex<HashMap<String, Known>>,
@@ -65,31 +65,17 @@ pub(super) struct Fetched {
 }
 
 impl Fetcher {
-    /// # Errors
-    /// If the system's certificates cannot be used.
-    pub(super) fn new(web: Web) -> std::io::Result<Self> {
-        // Another part of the process may have chosen the same before.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let redirects = redirect::Policy::custom(move |attempt| {
-            if attempt.previous().len() > REDIRECTS_MAX {
-                return attempt.error("it redirects too often");
-            }
-            match check_host(attempt.url(), web) {
-                Ok(()) => attempt.follow(),
-                Err(cause) => attempt.error(cause),
-            }
-        });
-        let client = Client::builder()
-            .dns_resolver(std::sync::Arc::new(Resolver(web)))
-            .redirect(redirects)
-            .no_proxy()
-            .referer(false)
-            .connect_timeout(CONNECT)
-            .read_timeout(SILENCE)
-            .user_agent(concat!("bacnode/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(std::io::Error::other)?;
-        Ok(Self { client, web, known: Mutex::default() })
+    pub(super) fn new(web: Web) -> Self {
+        Self { client: OnceLock::new(), web, known: Mutex::default() }
+    }
+
+    /// Reading the system's certificates takes a moment, and most nodes never need them.
+    fn client(&self) -> Result<&Client, RunError> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let client = client(self.web).map_err(|error| RunError::Node(format!("cannot fetch from the web: {error}")))?;
+        Ok(self.client.get_or_init(|| client))
     }
 
     /// Fetches a file of at most `max` bytes, or finds that it is here. It is pinned under `reason`.
@@ -149,7 +135,7 @@ impl Fetcher {
     }
 
     async fn ask(&self, url: &Url, headers: HeaderMap) -> Result<Response, RunError> {
-        let response = self.client.get(url.clone()).headers(headers).send().await;
+        let response = self.client()?.get(url.clone()).headers(headers).send().await;
         let response = response.map_err(|error| RunError::Node(format!("input {url}: {}", cause_of(&error))))?;
         let status = response.status();
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
@@ -165,6 +151,33 @@ impl Fetcher {
         }
         Err(RunError::Node(cause))
     }
+}
+
+fn client(web: Web) -> reqwest::Result<Client> {
+    let redirects = redirect::Policy::custom(move |attempt| {
+        if attempt.previous().len() > REDIRECTS_MAX {
+            return attempt.error("it redirects too often");
+        }
+        match check_host(attempt.url(), web) {
+            Ok(()) => attempt.follow(),
+            Err(cause) => attempt.error(cause),
+        }
+    });
+    plain_client()
+        .dns_resolver(std::sync::Arc::new(Resolver(web)))
+        .redirect(redirects)
+        .referer(false)
+        .connect_timeout(CONNECT)
+        .read_timeout(SILENCE)
+        .user_agent(concat!("bacnode/", env!("CARGO_PKG_VERSION")))
+        .build()
+}
+
+/// A client that knows no proxies.
+pub(super) fn plain_client() -> reqwest::ClientBuilder {
+    // The one provider of cryptography that is built in; another part of the process may have said so before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder().no_proxy()
 }
 
 fn sha256_of(path: &Path) -> std::io::Result<[u8; 32]> {

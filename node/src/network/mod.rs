@@ -97,6 +97,12 @@ impl Network {
         self.view().iter().map(|(node, _)| *node).collect()
     }
 
+    /// How many they are.
+    #[must_use]
+    pub fn known_count(&self) -> usize {
+        self.view().len()
+    }
+
     /// Who this node is.
     #[must_use]
     pub fn me(&self) -> NodeId {
