@@ -1,6 +1,6 @@
 //! What a job, a byte and an idle node cost, as ratios in one run: machines differ, ratios less so.
 //!
-//! usage: bacnode-bench [latency] [throughput] [docker] [web] [transfer] [gossip] [idle]     (all by default)
+//! usage: `bacnode-bench [latency] [throughput] [docker] [web] [transfer] [gossip] [idle]` (all by default)
 
 mod engines;
 
