@@ -2,6 +2,7 @@
 //! each, or those whose names contain NAME.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is a program for people")]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -65,7 +66,10 @@ fn copy_sources(root: &Path, to: &Path) -> Result<(), String> {
         .current_dir(root)
         .output();
     let listed = listed.map_err(|error| format!("git: {error}"))?;
-    for name in String::from_utf8_lossy(&listed.stdout).split('\0').filter(|name| !name.is_empty()) {
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let names: BTreeSet<&str> = listed.split('\0').filter(|name| root.join(name).is_file()).collect();
+    remove_others(to, to, &names);
+    for name in names {
         let (from, to) = (root.join(name), to.join(name));
         let Ok(bytes) = std::fs::read(&from) else { continue };
         if let Some(parent) = to.parent() {
@@ -78,4 +82,16 @@ fn copy_sources(root: &Path, to: &Path) -> Result<(), String> {
         std::fs::write(&to, bytes).map_err(|error| format!("{}: {error}", to.display()))?;
     }
     Ok(())
+}
+
+/// Removes from an earlier copy what is not among the sources any more.
+fn remove_others(copy: &Path, dir: &Path, names: &BTreeSet<&str>) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            remove_others(copy, &path, names);
+        } else if path.strip_prefix(copy).ok().and_then(Path::to_str).is_some_and(|name| !names.contains(name)) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
