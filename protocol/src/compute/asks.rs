@@ -122,7 +122,11 @@ impl State {
             reasons.push("a path or name in the task is not plain".into());
         }
         if !super::offers(&ask.task.engine, &ask.task.network) {
-            reasons.push("gives wasm tasks no network".into());
+            reasons.push(format!(
+                "gives {} tasks no network of the kind `{}`",
+                engine.name(),
+                ask.task.network.reach().name()
+            ));
         }
         reasons.extend(self.config.policy.broken(&from, &ask.task, &self.holdings));
         if ask.task.resources.cpu_milli == 0 || ask.task.resources.memory == 0 {

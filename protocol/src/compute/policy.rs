@@ -109,12 +109,13 @@ fn holds_some(task: &Task, holdings: &Holdings) -> bool {
     local || task.content_inputs().any(|root| holdings.contains_key(&root))
 }
 
-/// Whether a WASM task may have the network that it asks for: engines differ in what they can guard.
+/// Whether a task can have the network that it asks for: engines differ in what they can guard.
 #[must_use]
 pub fn offers(engine: &EngineTask, network: &Access) -> bool {
     match engine {
         EngineTask::Wasm(_) => *network == Access::None,
-        EngineTask::Docker(_) => true,
+        // Nothing here holds a container to some domains yet; without that it must not think that it has a network.
+        EngineTask::Docker(_) => !matches!(network, Access::Http(_)),
     }
 }
 
