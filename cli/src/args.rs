@@ -177,6 +177,10 @@ pub(crate) struct PolicyArgs {
     /// From where inputs may be fetched by URL (public by default)
     #[arg(long, env = "BACNODE_WEB", value_enum)]
     pub(crate) web: Option<WebAccess>,
+    /// Lend jobs this node's S3 credentials (AWS_ACCESS_KEY_ID …) for BUCKET[/PREFIX], to write results with :rw; may be
+    /// repeated
+    #[arg(long, env = "BACNODE_S3", value_name = "BUCKET[/PREFIX][:rw]", value_delimiter = ',')]
+    pub(crate) s3: Vec<String>,
     /// Environment variables of this node that jobs may ask for as `env:NAME`; may be repeated
     #[arg(long, env = "BACNODE_PASS_ENV", value_name = "PATTERN", value_delimiter = ',')]
     pub(crate) pass_env: Vec<String>,
@@ -344,12 +348,16 @@ pub(crate) struct WasmRun {
 /// What every task may be given.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TaskArgs {
-    /// An input: FILE:PATH, FOLDER:PATH, ipfs://CID:PATH, https://…:FOLDER or local:///HOST/PATH:PATH; may be repeated
+    /// An input: FILE:PATH, FOLDER:PATH, ipfs://CID:PATH, https://…:FOLDER, s3://BUCKET/KEY[,opt=region=…][,opt=endpoint=…]:FOLDER
+    /// or local:///HOST/PATH:PATH; may be repeated
     #[arg(short, long, value_name = "SOURCE:PATH")]
     pub(crate) input: Vec<String>,
     /// A folder to keep; may be repeated
     #[arg(long, value_name = "NAME:PATH")]
     pub(crate) result: Vec<String>,
+    /// Where the result goes: ipfs, or s3://BUCKET/KEY[,opt=endpoint=…][,opt=encoding=plain]
+    #[arg(short, long, value_name = "PUBLISHER", default_value = "ipfs")]
+    pub(crate) publisher: String,
     /// An environment variable; may be repeated
     #[arg(short, long, value_name = "KEY=VALUE")]
     pub(crate) env: Vec<String>,

@@ -46,6 +46,16 @@ impl Client {
         self.http.request(method, format!("{}/api/v1/{path}", self.base))
     }
 
+    /// Fetches from somewhere else than the node.
+    pub(crate) async fn outside(&self, url: &str) -> Result<Response> {
+        let failed = |cause: String| Failure::failed(format!("cannot fetch the result: {cause}"));
+        let response = self.http.get(url).send().await.map_err(|error| failed(error.without_url().to_string()))?;
+        if !response.status().is_success() {
+            return Err(failed(format!("the store says {}", response.status())));
+        }
+        Ok(response)
+    }
+
     /// Sends a request, and takes only a good answer.
     pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Response> {
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;

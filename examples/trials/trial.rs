@@ -64,6 +64,7 @@ fn main() {
                 std::io::stdout().write_all(&bytes).expect("stdout takes it");
             }
         }
+        Some("list") => list(std::path::Path::new(&args[2])),
         Some("count") => {
             // Busy for a known amount of work, then says what came of it.
             let mut sum = 0u64;
@@ -84,5 +85,18 @@ fn main() {
             }
         }
         _ => println!("nothing to do"),
+    }
+}
+
+/// Every file below `folder` with its size, in order.
+fn list(folder: &std::path::Path) {
+    let mut entries: Vec<_> = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            list(&path);
+        } else {
+            println!("{} {}", path.display(), path.metadata().expect("a file").len());
+        }
     }
 }

@@ -226,7 +226,6 @@ impl Running {
             Event::PeerUp(peer) => {
                 self.requester_input(requester::Input::PeerUp(peer));
                 self.compute_input(compute::Input::PeerUp(peer));
-                self.hands.announcer.soon();
             }
             Event::PeerDown(peer) => self.requester_input(requester::Input::PeerDown(peer)),
             Event::ViewGrew => self.requester_input(requester::Input::ViewGrew),

@@ -122,7 +122,8 @@ impl Node {
             (true, None) => Engines::of(&[Engine::Wasm]),
             (true, Some(_)) => Engines::of(&[Engine::Wasm, Engine::Docker]),
         };
-        let runner = Runner::new(content.clone(), Arc::clone(&fetcher) as _, wasm.clone(), docker, &config, reports);
+        let runner =
+            Runner::new(content.clone(), Arc::clone(&fetcher) as _, wasm.clone(), docker, &config, network.me, reports);
         let runner = runner.map_err(|source| StartError::System { what: "cannot make the folder of runs", source })?;
         started.serve_logs(runner.clone());
         if engines.has(Engine::Wasm) {

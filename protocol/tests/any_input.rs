@@ -14,6 +14,7 @@ use bacnode_protocol::wire::bounded::{BytesMax, ListMax, TextMax};
 use bacnode_protocol::wire::market::{
     Ask, Award, Bid, Decline, Head, Lease, Market, Outcome, Phase, SignedResult, Usage,
 };
+use bacnode_protocol::wire::s3::{Encoding, Place, Publisher};
 use bacnode_protocol::wire::signed::{SignatureBytes, Signer};
 use bacnode_protocol::wire::task::{Access, DockerTask, Engine, EngineTask, Engines, Reach, Resources, Task, WasmTask};
 use proptest::prelude::*;
@@ -63,6 +64,11 @@ fn task(n: u8) -> Task {
         deterministic: false,
         exclusive: n.is_multiple_of(4),
         network: if n.is_multiple_of(5) { Access::Bridge } else { Access::None },
+        publisher: if n.is_multiple_of(7) {
+            Publisher::S3(Place::default(), Encoding::Plain)
+        } else {
+            Publisher::Content
+        },
     }
 }
 

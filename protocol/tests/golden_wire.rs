@@ -14,6 +14,7 @@ use bacnode_protocol::wire::live::LiveRequest;
 use bacnode_protocol::wire::market::{
     Ask, Award, Bid, Decline, Frame, Head, InlineBlock, Lease, Market, Outcome, Phase, ResultBody, SignedResult, Usage,
 };
+use bacnode_protocol::wire::s3::Publisher;
 use bacnode_protocol::wire::signed::{Domain, Signer};
 use bacnode_protocol::wire::task::{
     Access, Engine, EngineTask, Engines, EnvVar, Input, OutputPath, Resources, Source, Task, WasmTask,
@@ -48,6 +49,7 @@ fn task() -> Task {
         deterministic: true,
         exclusive: false,
         network: Access::None,
+        publisher: Publisher::Content,
     }
 }
 

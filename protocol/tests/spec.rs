@@ -91,7 +91,7 @@ fn bad_cids_and_urls() {
         ),
         ("{Type: ipfs}", "InputSources[0].Source.Params.CID: is required"),
         ("{Type: inline, Params: {URL: 'http://x'}}", "must be a data: URL"),
-        ("{Type: s3, Params: {Bucket: b}}", "`s3` is not offered yet"),
+        ("{Type: s3, Params: {Bucket: b}}", "is not the name of a bucket"),
         ("{Type: floppy}", "`floppy` is not a source"),
         ("{Type: local, Params: {SourcePath: here}}", "must be an absolute path"),
     ];

@@ -35,7 +35,7 @@ fn program() -> PathBuf {
 fn few_links(config: &mut Config) {
     config.connections_max = LINKS_MAX;
     // All of them share two cores or so: the more there are, the slower each.
-    config.gossip.heartbeat_ms = count() as u64;
+    config.gossip.heartbeat_ms = 5 * count() as u64;
 }
 
 /// How long anything may take, for so many nodes on one machine.

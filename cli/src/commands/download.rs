@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Method;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
+use super::published;
 use crate::client::{Client, segment};
 use crate::error::{Exit, Failure, Result};
 use crate::output;
@@ -34,6 +35,9 @@ pub(super) async fn results(client: &Client, job: &str, dir: &Path, force: bool)
         let target = if answer.job.count <= 1 { dir.to_owned() } else { dir.join(partition.to_string()) };
         std::fs::create_dir_all(&target).map_err(failed)?;
         content(client, root, &target, force).await?;
+        if let Some(task) = answer.job.tasks.first() {
+            published::complete(client, &target, &task.publisher).await?;
+        }
     }
     output::note(&format!("{} {}", output::green("fetched"), dir.display()));
     Ok(())
@@ -86,7 +90,7 @@ fn progress(size: u64) -> ProgressBar {
     bar
 }
 
-fn write_file(reader: &mut impl Read, to: &Path, force: bool) -> std::io::Result<()> {
+pub(super) fn write_file(reader: &mut impl Read, to: &Path, force: bool) -> std::io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true);
     let mut file = if force { options.create(true).truncate(true) } else { options.create_new(true) }.open(to)?;
@@ -94,7 +98,7 @@ fn write_file(reader: &mut impl Read, to: &Path, force: bool) -> std::io::Result
 }
 
 /// Unpacks what the node sent. It is our own node, but names came from the network.
-fn unpack(reader: &mut impl Read, to: &Path, force: bool) -> std::io::Result<()> {
+pub(super) fn unpack(reader: &mut impl Read, to: &Path, force: bool) -> std::io::Result<()> {
     std::fs::create_dir_all(to)?;
     let mut archive = tar::Archive::new(&mut *reader);
     for entry in archive.entries()? {

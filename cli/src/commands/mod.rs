@@ -6,6 +6,7 @@ mod demo;
 mod download;
 mod job;
 mod node;
+mod published;
 mod serve;
 mod submit;
 mod task;

@@ -61,6 +61,7 @@ async fn job(client: &Client, engine: &str, params: &Value, args: &TaskArgs) -> 
         engine: SpecConfig { kind: engine.into(), params: params.as_object().cloned().unwrap_or_default() },
         env: args.env.iter().map(|text| pair("-e", text)).collect::<Result<BTreeMap<_, _>>>()?,
         input_sources: inputs,
+        publisher: publisher(&args.publisher)?,
         result_paths: results.collect::<Result<_>>()?,
         resources: ResourcesSpec {
             cpu: args.cpu.clone().unwrap_or_default(),
@@ -81,10 +82,37 @@ async fn job(client: &Client, engine: &str, params: &Value, args: &TaskArgs) -> 
     })
 }
 
+/// Where a result goes.
+fn publisher(text: &str) -> Result<SpecConfig> {
+    let config = |kind: &str, params: Value| SpecConfig {
+        kind: kind.into(),
+        params: params.as_object().cloned().unwrap_or_default(),
+    };
+    match text {
+        "ipfs" | "content" => Ok(SpecConfig::default()),
+        text if text.starts_with("s3://") => Ok(config("s3", place(text)?)),
+        other => Err(Failure::usage(format!("-p {other}: not a publisher")).hint("ipfs, or s3://BUCKET/KEY")),
+    }
+}
+
+/// `s3://bucket/key,opt=region=…`, in Bacalhau's way.
+fn place(text: &str) -> Result<Value> {
+    let mut parts = text.trim_start_matches("s3://").split(",opt=");
+    let (bucket, key) = parts.next().and_then(|place| place.split_once('/')).unwrap_or((text, ""));
+    let mut params = Map::from_iter([("Bucket".to_owned(), bucket.into()), ("Key".to_owned(), key.into())]);
+    for option in parts {
+        let (name, value) = pair("opt", option)?;
+        params.insert(name, value.into());
+    }
+    Ok(Value::Object(params))
+}
+
 /// Something here becomes content; something elsewhere is named.
 async fn input(client: &Client, source: &str, target: &str) -> Result<InputSource> {
     let (kind, params) = if let Some(path) = source.strip_prefix("local://") {
         ("local", json!({ "SourcePath": path }))
+    } else if source.starts_with("s3://") {
+        ("s3", place(source)?)
     } else if source.starts_with("http://") || source.starts_with("https://") {
         ("urldownload", json!({ "URL": source }))
     } else if source.parse::<Cid>().is_ok() {

@@ -2,7 +2,7 @@
 
 use bacnode_node::config::Config;
 use bacnode_node::engine::probe::Probe;
-use bacnode_protocol::compute::Web;
+use bacnode_protocol::compute::{Grant, Web};
 use bacnode_protocol::id::NodeId;
 use bacnode_protocol::wire::task::Reach;
 use serde::Deserialize;
@@ -20,6 +20,7 @@ pub(super) struct PolicyFile {
     refuse_peer: Option<Vec<String>>,
     task_network: Option<TaskNetwork>,
     web: Option<WebAccess>,
+    s3: Option<Vec<String>>,
     pass_env: Option<Vec<String>>,
     allow_root: Option<bool>,
     locality: Option<Locality>,
@@ -42,6 +43,7 @@ pub(super) fn choose(
     policy.images = list(chooser, "image", &args.image, file.image);
     policy.peers = peers("peer", &list(chooser, "peer", &args.peer, file.peer))?;
     policy.refused_peers = peers("refuse-peer", &list(chooser, "refuse_peer", &args.refuse_peer, file.refuse_peer))?;
+    policy.s3 = list(chooser, "s3", &args.s3, file.s3).iter().map(|text| grant(text)).collect::<Result<_>>()?;
     policy.env = list(chooser, "pass_env", &args.pass_env, file.pass_env);
     let reach = chooser.choose("task_network", args.task_network, file.task_network, TaskNetwork::None, named);
     policy.reach = match reach {
@@ -76,6 +78,18 @@ pub(super) fn choose(
     let locality = chooser.choose("locality", args.locality, file.locality, Locality::Anywhere, named);
     policy.local_only = locality == Locality::Local;
     Ok(())
+}
+
+fn grant(text: &str) -> Result<Grant> {
+    let (place, writable) = text.strip_suffix(":rw").map_or((text, false), |place| (place, true));
+    let place = place.trim_start_matches("s3://").trim_end_matches('*');
+    let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+    if bucket.is_empty() || bucket.contains(':') {
+        return Err(
+            Failure::usage(format!("--s3 {text}: not a bucket")).hint("write it like `bucket/prefix/` or `bucket:rw`")
+        );
+    }
+    Ok(Grant { bucket: bucket.to_owned(), prefix: prefix.to_owned(), writable })
 }
 
 fn peers(flag: &str, texts: &[String]) -> Result<Vec<NodeId>> {

@@ -103,6 +103,7 @@ async fn prepare(api: &Api, valid: ValidJob) -> Result<Prepared, ApiError> {
                     Source::Content(root)
                 }
                 ValidSource::Url { url, sha256 } => Source::Url { url: TextMax::truncated(url), sha256: *sha256 },
+                ValidSource::S3(objects) => Source::S3(objects.clone()),
                 ValidSource::Local { path, writable } => {
                     Source::Local { path: TextMax::truncated(path), writable: *writable }
                 }

@@ -8,9 +8,11 @@ use bacnode_protocol::content::Cid;
 use bacnode_protocol::wire::market::{FailureKind, Usage};
 use bacnode_protocol::wire::task::Source;
 
+use super::s3::Share;
 use super::wasm::ModuleSource;
+use super::web::Fetched;
 use super::{RunError, Runner};
-use crate::content::{Content, ContentError};
+use crate::content::{Content, ContentError, Limits};
 
 /// Why copies of inputs are kept; the oldest go first when room is needed.
 const REASON: &str = "input";
@@ -57,12 +59,14 @@ pub(super) async fn fetch(runner: &Runner, run: &Run, usage: &mut Usage) -> Resu
             Source::Url { url, sha256 } => {
                 let inner = &runner.inner;
                 let fetched = inner.web.fetch(&inner.content, url, *sha256, inner.limits.input_bytes, REASON).await?;
-                usage.bytes_in += fetched.came;
-                usage.bytes_held += fetched.size - fetched.came;
-                let content = inner.content.clone();
-                let mount = blocking(move || Ok(content.mount(&fetched.root)?)).await?;
-                let (host, mount) = (mount.path().to_owned(), Some(std::sync::Arc::new(mount)));
-                Ready { host, guest, writable: false, _mount: mount, root: Some(fetched.root) }
+                mount_fetched(runner, fetched, guest, usage).await?
+            }
+            Source::S3(objects) => {
+                let inner = &runner.inner;
+                let limits = Limits { bytes: inner.limits.input_bytes, entries: inner.limits.output_entries };
+                let share = Share { slot: run.slot, slots: run.task.slots, limits };
+                let fetched = inner.stores.fetch(&inner.web, &inner.content, objects, share, REASON).await?;
+                mount_fetched(runner, fetched, guest, usage).await?
             }
             Source::Local { path, writable } => {
                 let host = local(&runner.inner.allow_local, path, *writable)?;
@@ -71,6 +75,15 @@ pub(super) async fn fetch(runner: &Runner, run: &Run, usage: &mut Usage) -> Resu
         });
     }
     Ok(ready)
+}
+
+async fn mount_fetched(runner: &Runner, fetched: Fetched, guest: String, usage: &mut Usage) -> Result<Ready, RunError> {
+    usage.bytes_in += fetched.came;
+    usage.bytes_held += fetched.size - fetched.came;
+    let content = runner.inner.content.clone();
+    let mount = blocking(move || Ok(content.mount(&fetched.root)?)).await?;
+    let (host, mount) = (mount.path().to_owned(), Some(std::sync::Arc::new(mount)));
+    Ok(Ready { host, guest, writable: false, _mount: mount, root: Some(fetched.root) })
 }
 
 async fn fetch_content(

@@ -10,6 +10,7 @@ mod inputs;
 pub mod probe;
 mod result;
 mod run;
+mod s3;
 pub mod wasm;
 mod web;
 
@@ -90,6 +91,8 @@ struct Inner {
     policy: Policy,
     probe: Option<Probe>,
     web: web::Fetcher,
+    stores: s3::Stores,
+    me: NodeId,
     dir: PathBuf,
     running: Mutex<HashMap<ExecutionId, Running>>,
     reports: tokio::sync::mpsc::Sender<Report>,
@@ -122,6 +125,7 @@ impl Runner {
         wasm: wasm::Engine,
         docker: Option<docker::Engine>,
         config: &Config,
+        me: NodeId,
         reports: tokio::sync::mpsc::Sender<Report>,
     ) -> std::io::Result<Self> {
         let dir = content.tmp().join("runs");
@@ -129,10 +133,24 @@ impl Runner {
         crate::content::clear(&dir);
         let running = Mutex::new(HashMap::new());
         let (limits, allow_local, policy) = (config.limits, config.allow_local.clone(), config.policy.clone());
-        let web = web::Fetcher::new(policy.web);
+        let (web, stores) = (web::Fetcher::new(policy.web), s3::Stores::new(policy.clone()));
         let probe = config.probe.clone();
-        let inner =
-            Inner { content, fetcher, wasm, docker, limits, allow_local, policy, probe, web, dir, running, reports };
+        let inner = Inner {
+            content,
+            fetcher,
+            wasm,
+            docker,
+            limits,
+            allow_local,
+            policy,
+            probe,
+            web,
+            stores,
+            me,
+            dir,
+            running,
+            reports,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 

@@ -57,6 +57,10 @@ fn document(considered: &Considered) -> Value {
             json!({ "Type": "local", "SourcePath": path.to_string(), "ReadWrite": writable })
         }
         Source::Url { url, .. } => json!({ "Type": "urlDownload", "URL": url.to_string() }),
+        Source::S3(objects) => {
+            let place = &objects.place;
+            json!({ "Type": "s3", "Bucket": &*place.bucket, "Key": &*place.key, "Endpoint": &*place.endpoint })
+        }
     });
     json!({
         "Job": {

@@ -8,6 +8,7 @@ use bacnode_protocol::compute::{Ended, Run};
 use bacnode_protocol::job::format_bytes;
 use bacnode_protocol::wire::bounded::TextMax;
 use bacnode_protocol::wire::market::{FailureKind, Head, Outcome, Phase, Usage};
+use bacnode_protocol::wire::s3::Publisher;
 use bacnode_protocol::wire::task::{DockerTask, EngineTask, WasmTask};
 use tokio_util::sync::CancellationToken;
 
@@ -42,7 +43,24 @@ pub(super) async fn run(
     let reason = run.execution.to_string();
     let published =
         tokio::task::spawn_blocking(move || result::publish(&content, &result, ended, usage, limits, &reason)).await;
-    published.unwrap_or_else(|_| node_failed("storing the result broke down"))
+    let mut ended = published.unwrap_or_else(|_| node_failed("storing the result broke down"));
+    if let (Publisher::S3(place, encoding), Outcome::Completed { .. }) = (&run.task.publisher, &ended.outcome) {
+        let inner = &runner.inner;
+        let sent = tokio::select! {
+            sent = inner.stores.publish(&inner.web, &inner.content, &run, &inner.me, (place, *encoding), &mut ended) => sent,
+            () = stop.cancelled() => Err(RunError::Stopped),
+        };
+        if let Err(error) = sent {
+            // What is here is not where it should be: another node may do better.
+            let outcome = match error {
+                RunError::Stopped => Outcome::Cancelled,
+                error => Outcome::NodeFailed { cause: TextMax::truncated(&error.to_string()) },
+            };
+            let _ = inner.content.unpin_all(&run.execution.to_string());
+            return Ended { outcome, root: None, size: 0, blocks: Vec::new(), ..ended };
+        }
+    }
+    ended
 }
 
 /// A run that ended by this node's doing, with nothing to show.

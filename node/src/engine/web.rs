@@ -78,6 +78,14 @@ impl Fetcher {
         Ok(self.client.get_or_init(|| client))
     }
 
+    /// The client that speaks to no address that it should not, for requests to `url` if it is known.
+    pub(super) fn guarded(&self, url: Option<&str>) -> Result<Client, String> {
+        if let Some(url) = url {
+            check_host(&Url::parse(url).map_err(|error| error.to_string())?, self.web)?;
+        }
+        self.client().cloned().map_err(|error| error.to_string())
+    }
+
     /// Fetches a file of at most `max` bytes, or finds that it is here. It is pinned under `reason`.
     pub(super) async fn fetch(
         &self,
@@ -180,7 +188,7 @@ pub(super) fn plain_client() -> reqwest::ClientBuilder {
     Client::builder().no_proxy()
 }
 
-fn sha256_of(path: &Path) -> std::io::Result<[u8; 32]> {
+pub(super) fn sha256_of(path: &Path) -> std::io::Result<[u8; 32]> {
     let (mut file, mut hash, mut block) = (std::fs::File::open(path)?, Sha256::new(), vec![0; 1 << 20]);
     loop {
         match file.read(&mut block)? {

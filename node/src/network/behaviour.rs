@@ -129,8 +129,8 @@ fn kademlia(names: &Names, keypair: &Keypair) -> Result<kad::Behaviour<kad::stor
         .set_record_filtering(kad::StoreInserts::FilterBoth)
         .set_kbucket_inserts(kad::BucketInserts::Manual)
         .disjoint_query_paths(true)
-        .set_query_timeout(Duration::from_secs(10))
-        .set_periodic_bootstrap_interval(Some(Duration::from_secs(300)))
+        .set_query_timeout(Duration::from_secs(30))
+        .set_periodic_bootstrap_interval(Some(Duration::from_secs(600)))
         .set_caching(kad::Caching::Disabled);
     let store = kad::store::MemoryStoreConfig {
         // No third party's values: whatever is found must prove itself, and a provider does so by its content.

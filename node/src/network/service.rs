@@ -39,6 +39,8 @@ use crate::store::Store;
 const COMMANDS_MAX: usize = 1024;
 /// How often the connections are looked after.
 const CARE: Duration = Duration::from_millis(500);
+/// Fewer listeners than gossip needs to spread: each new one is worth an advert.
+const LISTENERS_FEW: usize = 3;
 /// A connected peer.
 #[derive(Debug, Clone)]
 pub struct PeerInfo {
@@ -265,8 +267,10 @@ impl Service {
     fn gossip(&mut self, event: gossipsub::Event) {
         self.metrics.record(&event);
         if let gossipsub::Event::Subscribed { .. } = event {
-            // Somebody new listens.
-            let _ = self.events.try_send(driver::Event::AddressesChanged);
+            // What was said so far reached next to nobody. Later ones are told of us by their view exchange.
+            if self.swarm.behaviour().gossip.all_peers().count() <= LISTENERS_FEW {
+                let _ = self.events.try_send(driver::Event::AddressesChanged);
+            }
         }
         if let gossipsub::Event::Message { propagation_source, message_id, message } = event {
             let topic = if message.topic == self.calls { Topic::Calls } else { Topic::Capabilities };
@@ -363,7 +367,10 @@ impl Service {
         if self.peers.len() == 1 {
             let _ = self.swarm.behaviour_mut().kad.bootstrap();
         }
-        let _ = self.connected.try_send(node);
+        if endpoint.is_dialer() {
+            // One exchange tells both.
+            let _ = self.connected.try_send(node);
+        }
         let _ = self.events.send(driver::Event::PeerUp(node)).await;
     }
 

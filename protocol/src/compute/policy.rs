@@ -2,6 +2,7 @@
 
 use super::Holdings;
 use crate::id::NodeId;
+use crate::wire::s3::{Place, Publisher};
 use crate::wire::task::{Access, DockerTask, EngineTask, Reach, Resources, Source, Task};
 
 /// From where in the web inputs are fetched.
@@ -14,6 +15,17 @@ pub enum Web {
     Public,
     /// From anywhere that this machine reaches.
     Any,
+}
+
+/// Objects for which jobs may use the node's own S3 credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// The bucket.
+    pub bucket: String,
+    /// What the keys begin with.
+    pub prefix: String,
+    /// Whether results may be written.
+    pub writable: bool,
 }
 
 /// What the operator lets jobs do here.
@@ -33,6 +45,8 @@ pub struct Policy {
     pub root: bool,
     /// From where inputs may be fetched.
     pub web: Web,
+    /// For what jobs are lent the node's own S3 credentials.
+    pub s3: Vec<Grant>,
     /// Whether only jobs are taken of which some content input lies here.
     pub local_only: bool,
     /// Whether jobs without inputs are refused.
@@ -66,8 +80,14 @@ impl Policy {
                 broken.push(format!("does not pass on its variable `{name}` (rule: pass-env)"));
             }
         }
-        if self.web == Web::None && task.inputs.iter().any(|input| matches!(input.source, Source::Url { .. })) {
+        let from_web = |source: &Source| matches!(source, Source::Url { .. } | Source::S3(_));
+        if self.web == Web::None && task.inputs.iter().any(|input| from_web(&input.source)) {
             broken.push("fetches no inputs from the web (rule: web)".into());
+        }
+        if let Publisher::S3(place, _) = &task.publisher
+            && !self.lends_keys(place, true)
+        {
+            broken.push(format!("writes no results to s3://{} (rule: s3)", &*place.bucket));
         }
         if self.inputs_required && task.inputs.is_empty() {
             broken.push("takes no jobs without inputs (rule: require-inputs)".into());
@@ -87,6 +107,14 @@ impl Policy {
     #[must_use]
     pub fn passes_on(&self, name: &str) -> bool {
         self.env.iter().any(|pattern| matches(pattern, name))
+    }
+
+    /// Whether the node's own S3 credentials may be used for this.
+    #[must_use]
+    pub fn lends_keys(&self, place: &Place, writes: bool) -> bool {
+        self.s3.iter().any(|grant| {
+            (grant.writable || !writes) && grant.bucket == *place.bucket && place.key.starts_with(&grant.prefix)
+        })
     }
 
     fn check_container(&self, docker: &DockerTask, broken: &mut Vec<String>) {

@@ -3,12 +3,14 @@
 use serde_json::Value;
 
 use super::fields::{Fields, Problems};
+use super::s3::objects;
 use super::spec::{InputSource, TaskSpec};
 use crate::content::Cid;
 use crate::limits::{INPUTS_MAX, URL_BYTES_MAX};
+use crate::wire::s3::Objects;
 
 /// Sources, by the names that people use.
-const KINDS: &str = "ipfs, inline, local, urlDownload";
+const KINDS: &str = "ipfs, inline, local, urlDownload, s3";
 
 /// Where an input comes from, before inline data has become content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub enum ValidSource {
         /// What its bytes must hash to.
         sha256: Option<[u8; 32]>,
     },
+    /// Objects of a store, in the folder that the target names.
+    S3(Objects),
 }
 
 /// An input whose fields are in order.
@@ -105,10 +109,7 @@ fn check_input(path: &str, input: &InputSource, problems: &mut Problems) -> Opti
             problems.add(format!("{path}.Source.Type"), format!("is required ({KINDS})"));
             return None;
         }
-        other @ ("s3" | "s3presigned") => {
-            problems.add(format!("{path}.Source.Type"), format!("`{other}` is not offered yet ({KINDS})"));
-            return None;
-        }
+        "s3" => ValidSource::S3(objects(&mut fields, problems)?),
         other => {
             problems.add(format!("{path}.Source.Type"), format!("`{other}` is not a source ({KINDS})"));
             return None;
@@ -137,13 +138,13 @@ fn url(fields: &mut Fields<'_>, problems: &mut Problems) -> Option<ValidSource> 
     Some(ValidSource::Url { url, sha256: digest })
 }
 
-fn sha256_of(text: &str) -> Option<[u8; 32]> {
+pub(super) fn sha256_of(text: &str) -> Option<[u8; 32]> {
     let mut digest = [0; 32];
     hex::decode_to_slice(text.trim_start_matches("sha256:"), &mut digest).ok()?;
     Some(digest)
 }
 
-fn required(fields: &mut Fields<'_>, name: &'static str, problems: &mut Problems) -> Option<String> {
+pub(super) fn required(fields: &mut Fields<'_>, name: &'static str, problems: &mut Problems) -> Option<String> {
     let text = fields.text(name, problems).filter(|text| !text.is_empty());
     if text.is_none() {
         problems.add(fields.at(name), "is required");

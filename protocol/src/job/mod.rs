@@ -8,6 +8,7 @@ mod fields;
 mod inputs;
 mod parse;
 mod resources;
+mod s3;
 mod selector;
 mod spec;
 pub mod state;

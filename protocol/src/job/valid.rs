@@ -6,13 +6,14 @@ use super::engine::check_engine;
 use super::fields::{InvalidSpec, Problems};
 use super::inputs::{ValidInput, absolute, check_inputs, check_path};
 use super::resources::{parse_bytes, parse_cpu};
+use super::s3::check_publisher;
 use super::spec::{JobSpec, TaskSpec};
 use crate::limits::{ARGS_MAX, DOMAINS_MAX, EXECUTION_TIMEOUT, OUTPUTS_MAX, QUEUE_TIMEOUT, SLOTS_MAX, TASK_BYTES_MAX};
 use crate::time::Span;
 use crate::wire::bounded::{ListMax, TextMax};
 use crate::wire::codec;
 use crate::wire::market::Lease;
-use crate::wire::task::{Access, EnvVar, Input, OutputPath, Reach, Resources, Source, Task};
+use crate::wire::task::{Access, EnvVar, Input, OutputPath, RESERVED_NAMES, Reach, Resources, Source, Task};
 
 /// A job that can run once its inline inputs are content.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,7 +49,8 @@ impl ValidJob {
         let inputs = check_inputs(path, &task_spec, &mut problems);
         let engine = check_engine(path, &mut task_spec, &inputs, &mut problems);
         check_targets(path, &task_spec, &mut problems);
-        let network = check_surroundings(path, &task_spec, &mut problems);
+        let network = check_network(path, &task_spec, &mut problems);
+        let publisher = check_publisher(path, &task_spec, &mut problems);
         let resources = check_resources(path, &task_spec, &mut problems);
         let (timeout, queue_timeout, total_timeout) = check_timeouts(path, &task_spec, &mut problems);
         let lease = check_lease(path, &task_spec, &mut problems);
@@ -69,6 +71,7 @@ impl ValidJob {
             deterministic: task_spec.deterministic,
             exclusive: task_spec.exclusive,
             network,
+            publisher,
         };
         problems.into_result(Self { spec, slots, inputs, queue_timeout, total_timeout, lease, task })
     }
@@ -123,15 +126,7 @@ fn check_job(spec: &JobSpec, problems: &mut Problems) {
     }
 }
 
-fn check_surroundings(path: &str, task: &TaskSpec, problems: &mut Problems) -> Access {
-    let publisher = task.publisher.kind.as_str();
-    if !["", "ipfs", "content", "noop"].contains(&publisher) {
-        let message = match publisher {
-            "local" | "s3" | "s3managed" => format!("`{publisher}` is not offered yet; `ipfs` is (and is the default)"),
-            _ => format!("`{publisher}` is not a publisher (ipfs)"),
-        };
-        problems.add(format!("{path}.Publisher.Type"), message);
-    }
+fn check_network(path: &str, task: &TaskSpec, problems: &mut Problems) -> Access {
     let wanted = match task.network.kind.to_lowercase().as_str() {
         // The least: whoever needs more says so.
         "" | "default" | "none" => Access::None,
@@ -189,7 +184,7 @@ fn check_targets(path: &str, task: &TaskSpec, problems: &mut Problems) {
     let (mut names, mut paths) = (BTreeSet::new(), BTreeSet::new());
     for (i, result) in task.result_paths.iter().enumerate() {
         let at = format!("{path}.ResultPaths[{i}]");
-        let reserved = ["stdout", "stderr", "exitCode"].contains(&result.name.as_str());
+        let reserved = RESERVED_NAMES.contains(&result.name.as_str());
         if !crate::content::unixfs::is_safe_name(&result.name) || reserved {
             problems.add(format!("{at}.Name"), format!("`{}` must be a plain file name of its own", result.name));
         } else if !names.insert(&result.name) {

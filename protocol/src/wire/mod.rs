@@ -8,6 +8,7 @@ pub mod dag;
 pub mod envelope;
 pub mod live;
 pub mod market;
+pub mod s3;
 pub mod signed;
 pub mod task;
 pub mod view;

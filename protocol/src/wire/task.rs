@@ -2,6 +2,7 @@
 
 use super::bounded::{ListMax, TextMax};
 use super::codec::{Decode, Encode};
+use super::s3::{Objects, Publisher};
 use crate::content::Cid;
 use crate::limits::{ARGS_MAX, DOMAINS_MAX, INPUTS_MAX, OUTPUTS_MAX, URL_BYTES_MAX};
 
@@ -124,6 +125,8 @@ pub enum Source {
         /// What its bytes must hash to.
         sha256: Option<[u8; 32]>,
     },
+    /// Objects of a store, fetched by the compute node.
+    S3(Objects),
 }
 
 /// Something the task reads.
@@ -169,6 +172,9 @@ pub struct DockerTask {
     /// As whom; the node chooses somebody without rights if this is empty.
     pub user: TextMax<64>,
 }
+
+/// What a result folder has beside the task's own folders.
+pub const RESERVED_NAMES: [&str; 4] = ["stdout", "stderr", "exitCode", "published.json"];
 
 /// What an engine is to do. Append only.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
@@ -316,6 +322,8 @@ pub struct Task {
     pub exclusive: bool,
     /// Whom it may speak to.
     pub network: Access,
+    /// Where its result goes.
+    pub publisher: Publisher,
 }
 
 impl Task {
@@ -335,7 +343,7 @@ impl Task {
     #[must_use]
     pub fn is_plain(&self) -> bool {
         let named = |output: &OutputPath| {
-            let reserved = ["stdout", "stderr", "exitCode"].contains(&&*output.name);
+            let reserved = RESERVED_NAMES.contains(&&*output.name);
             crate::content::unixfs::is_safe_name(&output.name) && !reserved && is_plain_path(&output.path)
         };
         let env = |variable: &EnvVar| {
@@ -374,7 +382,7 @@ impl Task {
     pub fn content_inputs(&self) -> impl Iterator<Item = Cid> {
         self.inputs.iter().filter_map(|input| match input.source {
             Source::Content(cid) => Some(cid),
-            Source::Local { .. } | Source::Url { .. } => None,
+            Source::Local { .. } | Source::Url { .. } | Source::S3(_) => None,
         })
     }
 }

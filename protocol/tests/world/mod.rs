@@ -16,6 +16,7 @@ use bacnode_protocol::wire::advert::Advert;
 use bacnode_protocol::wire::bounded::{ListMax, TextMax};
 use bacnode_protocol::wire::call::Call;
 use bacnode_protocol::wire::market::{Head, Lease, Market, Outcome, Phase, Usage};
+use bacnode_protocol::wire::s3::Publisher;
 use bacnode_protocol::wire::signed::Signer;
 use bacnode_protocol::wire::task::{Access, Engine, EngineTask, Engines, Resources, Task, WasmTask};
 use rand::rngs::ChaCha12Rng;
@@ -313,6 +314,7 @@ impl World {
             deterministic: false,
             exclusive: false,
             network: Access::None,
+            publisher: Publisher::Content,
         }
     }
 

@@ -13,6 +13,7 @@ use bacnode_protocol::wire::codec;
 use bacnode_protocol::wire::market::{
     FailureKind, Head, InlineBlock, Lease, Outcome, Phase, RESULT_BODY_BYTES_MAX, ResultBody, Usage,
 };
+use bacnode_protocol::wire::s3::Publisher;
 use bacnode_protocol::wire::task::{Access, EngineTask, Input, Resources, Source, Task, WasmTask};
 use rand::RngExt as _;
 
@@ -50,6 +51,7 @@ fn task(plan: &JobPlan, job: usize) -> Task {
         deterministic: false,
         exclusive: plan.exclusive,
         network: Access::None,
+        publisher: Publisher::Content,
     }
 }
 
