@@ -17,6 +17,7 @@ demo: build
 # nextest where it is installed, plain cargo otherwise; the same tests.
 test: build
 	@sh .config/docker.sh
+	@sh .config/outside.sh
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 	    $(CARGO) nextest run $(FEATURES); \
 	else \

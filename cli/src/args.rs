@@ -206,6 +206,8 @@ pub(crate) struct PolicyArgs {
 pub(crate) enum TaskNetwork {
     /// Nowhere
     None,
+    /// To the web servers that a job names, through a proxy (needs root)
+    Http,
     /// Where Docker's bridge reaches
     Bridge,
     /// Wherever this machine reaches
@@ -308,9 +310,12 @@ pub(crate) struct DockerRun {
     /// As whom it runs (somebody without rights by default)
     #[arg(short, long)]
     pub(crate) user: Option<String>,
-    /// How far it may reach: none, bridge or host
+    /// How far it may reach: none, http, bridge or host
     #[arg(long, value_name = "TYPE", default_value = "none")]
     pub(crate) network: String,
+    /// A domain that it may speak to (`.example.org` is all below it), with `--network http`; may be repeated
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) domain: Vec<String>,
     /// GPUs
     #[arg(long)]
     pub(crate) gpu: Option<String>,
@@ -348,14 +353,14 @@ pub(crate) struct WasmRun {
 /// What every task may be given.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TaskArgs {
-    /// An input: FILE:PATH, FOLDER:PATH, ipfs://CID:PATH, https://…:FOLDER, s3://BUCKET/KEY[,opt=region=…][,opt=endpoint=…]:FOLDER
+    /// An input: FILE:PATH, FOLDER:PATH, ipfs://CID:PATH, https://…:FOLDER, s3://BUCKET/KEY,opt=endpoint=…:FOLDER
     /// or local:///HOST/PATH:PATH; may be repeated
     #[arg(short, long, value_name = "SOURCE:PATH")]
     pub(crate) input: Vec<String>,
     /// A folder to keep; may be repeated
     #[arg(long, value_name = "NAME:PATH")]
     pub(crate) result: Vec<String>,
-    /// Where the result goes: ipfs, or s3://BUCKET/KEY[,opt=endpoint=…][,opt=encoding=plain]
+    /// Where the result goes: ipfs, or s3://BUCKET/KEY,opt=endpoint=…,opt=encoding=plain
     #[arg(short, long, value_name = "PUBLISHER", default_value = "ipfs")]
     pub(crate) publisher: String,
     /// An environment variable; may be repeated

@@ -116,6 +116,7 @@ impl Node {
         let runs_jobs = config.compute && config.role == Role::Full;
         let docker = if runs_jobs && config.docker { docker_engine(&config, &network).await? } else { None };
         let gpus: Vec<Gpu> = docker.iter().flat_map(docker::Engine::gpus).cloned().collect();
+        config.policy.proxies = docker.as_ref().is_some_and(docker::Engine::proxies);
         config.total.gpu = u32::try_from(gpus.len()).unwrap_or(u32::MAX);
         let engines = match (runs_jobs, &docker) {
             (false, _) => Engines::default(),

@@ -4,6 +4,7 @@
 //! node's process ends when the test's does, because its stdin does.
 
 pub mod docker;
+pub mod outside;
 pub mod s3;
 
 use std::path::{Path, PathBuf};

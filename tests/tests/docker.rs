@@ -106,7 +106,12 @@ fn every_bomb_ends_as_a_failed_job_that_names_the_limit() {
         ("disk", &small, "yes > /out/big", "more than 976.6 KiB of files"),
         // No file may be longer, full or empty, than all of them together.
         ("sparse file", &small, "dd if=/dev/null of=/out/big bs=1 seek=1000000000000", "the program exited"),
-        ("inodes", &out, "cd /out; i=0; while :; do : > $i; i=$((i+1)); done", "made more than 100000 files"),
+        (
+            "inodes",
+            &["--result", "out:/out", "--cpu", "200m"],
+            "cd /out; i=0; while :; do : > $i; i=$((i+1)); done",
+            "made more than 100000 files",
+        ),
         ("fifo", &out, "mkfifo /out/pipe", "pipe"),
         ("link", &out, "ln -s /etc /out/link", "link"),
         // The shell gives up when it can start no more.
@@ -260,4 +265,60 @@ fn no_container_outlives_its_lease_whoever_is_killed() {
     swarm.nodes[0].restart();
     // The job is started again; what was left of its first attempt is gone.
     assert!(!containers(&id).contains(&left[0]), "{left:?}");
+}
+
+/// A web server that answers everything with one word.
+fn web_server() -> std::net::SocketAddr {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let lines = BufReader::new(stream.try_clone().expect("a stream")).lines().map_while(Result::ok);
+            let _ = lines.take_while(|line| !line.is_empty()).count();
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nhello\n");
+        }
+    });
+    address
+}
+
+#[test]
+fn a_container_speaks_to_the_domains_of_its_job_and_to_nobody_else() {
+    if !docker::is_here() {
+        return;
+    }
+    let address = web_server();
+    let mut swarm = Swarm::empty(&[]);
+    swarm.add("open", &["--task-network", "http", "--web", "any"]);
+    let node = &swarm.nodes[0];
+    let options = ["--network", "http", "--domain", "127.0.0.1"];
+    let said = printed(node, swarm.dir(), &options, &format!("wget -qO- http://{address}/x"));
+    assert_eq!(said, "hello\n");
+    // By another name, by another way, at another port: nothing.
+    let port = address.port();
+    let script = format!(
+        "wget -qO- http://localhost:{port}/x 2>&1; \
+         env -i /bin/busybox wget -T 2 -qO- http://{address}/x 2>&1; \
+         wget -qO- http://127.0.0.1:22/ 2>&1; ip route; true"
+    );
+    let said = printed(node, swarm.dir(), &options, &script);
+    assert!(!said.contains("hello"), "{said}");
+    assert_eq!(said.matches("403 Forbidden").count(), 2, "{said}");
+    assert!(containers(&node.identity.peer_id).is_empty(), "what was made for it is left");
+}
+
+#[test]
+fn a_private_address_behind_an_allowed_domain_is_not_reached() {
+    if !docker::is_here() {
+        return;
+    }
+    let address = web_server();
+    let mut swarm = Swarm::empty(&[]);
+    swarm.add("careful", &["--task-network", "http"]);
+    let options = ["--network", "http", "--domain", "127.0.0.1", "--domain", "localhost"];
+    let script = format!("wget -qO- http://{address}/ 2>&1; wget -qO- http://localhost:{}/ 2>&1; true", address.port());
+    let said = printed(&swarm.nodes[0], swarm.dir(), &options, &script);
+    assert_eq!(said.matches("403 Forbidden").count(), 2, "{said}");
+    let refused = run(&swarm.nodes[0], &["--network", "bridge", "--wait-timeout", "10"], "true");
+    assert!(refused.stderr.contains("rule: task-network"), "{refused:#?}");
 }

@@ -61,6 +61,30 @@ fn programs_that_misbehave_end_with_their_cause() {
     }
 }
 
+/// A module that imports `missing` of `env`, with this body for its `_start`.
+fn importing(body: &[u8]) -> Vec<u8> {
+    let mut module = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x02\x0f\x01\x03env\x07missing\0\0\x03\x02\x01\0\x07\x0a\x01\x06_start\0\x01".to_vec();
+    let len = u8::try_from(body.len()).expect("a short body");
+    module.extend([&[0x0a, len + 3, 1, len + 1, 0], body].concat());
+    module
+}
+
+#[test]
+fn what_a_program_has_not_is_missed_when_it_is_called() {
+    let swarm = Swarm::new(1);
+    let run = |name: &str, body: &[u8]| {
+        let path = swarm.dir().join(name);
+        std::fs::write(&path, importing(body)).expect("written");
+        swarm.nodes[0].run(&["wasm", "run", &path.to_string_lossy()])
+    };
+    run("quiet.wasm", &[0x0b]).ok();
+    says(
+        &run("loud.wasm", &[0x10, 0, 0x0b]),
+        1,
+        &["the program called `missing` of `env`, which WASI preview 1 has not"],
+    );
+}
+
 #[test]
 fn specs_that_are_wrong_are_refused_with_the_path() {
     let swarm = Swarm::new(1);

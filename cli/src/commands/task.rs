@@ -36,7 +36,7 @@ pub(super) async fn run_container(client: &Client, args: DockerRun) -> Result<()
         "User": args.user.unwrap_or_default(),
     });
     let mut spec = job(client, "docker", &params, &args.task).await?;
-    spec.tasks[0].network = Network { kind: args.network, ..Network::default() };
+    spec.tasks[0].network = Network { kind: args.network, domains: args.domain };
     spec.tasks[0].resources.gpu = args.gpu.unwrap_or_default();
     ValidJob::new(spec.clone())?;
     submit::submit(client, spec, args.waiting).await

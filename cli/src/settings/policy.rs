@@ -48,6 +48,7 @@ pub(super) fn choose(
     let reach = chooser.choose("task_network", args.task_network, file.task_network, TaskNetwork::None, named);
     policy.reach = match reach {
         TaskNetwork::None => Reach::None,
+        TaskNetwork::Http => Reach::Http,
         TaskNetwork::Bridge => Reach::Bridge,
         TaskNetwork::Host => Reach::Host,
     };

@@ -6,6 +6,7 @@
 //! by their guard.
 
 pub mod docker;
+mod egress;
 mod inputs;
 pub mod probe;
 mod result;

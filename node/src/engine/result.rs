@@ -1,7 +1,7 @@
 //! What a run leaves behind: measured while it runs, made a result folder when it has ended.
 
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bacnode_protocol::compute::Ended;
@@ -18,14 +18,14 @@ const FREE_DISK_MIN: u64 = 128 << 20;
 const MEASURE_EVERY: Duration = Duration::from_millis(250);
 
 /// Ends, with the reason, when the task has written more than it may.
-pub(super) async fn watch(result: &Path, limits: Limits) -> RunError {
+pub(super) async fn watch(folders: &[PathBuf], limits: Limits) -> RunError {
     let Limits { bytes: bytes_max, entries: entries_max } = limits;
     loop {
         tokio::time::sleep(MEASURE_EVERY).await;
-        let path = result.to_owned();
-        let measured = tokio::task::spawn_blocking(move || measure(&path, entries_max)).await;
+        let all = folders.to_vec();
+        let measured = tokio::task::spawn_blocking(move || measure(all, entries_max)).await;
         let (bytes, entries) = measured.unwrap_or((0, 0));
-        if crate::config::free_disk(result).is_some_and(|free| free < FREE_DISK_MIN) {
+        if folders.iter().find_map(|folder| crate::config::free_disk(folder)).is_some_and(|free| free < FREE_DISK_MIN) {
             return RunError::Node("its disk became too full to go on".into());
         }
         if bytes > bytes_max {
@@ -38,8 +38,8 @@ pub(super) async fn watch(result: &Path, limits: Limits) -> RunError {
     }
 }
 
-fn measure(path: &Path, entries_max: u64) -> (u64, u64) {
-    let (mut bytes, mut entries, mut stack) = (0u64, 0u64, vec![path.to_owned()]);
+fn measure(mut stack: Vec<PathBuf>, entries_max: u64) -> (u64, u64) {
+    let (mut bytes, mut entries) = (0u64, 0u64);
     while let Some(dir) = stack.pop() {
         // A folder that cannot be looked into (its path may have become too long) cannot be answered for.
         let Ok(listed) = std::fs::read_dir(&dir) else {

@@ -100,7 +100,7 @@ async fn execute(
     let unusable = |error: std::io::Error| RunError::Node(format!("cannot make the run's folder: {error}"));
     std::fs::create_dir_all(result).map_err(unusable)?;
     let work = result.with_extension("work");
-    std::fs::create_dir_all(&work).map_err(unusable)?;
+    std::fs::create_dir_all(temporary(&work)).map_err(unusable)?;
     let _work = RemoveOnDrop(work.clone());
     let sources = inputs::fetch(runner, run, usage).await?;
     let mut outputs = Vec::with_capacity(run.task.outputs.len());
@@ -109,7 +109,7 @@ async fn execute(
         std::fs::create_dir_all(&host).map_err(unusable)?;
         outputs.push(Mount { host, guest: output.path.to_string(), writable: true });
     }
-    let limits = output_limits(runner, run);
+    let (limits, written) = (output_limits(runner, run), [result.to_owned(), temporary(&work)]);
     let program = async {
         match &run.task.engine {
             EngineTask::Wasm(wasm) => run_module(runner, run, wasm, result, &sources, &work, outputs, usage).await,
@@ -120,8 +120,13 @@ async fn execute(
     };
     tokio::select! {
         end = program => end,
-        excess = result::watch(result, limits) => Err(excess),
+        excess = result::watch(&written, limits) => Err(excess),
     }
+}
+
+/// Where a program's temporary files are.
+fn temporary(work: &Path) -> PathBuf {
+    work.join("tmp")
 }
 
 async fn run_module(
@@ -137,7 +142,11 @@ async fn run_module(
     let inner = &runner.inner;
     let module = inputs::module(&inner.content, sources, &wasm.module).await?;
     let artefact = inner.wasm.compile(&module, run.task.deterministic).await?;
-    let mounts = inputs::mounts(sources, work)?;
+    let mut mounts = inputs::mounts(sources, work)?;
+    // Many programs cannot do without; containers have one in memory.
+    if !mounts.iter().chain(&outputs).any(|mount| mount.guest.trim_end_matches('/') == "/tmp") {
+        mounts.push(Mount { host: temporary(work), guest: "/tmp".into(), writable: true });
+    }
     let args: Vec<String> = std::iter::once(wasm.module.to_string())
         .chain(wasm.args.iter().map(std::string::ToString::to_string))
         .collect();
@@ -261,6 +270,6 @@ struct RemoveOnDrop(PathBuf);
 
 impl Drop for RemoveOnDrop {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        crate::content::remove_tree(&self.0);
     }
 }

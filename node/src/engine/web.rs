@@ -21,8 +21,8 @@ use reqwest::header::{ETAG, HeaderMap, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_M
 use reqwest::{Client, Response, StatusCode, Url, redirect};
 use sha2::{Digest as _, Sha256};
 
-pub(super) use self::address::check_server;
 use self::address::{Resolver, check_host};
+pub(super) use self::address::{addresses_of, check_server};
 use super::RunError;
 use crate::content::{Content, Limits};
 

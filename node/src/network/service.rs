@@ -56,6 +56,8 @@ pub struct PeerInfo {
     pub rtt: Option<Duration>,
     /// Its program.
     pub agent: String,
+    /// Whether it left the last ping unanswered.
+    silent: bool,
 }
 
 /// What the streams are served from. A bootstrap peer serves only views.
@@ -319,12 +321,25 @@ impl Service {
 
     fn ping(&mut self, event: ping::Event) {
         self.metrics.record(&event);
-        let Ok(rtt) = event.result else { return };
-        if let Some(peer) = self.peers.get_mut(&event.peer) {
-            peer.rtt = Some(rtt);
-            let span = Span(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX));
-            self.network.view().measured(peer.node, span);
-        }
+        let Some(peer) = self.peers.get_mut(&event.peer) else { return };
+        let rtt = match event.result {
+            Ok(rtt) => rtt,
+            Err(ping::Failure::Unsupported) => return,
+            // A connection of which the other end knows nothing looks like any other, and is in the way of a new one.
+            Err(_) if peer.silent => {
+                tracing::debug!(peer = peer.node.short(), "does not answer on this connection");
+                self.swarm.close_connection(event.connection);
+                return;
+            }
+            Err(_) => {
+                peer.silent = true;
+                return;
+            }
+        };
+        peer.rtt = Some(rtt);
+        peer.silent = false;
+        let span = Span(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX));
+        self.network.view().measured(peer.node, span);
     }
 
     async fn established(&mut self, peer: PeerId, endpoint: &ConnectedPoint, count: u32) {
@@ -360,6 +375,7 @@ impl Service {
             since: Instant::now(),
             rtt: None,
             agent: String::new(),
+            silent: false,
         };
         self.peers.insert(peer, info);
         self.network.view().connected(node);

@@ -121,7 +121,7 @@ impl State {
         if !ask.task.is_plain() {
             reasons.push("a path or name in the task is not plain".into());
         }
-        if !super::offers(&ask.task.engine, &ask.task.network) {
+        if !self.config.policy.offers(&ask.task.engine, &ask.task.network) {
             reasons.push(format!(
                 "gives {} tasks no network of the kind `{}`",
                 engine.name(),

@@ -14,7 +14,7 @@ mod state;
 use std::collections::BTreeMap;
 
 pub use self::asks::lacking;
-pub use self::policy::{Grant, Policy, Web, offers};
+pub use self::policy::{Grant, Policy, Web};
 pub use self::state::{Config, State};
 use crate::content::Cid;
 use crate::id::{ExecutionId, JobId, NodeId};

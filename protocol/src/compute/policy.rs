@@ -53,6 +53,8 @@ pub struct Policy {
     pub inputs_required: bool,
     /// The most that one task may ask for; as much as the node has where there is none.
     pub task_max: Option<Resources>,
+    /// Whether there is a proxy that holds containers to the domains that their jobs name.
+    pub proxies: bool,
     /// Whether each ask is looked at by a program of the operator's.
     pub probes: bool,
 }
@@ -117,6 +119,15 @@ impl Policy {
         })
     }
 
+    /// Whether a task can have the network that it asks for: engines differ in what they can guard.
+    pub(super) fn offers(&self, engine: &EngineTask, network: &Access) -> bool {
+        match engine {
+            EngineTask::Wasm(_) => *network == Access::None,
+            // Without a proxy it must not think that it has a network.
+            EngineTask::Docker(_) => self.proxies || !matches!(network, Access::Http(_)),
+        }
+    }
+
     fn check_container(&self, docker: &DockerTask, broken: &mut Vec<String>) {
         if !self.images.is_empty() && !self.images.iter().any(|pattern| matches(pattern, &docker.image)) {
             broken.push(format!("does not run the image `{}` (rule: image)", &*docker.image));
@@ -135,16 +146,6 @@ impl Policy {
 fn holds_some(task: &Task, holdings: &Holdings) -> bool {
     let local = task.inputs.iter().any(|input| matches!(input.source, Source::Local { .. }));
     local || task.content_inputs().any(|root| holdings.contains_key(&root))
-}
-
-/// Whether a task can have the network that it asks for: engines differ in what they can guard.
-#[must_use]
-pub fn offers(engine: &EngineTask, network: &Access) -> bool {
-    match engine {
-        EngineTask::Wasm(_) => *network == Access::None,
-        // Nothing here holds a container to some domains yet; without that it must not think that it has a network.
-        EngineTask::Docker(_) => !matches!(network, Access::Http(_)),
-    }
 }
 
 /// Whether this is surely not root: a name may be anybody, and so may a group that the image gives a user.

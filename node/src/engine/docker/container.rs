@@ -25,7 +25,7 @@ use super::super::RunError;
 use super::super::inputs::Mount;
 use super::gpu::{Gpu, Vendor};
 use super::image::Image;
-use super::{EXECUTION_LABEL, NODE_LABEL, Until, plain};
+use super::{EXECUTION_LABEL, NODE_LABEL, Until, doorway, plain};
 
 /// Processes and threads of one container.
 const PIDS_MAX: i64 = 256;
@@ -183,25 +183,20 @@ fn body(node: &str, image: &Image, gpus: &[&Gpu], work: &Work<'_>) -> ContainerC
     let texts = |list: &[bacnode_protocol::wire::bounded::TextMax<8192>]| {
         (!list.is_empty()).then(|| list.iter().map(ToString::to_string).collect::<Vec<_>>())
     };
-    let (user, group) = default_user();
-    // Without a group the image's own list would choose one.
-    let user = match &*docker.user {
-        "" => format!("{user}:{group}"),
-        named if named.contains(':') || named.parse::<u32>().is_err() => named.to_owned(),
-        number => format!("{number}:{group}"),
-    };
     let own_home = work.env.iter().any(|(name, _)| name == "HOME");
     // Drivers read orders from the environment: which GPUs a container sees is not the task's to say.
     let orders = |name: &str| ["NVIDIA_", "ROCR_", "HIP_VISIBLE"].iter().any(|prefix| name.starts_with(prefix));
     let env = work.env.iter().filter(|(name, _)| !orders(name)).map(|(name, value)| format!("{name}={value}"));
     let env = env.chain(gpus.is_empty().then(|| "NVIDIA_VISIBLE_DEVICES=void".to_owned()));
+    let proxied = matches!(task.network, Access::Http(_));
+    let env = env.chain(proxied.then(doorway::variables).into_iter().flatten());
     let labels = [(NODE_LABEL, node.to_owned()), (EXECUTION_LABEL, work.execution.to_string())];
     ContainerCreateBody {
         image: Some(image.name.clone()),
         entrypoint: texts(&docker.entrypoint),
         cmd: texts(&docker.args),
         working_dir: (!docker.workdir.is_empty()).then(|| docker.workdir.to_string()),
-        user: Some(user),
+        user: Some(user_of(docker)),
         env: Some(env.chain((!own_home).then(|| "HOME=/tmp".to_owned())).collect()),
         labels: Some(labels.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
         stop_timeout: Some(super::STOP_GRACE.as_secs().cast_signed()),
@@ -212,12 +207,33 @@ fn body(node: &str, image: &Image, gpus: &[&Gpu], work: &Work<'_>) -> ContainerC
     }
 }
 
+/// Whom the program runs as.
+fn user_of(docker: &DockerTask) -> String {
+    let (user, group) = default_user();
+    // Without a group the image's own list would choose one.
+    match &*docker.user {
+        "" => format!("{user}:{group}"),
+        named if named.contains(':') || named.parse::<u32>().is_err() => named.to_owned(),
+        number => format!("{number}:{group}"),
+    }
+}
+
+/// What is said of a file system in memory: it belongs to the program's user where that is a number. Its mode is the
+/// image's, which need not be one that lets everybody write.
+fn in_memory(docker: &DockerTask) -> String {
+    let user = user_of(docker);
+    let number = |text: &str| text.parse::<u32>().ok();
+    let owner = user.split_once(':').and_then(|(user, group)| Some((number(user)?, number(group)?)));
+    let owner = owner.map_or_else(String::new, |(user, group)| format!(",uid={user},gid={group}"));
+    format!("rw,nosuid,nodev,mode=1777{owner},size={TMP_BYTES}")
+}
+
 fn host_config(task: &Task, image: &Image, gpus: &[&Gpu], work: &Work<'_>) -> HostConfig {
     let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let memory = signed(task.resources.memory.max(MEMORY_MIN));
     let limit =
         |name: &str, value: i64| ResourcesUlimits { name: Some(name.into()), soft: Some(value), hard: Some(value) };
-    let tmp = format!("rw,nosuid,nodev,size={TMP_BYTES}");
+    let tmp = in_memory(work.docker);
     // Volumes that an image asks for would be disk that nobody measures.
     let mounted = |volume: &&String| !work.mounts.iter().any(|mount| mount.guest == **volume);
     let volumes = image.volumes.iter().filter(mounted).map(|volume| (volume.clone(), tmp.clone()));
@@ -238,7 +254,7 @@ fn host_config(task: &Task, image: &Image, gpus: &[&Gpu], work: &Work<'_>) -> Ho
         oom_score_adj: Some(500),
         ipc_mode: Some("private".into()),
         cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
-        network_mode: Some(network_mode(&task.network).into()),
+        network_mode: Some(network_mode(&task.network, &work.execution)),
         tmpfs: Some(tmpfs),
         // What is printed goes into the result; the daemon would keep it line by line, at a hundredth of the speed.
         log_config: Some(HostConfigLogConfig { typ: Some("none".into()), config: None }),
@@ -249,12 +265,13 @@ fn host_config(task: &Task, image: &Image, gpus: &[&Gpu], work: &Work<'_>) -> Ho
     }
 }
 
-/// Web servers are reached through a proxy inside the container's own network, which has no other way out.
-fn network_mode(access: &Access) -> &'static str {
+/// Web servers are reached through a proxy, whose door is all that there is in the network.
+fn network_mode(access: &Access, execution: &ExecutionId) -> String {
     match access {
-        Access::None | Access::Http(_) => "none",
-        Access::Bridge => "bridge",
-        Access::Host => "host",
+        Access::None => "none".into(),
+        Access::Http(_) => format!("container:{}", doorway::name(execution)),
+        Access::Bridge => "bridge".into(),
+        Access::Host => "host".into(),
     }
 }
 

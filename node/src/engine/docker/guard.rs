@@ -14,7 +14,7 @@ use std::time::Duration;
 use bacnode_protocol::id::ExecutionId;
 use bollard::Docker;
 
-use super::{Until, by_force, container, is_gone};
+use super::Until;
 
 /// The hidden command.
 pub const COMMAND: &str = "guard-containers";
@@ -134,11 +134,8 @@ async fn watch(dir: &Path, node: Option<i32>) -> i32 {
         }
         let now = crate::clock::tick().0;
         for (file, execution, until) in containers {
-            if until.saturating_add(AFTER) < now {
-                let removed = docker.remove_container(&container::name(&execution), Some(by_force())).await;
-                if removed.is_ok() || removed.is_err_and(|error| is_gone(&error)) {
-                    let _ = std::fs::remove_file(file);
-                }
+            if until.saturating_add(AFTER) < now && super::remove_all(&docker, &execution).await.is_ok() {
+                let _ = std::fs::remove_file(file);
             }
         }
     }

@@ -7,6 +7,7 @@
 //! next start.
 
 mod container;
+mod doorway;
 pub mod gpu;
 pub mod guard;
 mod image;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use bacnode_protocol::compute::{Facts, Refusal, Web};
 use bacnode_protocol::id::ExecutionId;
+use bacnode_protocol::wire::task::Access;
 use bollard::Docker;
 use bollard::errors::Error as DockerError;
 use bollard::query_parameters::{
@@ -26,12 +28,14 @@ use bollard::query_parameters::{
 };
 
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use tokio_util::task::AbortOnDropHandle;
 
 pub(super) use self::container::{ContainerEnd, Work, default_user};
 use self::gpu::{Gpu, Gpus};
 use self::guard::Guard;
 use self::image::Images;
 use super::RunError;
+use super::egress::{self, Egress};
 
 /// Names the node whose container it is.
 const NODE_LABEL: &str = "bacnode.node";
@@ -53,6 +57,7 @@ pub struct Engine {
     guard: Arc<Guard>,
     gpus: Arc<Gpus>,
     making: Arc<Making>,
+    web: Web,
 }
 
 /// Containers that are being made. Making one cannot be called off half-way: the daemon would finish what nobody knows of.
@@ -92,7 +97,7 @@ impl Engine {
         let images = Images::new(docker.clone(), os, arch, web);
         let guard = Guard::new(program, dir.to_owned());
         let (images, guard, gpus) = (Arc::new(images), Arc::new(guard), Arc::new(Gpus::new(gpus)));
-        let engine = Self { docker, node, images, guard, gpus, making: Arc::default() };
+        let engine = Self { docker, node, images, guard, gpus, making: Arc::default(), web };
         engine.sweep().await.map_err(|error| plain(&error))?;
         Ok(engine)
     }
@@ -101,6 +106,12 @@ impl Engine {
     #[must_use]
     pub fn gpus(&self) -> &[Gpu] {
         self.gpus.all()
+    }
+
+    /// Whether containers can be held to the domains that their jobs name.
+    #[must_use]
+    pub fn proxies(&self) -> bool {
+        doorway::is_possible()
     }
 
     /// What an image's name stands for, and how much of it lies here.
@@ -119,8 +130,17 @@ impl Engine {
             .watch(&work.execution, work.until)
             .map_err(|error| RunError::Node(format!("cannot have its container watched: {error}")))?;
         let turn = self.making.turn(&work.execution).await;
+        let _proxy = self.proxy(&work).await?;
         let attached = container::start(&self.docker, &self.node, &image, &gpus.ids(), &work, turn).await?;
         container::watch(&self.docker, attached, work).await
+    }
+
+    /// The way out of a task that may speak to some web servers, for as long as this is kept.
+    async fn proxy(&self, work: &Work<'_>) -> Result<Option<AbortOnDropHandle<()>>, RunError> {
+        let Access::Http(domains) = &work.task.network else { return Ok(None) };
+        let listener = doorway::open(&self.docker, &self.node, &work.execution).await?;
+        let domains = domains.iter().map(ToString::to_string).collect();
+        Ok(Some(AbortOnDropHandle::new(tokio::spawn(egress::serve(listener, Egress { domains, web: self.web })))))
     }
 
     /// Lets a run go on until then, whatever becomes of this process.
@@ -131,15 +151,13 @@ impl Engine {
     /// Ends a run's container, if there is one, with or without time to do so itself, and removes it.
     pub(super) async fn remove(&self, execution: &ExecutionId, patiently: bool) {
         let _turn = self.making.turn(execution).await;
-        let name = container::name(execution);
         if patiently {
             let grace = StopContainerOptionsBuilder::new().t(i32::try_from(STOP_GRACE.as_secs()).unwrap_or(5)).build();
-            let _ = self.docker.stop_container(&name, Some(grace)).await;
+            let _ = self.docker.stop_container(&container::name(execution), Some(grace)).await;
         }
         for pause in REMOVE_PAUSES {
-            match self.docker.remove_container(&name, Some(by_force())).await {
+            match remove_all(&self.docker, execution).await {
                 Ok(()) => return self.guard.forget(execution),
-                Err(error) if is_gone(&error) => return self.guard.forget(execution),
                 Err(error) => tracing::warn!(%execution, error = plain(&error), "cannot remove a container"),
             }
             tokio::time::sleep(pause).await;
@@ -163,6 +181,17 @@ impl Engine {
         self.guard.clear();
         Ok(())
     }
+}
+
+/// Removes what was made for an execution, whether it is there or not.
+async fn remove_all(docker: &Docker, execution: &ExecutionId) -> Result<(), DockerError> {
+    for name in [container::name(execution), doorway::name(execution)] {
+        match docker.remove_container(&name, Some(by_force())).await {
+            Err(error) if !is_gone(&error) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// It is not there, or somebody else is removing it.

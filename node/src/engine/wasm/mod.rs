@@ -7,6 +7,7 @@
 //! sealed memory.
 
 mod artefacts;
+mod imports;
 mod pool;
 mod socket;
 pub mod worker;
@@ -26,7 +27,7 @@ use self::pool::Pool;
 use super::RunError;
 
 /// How long a module may take to compile.
-const COMPILE_TIMEOUT: Duration = Duration::from_secs(60);
+const COMPILE_TIMEOUT: Duration = Duration::from_secs(300);
 /// How much longer than its time limit a worker is waited for before it is killed.
 const KILL_AFTER: Duration = Duration::from_secs(2);
 

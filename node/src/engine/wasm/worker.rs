@@ -16,14 +16,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, poll};
-use wasmtime::{
-    Config, Engine, InstancePre, Linker, Module, ResourceLimiter, Store, Trap, UnknownImportError, UpdateDeadline,
-};
+use wasmtime::{Config, Engine, InstancePre, Linker, Module, ResourceLimiter, Store, Trap, UpdateDeadline};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 use wasmtime_wasi::{FsPerms, HostMonotonicClock, HostWallClock, I32Exit, WasiCtxBuilder, WasiView as _, async_trait};
 
+use super::imports::{self, Lacking};
 use super::{Guest, GuestEnd, GuestOutcome, Reply, Request, artefacts, socket};
 
 /// The hidden command under which the program is a worker.
@@ -81,6 +80,8 @@ fn engine(deterministic: bool) -> wasmtime::Result<Engine> {
         .max_wasm_stack(STACK_BYTES)
         .memory_guard_size(32 << 20)
         .debug_symbols(false)
+        // Of garbage collection only what exceptions need.
+        .wasm_gc(false)
         .wasm_memory64(false)
         .wasm_multi_memory(false);
     config.module_version(wasmtime::ModuleVersionStrategy::Custom("bacnode-48.0.8".into()))?;
@@ -109,7 +110,7 @@ fn compile(files: &[OwnedFd], deterministic: bool) -> Result<(), String> {
     read(artefact).and_then(|mut file| file.write_all(&compiled)).map_err(|error| error.to_string())
 }
 
-fn first_line(error: &wasmtime::Error) -> String {
+pub(super) fn first_line(error: &wasmtime::Error) -> String {
     let root = error.root_cause().to_string();
     root.lines().next().unwrap_or("unknown").chars().take(300).collect()
 }
@@ -175,17 +176,7 @@ impl Loaded {
         }
         let file = files.into_iter().next().ok_or("a worker was handed no module")?;
         let module = load(&self.engine, File::from(file))?;
-        let instance =
-            self.linker.instantiate_pre(&module).map_err(|error| match error.downcast_ref::<UnknownImportError>() {
-                Some(unknown) => {
-                    format!(
-                        "the module imports `{}` from `{}`, which WASI preview 1 has not",
-                        unknown.name(),
-                        unknown.module()
-                    )
-                }
-                None => format!("the module cannot be linked: {}", first_line(&error)),
-            })?;
+        let instance = imports::link(&self.linker, &module)?;
         self.modules.push_back((artefact, instance.clone()));
         if self.modules.len() > MODULES_MAX {
             self.modules.pop_front();
@@ -195,7 +186,7 @@ impl Loaded {
 
     fn run(&self, instance: &InstancePre<State>, guest: &Guest, deadline: Instant) -> GuestEnd {
         let state = match context(guest) {
-            Ok(wasi) => State { wasi, memory: MemoryLimit { max: guest.memory_max, peak: 0 } },
+            Ok(wasi) => State { wasi, memory: MemoryLimit { max: guest.memory_max, used: 0, peak: 0 } },
             Err(cause) => {
                 return GuestEnd { outcome: GuestOutcome::Unrunnable(cause), cpu_ms: 0, memory_peak: 0 };
             }
@@ -278,6 +269,9 @@ fn classify(error: &wasmtime::Error) -> GuestOutcome {
     if error.is::<MemoryFull>() {
         return GuestOutcome::Memory;
     }
+    if let Some(lacking) = error.downcast_ref::<Lacking>() {
+        return GuestOutcome::Unrunnable(lacking.to_string());
+    }
     if let Some(NoEntry(name)) = error.downcast_ref::<NoEntry>() {
         return GuestOutcome::Unrunnable(format!("the module exports no function `{name}` without parameters"));
     }
@@ -306,18 +300,22 @@ struct LogsFull;
 /// Refuses memory beyond a limit and remembers the most that was used.
 struct MemoryLimit {
     max: u64,
+    used: u64,
     peak: u64,
 }
 
 impl ResourceLimiter for MemoryLimit {
-    fn memory_growing(&mut self, _current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
-        if desired as u64 > self.max {
+        // The program's own memory, and the heap of its exceptions.
+        let used = self.used.saturating_add((desired - current) as u64);
+        if used > self.max {
             return Err(wasmtime::Error::new(MemoryFull));
         }
-        self.peak = self.peak.max(desired as u64);
+        self.used = used;
+        self.peak = self.peak.max(used);
         Ok(true)
     }
 

@@ -17,6 +17,13 @@ pub(in crate::engine) async fn check_server(host: &str, web: Web) -> Result<(), 
     if !all.is_empty() && all.iter().all(|address| is_public(address.ip())) { Ok(()) } else { Err(not_public(name)) }
 }
 
+/// Those of a host's addresses that may be spoken to; at least one.
+pub(in crate::engine) async fn addresses_of(host: &str, port: u16, web: Web) -> Result<Vec<SocketAddr>, String> {
+    let all = tokio::net::lookup_host((host, port)).await.map_err(|_| format!("{host} is not known"))?;
+    let some: Vec<SocketAddr> = all.filter(|address| web == Web::Any || is_public(address.ip())).collect();
+    if some.is_empty() { Err(not_public(host)) } else { Ok(some) }
+}
+
 /// Whether an address named in a URL may be spoken to; names are judged when they are resolved.
 pub(super) fn check_host(url: &Url, web: Web) -> Result<(), String> {
     if !["http", "https"].contains(&url.scheme()) {
@@ -41,13 +48,7 @@ impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let web = self.0;
         Box::pin(async move {
-            let host = name.as_str().to_owned();
-            let all: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
-            let some: Vec<SocketAddr> =
-                all.into_iter().filter(|address| web == Web::Any || is_public(address.ip())).collect();
-            if some.is_empty() {
-                return Err(not_public(&host).into());
-            }
+            let some = addresses_of(name.as_str(), 0, web).await?;
             Ok(Box::new(some.into_iter()) as Addrs)
         })
     }

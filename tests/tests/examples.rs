@@ -1,0 +1,184 @@
+//! The examples, as their first lines tell people to run them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use bacnode_tests::docker::{self, IMAGE};
+use bacnode_tests::outside::program;
+use bacnode_tests::{Node, Swarm, example};
+
+/// Hands in the job of an example and gives where its result is.
+fn submit(swarm: &Swarm, name: &str, more: &[&str]) -> PathBuf {
+    let (spec, to) = (example(&format!("{name}/job.yaml")), swarm.dir().join(name));
+    let to_text = to.to_string_lossy().into_owned();
+    swarm.nodes[0].run(&[&["submit", &spec, "--download", &to_text], more].concat()).ok();
+    to
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn a_simulation_is_fanned_out_and_put_together_again() {
+    let swarm = Swarm::new(2);
+    let parts = submit(&swarm, "montecarlo", &[]);
+    let (input, option) = (format!("{}:/parts", parts.display()), example("montecarlo/option.wasm"));
+    let job = swarm.nodes[1].run(&["wasm", "run", "--id-only", "-i", &input, &option, "--", "combine", "/parts"]).ok();
+    let said = swarm.nodes[1].run(&["job", "logs", job.text()]).ok().stdout;
+    assert!(said.contains("of 8 runs, 8000000 paths"), "{said}");
+    let numbers: Vec<f64> = said.split([' ', '\n']).filter_map(|word| word.parse().ok()).collect();
+    let (mean, within, formula) = (numbers[0], numbers[1], *numbers.last().expect("the formula's"));
+    assert!((mean - formula).abs() < 2.0 * within && within < 0.02, "{said}");
+}
+
+#[test]
+fn a_model_tells_penguins_apart_on_all_nodes_at_once() {
+    let swarm = Swarm::new(2);
+    let to = submit(&swarm, "penguins", &[]);
+    let rows: Vec<String> =
+        read(Path::new(&example("penguins/penguins.csv"))).lines().skip(1).map(str::to_owned).collect();
+    let (mut told, mut right) = (vec![false; rows.len()], 0);
+    for part in 0..4 {
+        for line in read(&to.join(format!("{part}/outputs/species.csv"))).lines().skip(1) {
+            let cells: Vec<&str> = line.split(',').collect();
+            let row: usize = cells[0].parse().expect("a row");
+            assert!(!std::mem::replace(&mut told[row], true), "row {row} is told twice");
+            right += usize::from(rows[row].starts_with(cells[1]));
+        }
+    }
+    assert!(told.iter().all(|&told| told), "some rows are not told");
+    assert!(right * 100 >= rows.len() * 97, "{right} of {}", rows.len());
+}
+
+#[test]
+fn a_python_script_runs_as_it_is_and_reckons_as_the_rust_one_does() {
+    let Some(python) = program("python.wasm") else { return };
+    let swarm = Swarm::new(1);
+    let to = submit(&swarm, "python", &["-V", &format!("python={}", python.display())]);
+    let column = |path: PathBuf, name: &str| -> Vec<String> {
+        let text = read(&path);
+        let index =
+            text.lines().next().and_then(|head| head.split(',').position(|cell| cell == name)).expect("a column");
+        text.lines().skip(1).map(|line| line.split(',').nth(index).expect("a cell").to_owned()).collect()
+    };
+    let theirs = column(to.join("outputs/means.csv"), "mean_c");
+    let ours = column(submit(&swarm, "weather", &[]).join("outputs/monthly.csv"), "mean_c");
+    // The order of cities differs, and how sums are rounded.
+    let sorted = |column: Vec<String>| {
+        let mut column: Vec<f64> = column.iter().map(|cell| cell.parse().expect("a number")).collect();
+        column.sort_by(f64::total_cmp);
+        column
+    };
+    let (theirs, ours) = (sorted(theirs), sorted(ours));
+    assert_eq!((theirs.len(), ours.len()), (24, 24));
+    assert!(theirs.iter().zip(&ours).all(|(a, b)| (a - b).abs() < 0.0015), "{theirs:?} {ours:?}");
+}
+
+/// A database of its own, which ends with this.
+struct Postgres {
+    folder: tempfile::TempDir,
+    programs: PathBuf,
+}
+
+impl Postgres {
+    /// Says loudly if there is none.
+    #[allow(clippy::print_stderr, reason = "a test that does not run must say so")]
+    fn start() -> Option<Self> {
+        let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+        let programs = versions.map(|version| version.path().join("bin")).find(|path| path.join("initdb").exists());
+        let Some(programs) = programs else {
+            eprintln!("NOT RUN: PostgreSQL is not here; `make test` gets it where it can");
+            return None;
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let this = Self { folder, programs };
+        if rustix::process::geteuid().is_root() {
+            // It does not run as root.
+            let owned = Command::new("chown").arg("postgres").arg(this.folder.path()).status().expect("chown");
+            assert!(owned.success());
+        }
+        this.run("initdb", &["--auth=trust", "--no-sync", "--username=postgres"]);
+        let socket = format!("-k {} -h ''", this.folder.path().display());
+        let log = this.folder.path().join("log").to_string_lossy().into_owned();
+        this.run("pg_ctl", &["--wait", "--log", &log, "--options", &socket, "start"]);
+        Some(this)
+    }
+
+    fn run(&self, name: &str, args: &[&str]) {
+        let program = self.programs.join(name);
+        let mut command = if rustix::process::geteuid().is_root() {
+            let mut command = Command::new("runuser");
+            command.args(["-u", "postgres", "--"]).arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        let output = command.arg("--pgdata").arg(self.folder.path().join("data")).args(args).current_dir("/").output();
+        let output = output.expect("it starts");
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn client(&self, command: &mut Command) -> String {
+        let variables = [("PGUSER", "postgres"), ("PGDATABASE", "postgres")];
+        let output: Output = command.env("PGHOST", self.folder.path()).envs(variables).output().expect("it starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.run("pg_ctl", &["--mode", "immediate", "stop"]);
+    }
+}
+
+#[test]
+fn logs_become_a_table_in_a_database() {
+    if !docker::is_here() {
+        return;
+    }
+    let swarm = Swarm::new(1);
+    let to = submit(&swarm, "etl", &["-V", &format!("image={IMAGE}")]);
+    assert!(read(&to.join("stderr")).contains("1 lines were no requests"));
+    let table = to.join("outputs/hours.csv");
+    let Some(postgres) = Postgres::start() else { return };
+    // Twice: what is there already is replaced, not doubled.
+    for _ in 0..2 {
+        postgres.client(Command::new(example("etl/load.sh")).arg(&table));
+    }
+    let query = "SELECT count(*), sum(requests), sum(errors) > 0, min(hour), max(hour) FROM hours";
+    let answer =
+        postgres.client(Command::new("psql").args(["--no-psqlrc", "--tuples-only", "--no-align", "-c", query]));
+    let lines: usize =
+        [3, 4].map(|day| read(Path::new(&example(&format!("etl/logs/web-{day}.log")))).lines().count()).iter().sum();
+    assert_eq!(answer, format!("48|{}|t|2026-03-03 00:00:00|2026-03-04 23:00:00", lines - 1));
+}
+
+fn step(node: &Node, folder: &Path, command: &str) -> Output {
+    let bin = bacnode_tests::program("bacnode");
+    let path = format!("{}:{}", bin.parent().expect("a folder").display(), std::env::var("PATH").unwrap_or_default());
+    let report = folder.with_extension("report");
+    let mut step = Command::new(example("ci/step.sh"));
+    step.env("PATH", path).env("BACNODE_API", node.identity.api.clone()).env("BACNODE_CI_REPORT", &report);
+    step.arg(folder).args([IMAGE, command]).output().expect("it starts")
+}
+
+#[test]
+fn a_step_of_a_pipeline_fails_when_its_tests_do() {
+    if !docker::is_here() {
+        return;
+    }
+    let swarm = Swarm::new(1);
+    let folder = swarm.dir().join("source");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    std::fs::write(folder.join("test.sh"), "echo tested; cp test.sh ../seen; exit ${CODE:-0}\n").expect("written");
+    let good = step(&swarm.nodes[0], &folder, "sh test.sh");
+    assert!(good.status.success(), "{}", String::from_utf8_lossy(&good.stderr));
+    assert!(folder.with_extension("report").join("report/seen").exists());
+    std::fs::remove_dir_all(folder.with_extension("report")).expect("removed");
+    let bad = step(&swarm.nodes[0], &folder, "CODE=3 sh test.sh");
+    assert_eq!(bad.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&bad.stderr).into_owned() + &String::from_utf8_lossy(&bad.stdout);
+    assert!(said.contains("tested") && said.contains("exited 3"), "{said}");
+}
