@@ -13,6 +13,8 @@ use tokio::process::Command;
 
 /// Connections of each node but the bootstrap peer: fewer than there are nodes.
 const LINKS_MAX: u32 = 64;
+/// Links that each node looks for by itself.
+const PEERS_WANTED: usize = 8;
 /// Every so manyth node runs jobs, and takes them from users.
 const WORKS: usize = 5;
 /// How long traffic is counted.
@@ -34,6 +36,7 @@ fn program() -> PathBuf {
 
 fn few_links(config: &mut Config) {
     config.connections_max = LINKS_MAX;
+    config.peers_wanted = PEERS_WANTED;
     // All of them share two cores or so: the more there are, the slower each.
     config.gossip.heartbeat_ms = 5 * count() as u64;
 }

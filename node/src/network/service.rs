@@ -196,9 +196,10 @@ impl Service {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
+                // Rare, and not to be held up by a busy network.
+                _ = care.tick() => self.care(),
                 Some(command) = commands.recv() => self.command(command),
                 event = self.swarm.select_next_some() => self.event(event).await,
-                _ = care.tick() => self.care(),
             }
         }
     }

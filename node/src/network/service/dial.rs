@@ -7,6 +7,7 @@ use bacnode_protocol::id::NodeId;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, PeerId};
+use rand::seq::IndexedRandom as _;
 use tokio::sync::oneshot;
 
 use super::listen::deepest;
@@ -15,6 +16,8 @@ use super::{PeerInfo, Service};
 /// Pauses between attempts to reach one address.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// Nodes that are called at once for want of peers.
+const SOUGHT_AT_ONCE: usize = 2;
 /// A connection is not given up before somebody has had time to use it.
 const SETTLED: Duration = Duration::from_secs(5);
 
@@ -127,15 +130,11 @@ impl Service {
         let from_view: Vec<NodeId> = self.network.view().iter().map(|(node, _)| *node).collect();
         let from_before = self.known.iter().map(|(node, _)| *node);
         let rested = |node: &NodeId| self.tried.get(node).is_none_or(|at| now.duration_since(*at) > RETRY_MAX / 4);
-        let candidates: Vec<(NodeId, PeerId)> = from_view
-            .into_iter()
-            .chain(from_before)
-            .filter(|node| *node != me && rested(node))
-            .filter_map(|node| Some((node, node.peer_id()?)))
-            .filter(|(_, peer)| !self.peers.contains_key(peer))
-            .take(2)
-            .collect();
-        for (node, peer) in candidates {
+        let candidates = from_view.into_iter().chain(from_before).filter(|node| *node != me && rested(node));
+        let candidates = candidates.filter_map(|node| Some((node, node.peer_id()?)));
+        let candidates: Vec<_> = candidates.filter(|(_, peer)| !self.peers.contains_key(peer)).collect();
+        // Not the first ones, or everybody would call the same.
+        for &(node, peer) in candidates.sample(&mut super::super::view::rng(), SOUGHT_AT_ONCE) {
             self.call(node, peer);
         }
         if self.tried.len() > 4096 {
