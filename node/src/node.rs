@@ -83,6 +83,7 @@ impl Node {
     /// # Errors
     /// If the data folder, the key, the network or the API cannot be had.
     pub async fn start(mut config: Config) -> Result<Self, StartError> {
+        raise_descriptor_limit();
         let folder = |source| StoreError::Folder { path: config.data_dir.clone(), source };
         std::fs::create_dir_all(&config.data_dir).map_err(folder)?;
         let store = Store::open(&config.data_dir)?;
@@ -237,6 +238,13 @@ impl Node {
         self.stop.cancel();
         let _ = tokio::time::timeout(std::time::Duration::from_secs(1), &mut self.swarm_task).await;
     }
+}
+
+/// Connections, files and workers take descriptors; many systems give few at first, and more to whoever asks.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 /// The program that workers and the guard are.

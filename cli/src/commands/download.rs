@@ -36,7 +36,7 @@ pub(super) async fn results(client: &Client, job: &str, dir: &Path, force: bool)
         std::fs::create_dir_all(&target).map_err(failed)?;
         content(client, root, &target, force).await?;
         if let Some(task) = answer.job.tasks.first() {
-            published::complete(client, &target, &task.publisher).await?;
+            published::complete(&target, &task.publisher).await?;
         }
     }
     output::note(&format!("{} {}", output::green("fetched"), dir.display()));

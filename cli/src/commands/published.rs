@@ -1,5 +1,6 @@
 //! The part of a result that its node has sent to a store.
 
+use std::io::Read as _;
 use std::path::Path;
 
 use bacnode_protocol::content::unixfs::is_safe_name;
@@ -17,6 +18,8 @@ use crate::output;
 
 /// What a node leaves in the place of a result that is elsewhere.
 const NOTE: &str = "published.json";
+/// The longest result that is unpacked: a small archive may hold much.
+const RESULT_BYTES_MAX: u64 = 64 << 30;
 /// The longest note that is read.
 const NOTE_BYTES_MAX: u64 = 4 << 20;
 
@@ -45,9 +48,11 @@ struct File {
 }
 
 /// Completes the result in `dir` with what lies in a store, if it says so.
-pub(super) async fn complete(client: &Client, dir: &Path, publisher: &SpecConfig) -> Result<()> {
+pub(super) async fn complete(dir: &Path, publisher: &SpecConfig) -> Result<()> {
     let path = dir.join(NOTE);
-    if publisher.kind != "s3" || !std::fs::metadata(&path).is_ok_and(|meta| meta.len() <= NOTE_BYTES_MAX) {
+    if !publisher.kind.eq_ignore_ascii_case("s3")
+        || !std::fs::metadata(&path).is_ok_and(|meta| meta.len() <= NOTE_BYTES_MAX)
+    {
         return Ok(());
     }
     let unreadable = |error: String| Failure::failed(format!("cannot read {}: {error}", path.display()));
@@ -66,7 +71,7 @@ pub(super) async fn complete(client: &Client, dir: &Path, publisher: &SpecConfig
             ))
             .hint("name the store's Endpoint in the job's publisher, or fetch it with a client of your own"));
         }
-        fetch(client, file, dir, note.params.encoding == "gzip")
+        fetch(file, dir, note.params.encoding == "gzip")
             .await
             .map_err(|error| error.hint(format!("the result lies at {place}; links to it work for a day")))?;
     }
@@ -83,15 +88,15 @@ fn is_in_store(url: &str, publisher: &SpecConfig) -> bool {
     }
 }
 
-async fn fetch(client: &Client, file: &File, dir: &Path, packed: bool) -> Result<()> {
+async fn fetch(file: &File, dir: &Path, packed: bool) -> Result<()> {
     let failed = |error: String| Failure::failed(format!("cannot fetch the result: {error}"));
-    let response = client.outside(&file.url).await?;
+    let response = Client::outside(&file.url).await?;
     let stream = response.bytes_stream().map_err(std::io::Error::other);
     let mut reader = SyncIoBridge::new(StreamReader::new(stream));
     let (dir, name) = (dir.to_owned(), file.name.clone());
     let written = tokio::task::spawn_blocking(move || {
         if packed {
-            return unpack(&mut GzDecoder::new(reader), &dir, true);
+            return unpack(&mut GzDecoder::new(reader).take(RESULT_BYTES_MAX), &dir, true);
         }
         if !name.split('/').all(is_safe_name) {
             return Err(std::io::Error::other(format!("`{name}` would leave the folder")));

@@ -98,7 +98,8 @@ fn publisher(text: &str) -> Result<SpecConfig> {
 /// `s3://bucket/key,opt=region=…`, in Bacalhau's way.
 fn place(text: &str) -> Result<Value> {
     let mut parts = text.trim_start_matches("s3://").split(",opt=");
-    let (bucket, key) = parts.next().and_then(|place| place.split_once('/')).unwrap_or((text, ""));
+    let place = parts.next().unwrap_or_default();
+    let (bucket, key) = place.split_once('/').unwrap_or((place, ""));
     let mut params = Map::from_iter([("Bucket".to_owned(), bucket.into()), ("Key".to_owned(), key.into())]);
     for option in parts {
         let (name, value) = pair("opt", option)?;

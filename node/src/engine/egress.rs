@@ -4,18 +4,23 @@
 //! of the job's list, other requests name a URL there in full (RFC 9112, section 3.2.2) and are passed on with a new `Host`.
 //! Names are resolved here, and only to addresses that inputs may be fetched from, too.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bacnode_protocol::compute::Web;
 use reqwest::Url;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::web::addresses_of;
 
 /// Connections of one task at once.
 const CONNECTIONS_MAX: usize = 64;
+/// Connections of all tasks at once, and how long each may last.
+const ALL_CONNECTIONS_MAX: usize = 192;
+const CONNECTION_LASTS: Duration = Duration::from_secs(3600);
 /// The longest head of a request, and its headers.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 const HEADERS_MAX: usize = 64;
@@ -32,6 +37,13 @@ pub(super) struct Egress {
     pub(super) domains: Vec<String>,
     /// At which addresses.
     pub(super) web: Web,
+    /// For connections of all tasks together: each takes two of this process's descriptors.
+    pub(super) room: Arc<Semaphore>,
+}
+
+/// Room for the connections of all tasks.
+pub(super) fn room() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(ALL_CONNECTIONS_MAX))
 }
 
 /// A request, as far as it matters here.
@@ -59,7 +71,11 @@ pub(super) async fn serve(listener: TcpListener, egress: Egress) {
             continue;
         };
         let egress = egress.clone();
-        open.spawn(async move { egress.pass(client).await });
+        let Ok(room) = Arc::clone(&egress.room).acquire_owned().await else { return };
+        open.spawn(async move {
+            let _room = room;
+            let _ = tokio::time::timeout(CONNECTION_LASTS, egress.pass(client)).await;
+        });
         while open.try_join_next().is_some() {}
     }
 }
@@ -175,7 +191,8 @@ mod tests {
     use super::*;
 
     fn egress(domains: &[&str]) -> Egress {
-        Egress { domains: domains.iter().map(|&domain| domain.to_owned()).collect(), web: Web::Any }
+        let domains = domains.iter().map(|&domain| domain.to_owned()).collect();
+        Egress { domains, web: Web::Any, room: room() }
     }
 
     #[test]

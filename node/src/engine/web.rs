@@ -29,8 +29,8 @@ use crate::content::{Content, Limits};
 /// Redirections that are followed.
 const REDIRECTS_MAX: usize = 5;
 /// How long a server may be silent, and how long a connection may take.
-const SILENCE: Duration = Duration::from_secs(60);
-const CONNECT: Duration = Duration::from_secs(10);
+pub(super) const SILENCE: Duration = Duration::from_secs(60);
+pub(super) const CONNECT: Duration = Duration::from_secs(10);
 /// Downloads that are remembered.
 const KNOWN_MAX: usize = 1_000;
 

@@ -62,12 +62,16 @@ fn place(fields: &mut Fields<'_>, problems: &mut Problems) -> Option<Place> {
     if !endpoint.is_empty() && (!host || endpoint.len() > URL_BYTES_MAX) {
         problems.add(fields.at("Endpoint"), "must be the http or https URL of a store");
     }
-    Some(Place {
+    let place = Place {
         bucket: TextMax::truncated(&bucket),
         key: TextMax::truncated(&key),
         region: TextMax::truncated(&region),
         endpoint: TextMax::truncated(endpoint.trim_end_matches('/')),
-    })
+    };
+    if !place.is_plain() {
+        problems.add(fields.at("Bucket"), "or another part of the place has characters that do not belong there");
+    }
+    Some(place)
 }
 
 fn partition(path: &str, value: &Value, problems: &mut Problems) -> Partition {
@@ -138,8 +142,10 @@ pub(super) fn check_publisher(path: &str, task: &TaskSpec, problems: &mut Proble
                 }
             };
             let place = place(&mut fields, problems);
-            if place.as_ref().is_some_and(|place| place.key.is_empty() || place.key.ends_with('*')) {
-                let message = "is required: the key of the result, like `results/{jobID}/{executionID}`";
+            let whole =
+                |key: &str| !key.ends_with('*') && key.trim_end_matches('/').split('/').all(|part| !part.is_empty());
+            if place.as_ref().is_some_and(|place| !whole(&place.key)) {
+                let message = "must be the key of the result, like `results/{jobID}/{executionID}`";
                 problems.add(fields.at("Key"), message);
             }
             fields.finish(problems);

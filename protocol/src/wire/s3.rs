@@ -7,7 +7,7 @@ use super::codec::{Decode, Encode};
 use crate::limits::URL_BYTES_MAX;
 
 /// Bytes that a compiled pattern may take: a peer's pattern must not exhaust memory.
-const PATTERN_BYTES_MAX: usize = 1 << 20;
+const PATTERN_BYTES_MAX: usize = 64 << 10;
 /// FNV-1a, 32 bits (RFC 9923): Bacalhau's way from a partition key to a partition.
 const FNV_BASIS: u32 = 0x811c_9dc5;
 const FNV_PRIME: u32 = 0x0100_0193;
@@ -26,6 +26,20 @@ pub struct Place {
 }
 
 impl Place {
+    /// Whether it can become part of a URL without meaning something else there.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        let plain = |text: &str, more: &[u8]| text.bytes().all(|b| b.is_ascii_alphanumeric() || more.contains(&b));
+        let key = !self.key.starts_with('/') && !self.key.contains(|c: char| c.is_control());
+        (3..=63).contains(&self.bucket.len())
+            && plain(&self.bucket, b".-_")
+            && !self.bucket.starts_with('.')
+            && plain(&self.region, b"-")
+            && plain(&self.endpoint, b".-_~:/[]")
+            && key
+            && self.key.split('/').all(|part| part != ".." && part != ".")
+    }
+
     /// What the keys of several objects begin with; none if it is one object.
     #[must_use]
     pub fn prefix(&self) -> Option<&str> {

@@ -267,6 +267,10 @@ impl EngineTask {
     }
 }
 
+fn is_plain_source(source: &Source) -> bool {
+    !matches!(source, Source::S3(objects) if !objects.place.is_plain())
+}
+
 /// Absolute, and without steps back.
 fn is_plain_path(path: &str) -> bool {
     path.starts_with('/') && !path.contains('\0') && path.split('/').all(|part| part != ".." && part != ".")
@@ -353,7 +357,8 @@ impl Task {
         self.outputs.iter().all(named)
             && self.env.iter().all(env)
             && self.are_targets_apart()
-            && self.inputs.iter().all(|input| is_plain_path(&input.target))
+            && self.inputs.iter().all(|input| is_plain_path(&input.target) && is_plain_source(&input.source))
+            && !matches!(&self.publisher, Publisher::S3(place, _) if !place.is_plain())
             && self.engine.is_plain()
     }
 

@@ -27,7 +27,7 @@ use bollard::query_parameters::{
     ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
 };
 
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore};
 use tokio_util::task::AbortOnDropHandle;
 
 pub(super) use self::container::{ContainerEnd, Work, default_user};
@@ -58,6 +58,8 @@ pub struct Engine {
     gpus: Arc<Gpus>,
     making: Arc<Making>,
     web: Web,
+    /// Connections of all proxies together.
+    room: Arc<Semaphore>,
 }
 
 /// Containers that are being made. Making one cannot be called off half-way: the daemon would finish what nobody knows of.
@@ -97,7 +99,7 @@ impl Engine {
         let images = Images::new(docker.clone(), os, arch, web);
         let guard = Guard::new(program, dir.to_owned());
         let (images, guard, gpus) = (Arc::new(images), Arc::new(guard), Arc::new(Gpus::new(gpus)));
-        let engine = Self { docker, node, images, guard, gpus, making: Arc::default(), web };
+        let engine = Self { docker, node, images, guard, gpus, making: Arc::default(), web, room: egress::room() };
         engine.sweep().await.map_err(|error| plain(&error))?;
         Ok(engine)
     }
@@ -130,17 +132,25 @@ impl Engine {
             .watch(&work.execution, work.until)
             .map_err(|error| RunError::Node(format!("cannot have its container watched: {error}")))?;
         let turn = self.making.turn(&work.execution).await;
-        let _proxy = self.proxy(&work).await?;
+        let (turn, _proxy) = self.proxy(&work, turn).await?;
         let attached = container::start(&self.docker, &self.node, &image, &gpus.ids(), &work, turn).await?;
         container::watch(&self.docker, attached, work).await
     }
 
     /// The way out of a task that may speak to some web servers, for as long as this is kept.
-    async fn proxy(&self, work: &Work<'_>) -> Result<Option<AbortOnDropHandle<()>>, RunError> {
-        let Access::Http(domains) = &work.task.network else { return Ok(None) };
-        let listener = doorway::open(&self.docker, &self.node, &work.execution).await?;
+    async fn proxy(
+        &self,
+        work: &Work<'_>,
+        turn: OwnedMutexGuard<()>,
+    ) -> Result<(OwnedMutexGuard<()>, Option<AbortOnDropHandle<()>>), RunError> {
+        let Access::Http(domains) = &work.task.network else { return Ok((turn, None)) };
+        let (docker, node, execution) = (self.docker.clone(), self.node.clone(), work.execution);
+        // As with the container itself: whoever waits for it, it is made to the end before it can be removed.
+        let opened = tokio::spawn(async move { (doorway::open(&docker, &node, &execution).await, turn) }).await;
+        let (listener, turn) = opened.map_err(|_| RunError::Node("making its network broke down".into()))?;
         let domains = domains.iter().map(ToString::to_string).collect();
-        Ok(Some(AbortOnDropHandle::new(tokio::spawn(egress::serve(listener, Egress { domains, web: self.web })))))
+        let egress = Egress { domains, web: self.web, room: Arc::clone(&self.room) };
+        Ok((turn, Some(AbortOnDropHandle::new(tokio::spawn(egress::serve(listener?, egress))))))
     }
 
     /// Lets a run go on until then, whatever becomes of this process.

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use bacnode_protocol::content::Cid;
 use bacnode_protocol::content::unixfs::is_safe_name;
@@ -20,7 +21,11 @@ use super::{AT_ONCE, Stores, failed};
 use crate::content::{Content, Limits};
 
 /// Keys that are looked at for one input.
-const LISTED_MAX: usize = 1_000_000;
+const LISTED_MAX: usize = 200_000;
+/// The longest key that S3 has.
+const KEY_BYTES_MAX: usize = 1_024;
+/// How long it may take to choose among them.
+const CHOOSE_MAX: Duration = Duration::from_secs(30);
 /// Fetched states that are remembered.
 const KNOWN_MAX: usize = 1_000;
 
@@ -48,7 +53,7 @@ impl Stores {
         share: Share,
         reason: &str,
     ) -> Result<Fetched, RunError> {
-        let store = self.open(guarded, &objects.place, false)?;
+        let store = self.open(guarded, &objects.place, false)?.store;
         let wanted = wanted(&store, objects, share).await?;
         let size = wanted.iter().map(|object| object.meta.size).sum();
         let state = state_of(objects, &wanted);
@@ -86,9 +91,30 @@ async fn wanted(store: &AmazonS3, objects: &Objects, share: Share) -> Result<Vec
     if listed.is_empty() {
         return Err(wrong("there is no such object".into()));
     }
+    let objects = objects.clone();
+    // Patterns and keys are others': looking at them may take long, and must hold up nobody.
+    let chosen = tokio::task::spawn_blocking(move || choose(&objects, &selector, listed, share)).await;
+    chosen.map_err(|_| RunError::Node("choosing objects broke down".into()))?
+}
+
+/// Those of the listed objects that are this slot's, by name.
+fn choose(
+    objects: &Objects,
+    selector: &Selector,
+    listed: Vec<ObjectMeta>,
+    share: Share,
+) -> Result<Vec<Wanted>, RunError> {
+    let (place, started) = (&objects.place, Instant::now());
+    let wrong = |cause: String| RunError::task(FailureKind::Program, format!("input {place}: {cause}"));
     let (mut wanted, mut size) = (Vec::new(), 0u64);
     for meta in listed {
+        if started.elapsed() > CHOOSE_MAX {
+            return Err(wrong(format!("choosing among its objects takes longer than {} s", CHOOSE_MAX.as_secs())));
+        }
         let key = meta.location.to_string();
+        if key.len() > KEY_BYTES_MAX {
+            return Err(wrong(format!("the store lists a key of {} bytes", key.len())));
+        }
         let name = place.name_of(&key).to_owned();
         let date = |layout: &str| meta.last_modified.format(layout).to_string();
         if !selector.is_for(share.slot, share.slots, &key, &name, date) {
@@ -143,7 +169,8 @@ fn is_folder(prefix: Option<&str>, meta: &ObjectMeta) -> bool {
 /// One state of these objects: their keys, sizes and versions.
 fn state_of(objects: &Objects, wanted: &[Wanted]) -> [u8; 32] {
     let mut hash = Sha256::new();
-    hash.update(format!("{}\0{}\0{:?}\0", objects.place, &*objects.place.endpoint, objects.sha256));
+    let place = &objects.place;
+    hash.update(format!("{place}\0{}\0{}\0{:?}\0", &*place.endpoint, &*place.region, objects.sha256));
     for Wanted { meta, name } in wanted {
         let version = meta.version.as_ref().or(meta.e_tag.as_ref()).cloned();
         let version = version.unwrap_or_else(|| meta.last_modified.to_rfc3339());
@@ -162,7 +189,11 @@ async fn download(store: &AmazonS3, objects: &Objects, object: &Wanted, folder: 
     let name = format!("input s3://{}/{key}", &*objects.place.bucket);
     let options =
         GetOptions { version: version(objects), if_match: object.meta.e_tag.clone(), ..GetOptions::default() };
-    let answer = store.get_opts(key, options).await.map_err(|error| failed(&name, &error))?;
+    let answer = match store.get_opts(key, options).await {
+        // What consoles make for a folder: its name ends in a `/`, which the library drops.
+        Err(object_store::Error::NotFound { .. }) if object.meta.size == 0 => return Ok(()),
+        answer => answer.map_err(|error| failed(&name, &error))?,
+    };
     let (mut file, mut written) = (std::fs::File::create(&to).map_err(unwritable)?, 0);
     let mut chunks = answer.into_stream();
     while let Some(chunk) = chunks.next().await {

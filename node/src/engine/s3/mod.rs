@@ -4,6 +4,7 @@
 //! are used only for what the operator lists (rule: s3), and only with AWS or the node's own endpoint
 //! (`AWS_ENDPOINT_URL`). Everything else is asked for without a name, over the client that speaks to no private address.
 
+mod connector;
 mod input;
 mod publish;
 
@@ -17,11 +18,11 @@ use bacnode_protocol::compute::Policy;
 use bacnode_protocol::content::Cid;
 use bacnode_protocol::wire::market::FailureKind;
 use bacnode_protocol::wire::s3::Place;
+use object_store::RetryConfig;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
-use object_store::client::{HttpClient, HttpConnector};
-use object_store::{ClientOptions, RetryConfig};
 use reqwest::{Client, Url};
 
+use self::connector::Connector;
 use super::RunError;
 use super::web;
 
@@ -80,13 +81,10 @@ impl Own {
     }
 }
 
-#[derive(Debug)]
-struct Connector(Client);
-
-impl HttpConnector for Connector {
-    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(HttpClient::new(self.0.clone()))
-    }
+/// A store, and whether the node's credentials are used with it.
+struct Opened {
+    store: AmazonS3,
+    signed: bool,
 }
 
 impl Stores {
@@ -95,7 +93,10 @@ impl Stores {
     }
 
     /// The store of this place, with the node's credentials if the operator lends them for it.
-    fn open(&self, guarded: &web::Fetcher, place: &Place, writes: bool) -> Result<AmazonS3, RunError> {
+    fn open(&self, guarded: &web::Fetcher, place: &Place, writes: bool) -> Result<Opened, RunError> {
+        if !place.is_plain() {
+            return Err(RunError::task(FailureKind::Program, format!("{place}: it is not the name of a place")));
+        }
         let lent = self.policy.lends_keys(place, writes);
         let named = Some(place.endpoint.to_string()).filter(|url| !url.is_empty());
         let endpoint = named.or_else(|| self.own.endpoint.clone().filter(|_| lent));
@@ -111,15 +112,17 @@ impl Stores {
             .with_retry(retry)
             .with_http_connector(Connector(client));
         let trusted = own || endpoint.as_deref().is_none_or(is_aws);
-        builder = match &self.own.keys {
-            Some(keys) if lent && trusted => {
+        let keys = self.own.keys.as_ref().filter(|_| lent && trusted);
+        builder = match keys {
+            Some(keys) => {
                 let signed = builder.with_access_key_id(&keys.id).with_secret_access_key(&keys.secret);
                 keys.token.iter().fold(signed, AmazonS3Builder::with_token)
             }
-            _ => builder.with_skip_signature(true),
+            None => builder.with_skip_signature(true),
         };
         builder = endpoint.into_iter().fold(builder, AmazonS3Builder::with_endpoint);
-        builder.build().map_err(|error| RunError::Node(format!("{place}: {}", in_words(&error))))
+        let store = builder.build().map_err(|error| RunError::Node(format!("{place}: {}", in_words(&error))))?;
+        Ok(Opened { store, signed: keys.is_some() })
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Cid>> {
@@ -129,14 +132,20 @@ impl Stores {
 
 /// For the operator's own store, which may lie in a private network.
 fn unguarded() -> Result<Client, String> {
-    let client = web::plain_client().redirect(reqwest::redirect::Policy::none()).build();
+    let client = web::plain_client().redirect(reqwest::redirect::Policy::none());
+    let client = client.connect_timeout(web::CONNECT).read_timeout(web::SILENCE).build();
     client.map_err(|error| error.to_string())
 }
 
+/// Whether this is AWS's S3 itself: the bucket and the key follow in the path, so there must be none yet.
 fn is_aws(endpoint: &str) -> bool {
-    let host = Url::parse(endpoint).ok().filter(|url| url.scheme() == "https");
-    let host = host.and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
-    host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn")
+    let Ok(url) = Url::parse(endpoint) else { return false };
+    let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
+    let host = url.host_str().unwrap_or_default();
+    let host = host.strip_suffix(".cn").unwrap_or(host).strip_suffix(".amazonaws.com").unwrap_or_default();
+    let region = host.strip_prefix("s3.dualstack.").or_else(|| host.strip_prefix("s3."));
+    let region = region.is_some_and(|region| region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
+    bare && url.scheme() == "https" && url.port().is_none() && url.password().is_none() && region
 }
 
 /// Whose fault it is, and what to do.
@@ -198,9 +207,16 @@ mod tests {
     #[test]
     fn credentials_go_to_aws_over_tls_only() {
         assert!(is_aws("https://s3.eu-west-1.amazonaws.com"));
-        for other in
-            ["http://s3.eu-west-1.amazonaws.com", "https://amazonaws.com.evil.example", "https://evil/x.amazonaws.com"]
-        {
+        for other in [
+            "http://s3.eu-west-1.amazonaws.com",
+            "https://amazonaws.com.evil.example",
+            "https://evil/x.amazonaws.com",
+            "https://s3.us-east-1.amazonaws.com/private",
+            "https://private.s3.amazonaws.com",
+            "https://x.execute-api.us-east-1.amazonaws.com",
+            "https://s3.us-east-1.amazonaws.com:8443",
+            "https://s3.us-east-1.amazonaws.com/?x=",
+        ] {
             assert!(!is_aws(other), "{other}");
         }
     }

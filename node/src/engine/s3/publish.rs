@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use super::super::RunError;
 use super::super::web;
-use super::{AT_ONCE, Stores, failed};
+use super::{Opened, Stores, failed};
 use crate::content::{Content, Limits};
 
 /// How long a link works for those who have no credentials.
@@ -30,7 +30,9 @@ const LINK_LASTS: Duration = Duration::from_secs(24 * 3600);
 /// Files for which a link each is made.
 const LINKS_MAX: usize = 1_000;
 /// Parts in which long files go (S3 takes 10,000 at most).
-const PART_BYTES: usize = 16 << 20;
+const PART_BYTES: usize = 8 << 20;
+/// Files, and parts of each, that are sent at once; each part is in memory.
+const AT_ONCE: usize = 2;
 /// What says where the rest of a result is.
 const NOTE: &str = "published.json";
 
@@ -52,8 +54,7 @@ impl Stores {
         ended: &mut Ended,
     ) -> Result<(), RunError> {
         let Some(root) = ended.root else { return Ok(()) };
-        let store = self.open(guarded, place, true)?;
-        let signs = self.policy.lends_keys(place, true) && self.own.keys.is_some();
+        let Opened { store, signed: signs } = self.open(guarded, place, true)?;
         let key = key(place, encoding, run, me);
         let reason = run.execution.to_string();
         let sent = match encoding {
@@ -201,13 +202,20 @@ async fn send(
         let upload = store.put_multipart(key).await.map_err(wrong)?;
         let mut upload = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
         let mut block = vec![0; PART_BYTES];
-        loop {
-            let read = file.read(&mut block).map_err(unreadable)?;
-            if read == 0 {
-                break;
+        let filled = async {
+            loop {
+                let read = file.read(&mut block).map_err(unreadable)?;
+                if read == 0 {
+                    return Ok(());
+                }
+                upload.wait_for_capacity(AT_ONCE).await.map_err(wrong)?;
+                upload.write(&block[..read]);
             }
-            upload.wait_for_capacity(AT_ONCE).await.map_err(wrong)?;
-            upload.write(&block[..read]);
+        };
+        if let Err(error) = filled.await {
+            // Parts that belong to nothing would be kept, and paid for.
+            let _ = upload.abort().await;
+            return Err(error);
         }
         upload.finish().await.map_err(wrong)?;
     }
