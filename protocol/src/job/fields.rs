@@ -48,6 +48,11 @@ impl fmt::Display for InvalidSpec {
 pub(super) struct Problems(Vec<Problem>);
 
 impl Problems {
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
         self.0.push(Problem { path: path.into(), message: message.into() });
     }

@@ -30,6 +30,7 @@ pub(super) fn objects(fields: &mut Fields<'_>, problems: &mut Problems) -> Optio
 }
 
 fn place(fields: &mut Fields<'_>, problems: &mut Problems) -> Option<Place> {
+    let before = problems.count();
     let bucket = required(fields, "Bucket", problems);
     let key = fields.text("Key", problems).unwrap_or_default();
     let region = fields.text("Region", problems).unwrap_or_default();
@@ -68,8 +69,8 @@ fn place(fields: &mut Fields<'_>, problems: &mut Problems) -> Option<Place> {
         region: TextMax::truncated(&region),
         endpoint: TextMax::truncated(endpoint.trim_end_matches('/')),
     };
-    if !place.is_plain() {
-        problems.add(fields.at("Bucket"), "or another part of the place has characters that do not belong there");
+    if problems.count() == before && !place.is_plain() {
+        problems.add(&fields.path, "names a place with characters that do not belong there");
     }
     Some(place)
 }
