@@ -196,6 +196,13 @@ pub(crate) struct PolicyArgs {
     /// Ask this server about each job: JSON is posted, 400 or more is a no
     #[arg(long, env = "BACNODE_PROBE_URL", value_name = "URL")]
     pub(crate) probe_url: Option<String>,
+    /// Let jobs of this peer read private content (`content add --private`), and only named peers' read local folders; may
+    /// be repeated
+    #[arg(long, env = "BACNODE_DATA_PEER", value_name = "PEER", value_delimiter = ',')]
+    pub(crate) data_peer: Vec<String>,
+    /// Keep results made of private content or local folders until `job release`
+    #[arg(long, env = "BACNODE_WITHHOLD", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(crate) withhold: bool,
     /// Take only jobs that have inputs
     #[arg(long, env = "BACNODE_REQUIRE_INPUTS", value_parser = clap::builder::BoolishValueParser::new())]
     pub(crate) require_inputs: bool,
@@ -445,6 +452,14 @@ pub(crate) enum Job {
         #[arg(long, default_value = "")]
         reason: String,
     },
+    /// Let a result out that waits here since it was made of private data; list those that wait without an id
+    Release {
+        /// Id of an attempt or of its job, or the start of one
+        id: Option<String>,
+        /// Keep it back for good: the job fails
+        #[arg(long, requires = "id")]
+        refuse: bool,
+    },
     /// Check a spec without submitting it
     Validate {
         /// The job
@@ -476,6 +491,10 @@ pub(crate) enum Content {
     Add {
         /// What to add
         path: PathBuf,
+        /// It does not leave this node: nobody can fetch it, and only jobs of this node's user and of peers named with
+        /// `serve --data-peer` can read it
+        #[arg(long)]
+        private: bool,
     },
     /// Fetch content by its CID
     Get {

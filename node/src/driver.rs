@@ -64,7 +64,12 @@ pub(crate) enum Event {
     Fetched(ExecutionId, Cid, String, Result<(), String>),
     Report(Report),
     Considered(u64, Result<compute::Facts, compute::Refusal>),
-    Holding(Cid, Option<u64>),
+    /// Content is held now, or is not any more.
+    Holding(compute::Holding, bool),
+    /// Which results wait for the operator's word?
+    Withheld(oneshot::Sender<Vec<compute::Withheld>>),
+    /// The operator's word on one; says whether it waited.
+    LetOut(ExecutionId, bool, oneshot::Sender<bool>),
     /// Sweep the content now, and say how many bytes that freed.
     Sweep(oneshot::Sender<Result<u64, ContentError>>),
     Leave(oneshot::Sender<()>),
@@ -268,8 +273,14 @@ impl Running {
                 self.compute_input(compute::Input::Ended(execution, ended));
             }
             Event::Considered(number, found) => self.compute_input(compute::Input::Considered(number, found)),
-            Event::Holding(root, Some(size)) => self.compute_input(compute::Input::Holding(root, size)),
-            Event::Holding(root, None) => self.compute_input(compute::Input::Unheld(root)),
+            Event::Holding(holding, true) => self.compute_input(compute::Input::Holding(holding)),
+            Event::Holding(holding, false) => self.compute_input(compute::Input::Unheld(holding)),
+            Event::Withheld(answer) => _ = answer.send(self.compute.withheld().collect()),
+            Event::LetOut(execution, granted, answer) => {
+                let waits = self.compute.withheld().any(|withheld| withheld.execution == execution);
+                self.compute_input(compute::Input::LetOut { execution, granted });
+                let _ = answer.send(waits);
+            }
             Event::Sweep(answer) => self.sweep_now(Some(answer)),
             Event::Leave(_) => {}
         }
@@ -448,7 +459,7 @@ impl Running {
         let content = self.hands.content.clone();
         let open = self.requester.jobs().map(|job| job.to_string()).collect();
         tokio::task::spawn_blocking(move || {
-            let swept = content.collect(&open);
+            let swept = content.private().collect(&open).and_then(|freed| Ok(freed + content.collect(&open)?));
             match &swept {
                 Ok(freed) => tracing::debug!(freed, "content swept"),
                 Err(error) => tracing::warn!(%error, "cannot sweep the content"),

@@ -134,6 +134,7 @@ impl Node {
         node.wasm = Some(wasm);
         forward(engine_reports, events.clone());
         listen_to_content(&content, &events)?;
+        listen_to_content(content.private(), &events)?;
         let announcer = Announcer::new(
             signer.clone(),
             epoch,
@@ -156,6 +157,7 @@ impl Node {
         };
         let records = store.records()?;
         drop_stray_pins(&content, &records)?;
+        drop_stray_pins(content.private(), &records)?;
         let usage = UsageBooks::open(&store)?;
         let running = driver.start(&signer, epoch, machine(&config, engines), records, usage);
         node.driver_task = Some(tokio::spawn(running.run(receiver)));
@@ -308,7 +310,7 @@ fn forward(mut reports: mpsc::Receiver<Report>, events: mpsc::Sender<Event>) {
 
 /// A run that the end of a former life cut short may have pinned a result that no record speaks of.
 fn drop_stray_pins(content: &Content, records: &bacnode_protocol::record::Records) -> Result<(), ContentError> {
-    let held = records.held.iter().filter(|held| held.result.is_some());
+    let held = records.held.iter().filter(|held| held.result.is_some() && held.withheld == content.is_private());
     let held: std::collections::BTreeSet<String> = held.map(|held| held.execution.to_string()).collect();
     for pin in content.pins()? {
         for reason in pin.reasons.iter().filter(|reason| reason.starts_with("e-") && !held.contains(*reason)) {
@@ -320,9 +322,10 @@ fn drop_stray_pins(content: &Content, records: &bacnode_protocol::record::Record
 
 /// The compute machine bids better when it knows what lies here; one that misses a change only bids worse.
 fn listen_to_content(content: &Content, events: &mpsc::Sender<Event>) -> Result<(), ContentError> {
-    let events = events.clone();
+    let (events, private) = (events.clone(), content.is_private());
     content.listen(Box::new(move |root, size| {
-        let _ = events.try_send(Event::Holding(root, size));
+        let holding = compute::Holding { root, size: size.unwrap_or(0), private };
+        let _ = events.try_send(Event::Holding(holding, size.is_some()));
     }))
 }
 

@@ -46,6 +46,8 @@ pub struct JobRecord {
     pub queue_timeout_ms: u64,
     /// Milliseconds it may take in all.
     pub total_timeout_ms: Option<u64>,
+    /// Whether only its owner's own node can run it, since its data does not leave that.
+    pub only_here: bool,
 }
 
 /// How far a job is.
@@ -197,6 +199,8 @@ pub struct HeldRecord {
     pub lease: Lease,
     /// Its result, once there is one.
     pub result: Option<SignedResult>,
+    /// Whether the result waits for the operator's word.
+    pub withheld: bool,
 }
 
 /// Everything a machine is rebuilt from.

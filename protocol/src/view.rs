@@ -54,6 +54,17 @@ pub struct View {
     links: BTreeMap<NodeId, Option<Span>>,
 }
 
+/// What an advert is to somebody who has not looked at its signature yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// The very one that is known, and was found to be its author's.
+    Known,
+    /// Not newer than what is known, or somebody's invention.
+    Older,
+    /// Newer, or an invention.
+    New,
+}
+
 impl View {
     /// An empty view.
     #[must_use]
@@ -75,6 +86,22 @@ impl View {
         let advert = signed.open(&self.network, now.unix)?;
         let change = self.take(advert.clone(), signed, now);
         Ok((advert, change))
+    }
+
+    /// Whether an advert could tell anything new. Most that a node hears it has heard before, from another peer: that is
+    /// seen without looking at the signature, which is most of the work.
+    ///
+    /// # Errors
+    /// If it is malformed.
+    pub fn standing(&self, signed: &SignedAdvert) -> Result<Standing, AdvertError> {
+        let claimed = signed.claimed()?;
+        let known = self.peers.get(&claimed.node);
+        if known.is_some_and(|peer| peer.signed == *signed) {
+            return Ok(Standing::Known);
+        }
+        let gone = self.left.get(&claimed.node).map(|(sequence, _)| *sequence);
+        let newest = known.map(|peer| peer.advert.sequence).max(gone);
+        Ok(if newest.is_some_and(|newest| claimed.sequence <= newest) { Standing::Older } else { Standing::New })
     }
 
     /// Takes in an advert that was opened already.

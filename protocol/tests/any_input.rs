@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bacnode_protocol::compute::{self, Ended};
+use bacnode_protocol::compute::{self, Ended, Holding};
 use bacnode_protocol::content::{Cid, Codec};
 use bacnode_protocol::id::{BootId, ExecutionId, FencingToken, JobId, NetworkId, NodeId};
 use bacnode_protocol::outbox::Outbox;
@@ -167,6 +167,7 @@ fn ended(n: u8) -> Ended {
         stdout: Head::default(),
         stderr: Head::default(),
         blocks: Vec::new(),
+        read_private: n.is_multiple_of(3),
     }
 }
 
@@ -181,6 +182,7 @@ fn submission(n: u8) -> Submission {
         queue_timeout: Span::secs(5),
         total_timeout: n.is_multiple_of(5).then_some(Span::secs(8)),
         elsewhere: if n.is_multiple_of(2) { vec![Cid::of(Codec::Raw, b"x")] } else { Vec::new() },
+        only_here: false,
         waits: n.is_multiple_of(2),
     }
 }
@@ -245,7 +247,11 @@ proptest! {
                 Step::Ended(n, how) => {
                     compute.handle(compute::Input::Ended(execution(n), Box::new(ended(how))), now, &mut awarded);
                 }
-                Step::Holding(n) => compute.handle(compute::Input::Holding(Cid::of(Codec::Raw, &[n]), 1), now, &mut awarded),
+                Step::Holding(n) => {
+                    let root = Cid::of(Codec::Raw, &[n]);
+                    let holding = Holding { root, size: 1, private: n.is_multiple_of(2) };
+                    compute.handle(compute::Input::Holding(holding), now, &mut awarded);
+                },
                 Step::Accepting(yes) => {
                     let accepting = if yes { Ok(()) } else { Err("full".to_owned()) };
                     compute.handle(compute::Input::Accepting(accepting), now, &mut awarded);

@@ -3,6 +3,7 @@
 mod world;
 
 use bacnode_protocol::job::state::JobState;
+use bacnode_protocol::record::What;
 use bacnode_protocol::requester::Answer;
 use bacnode_protocol::time::Span;
 use bacnode_protocol::wire::bounded::TextMax;
@@ -348,4 +349,87 @@ fn a_node_that_knows_too_few_calls_for_others() {
     world.run(Span::secs(5));
     assert_eq!(ended(&world, &job), [JobState::Completed]);
     assert_eq!(world.starts.keys().copied().collect::<Vec<_>>(), [5]);
+}
+
+/// A job of node 0 that ran elsewhere, on data that does not leave that node.
+fn withheld(seed: u64) -> Option<(World, bacnode_protocol::id::JobId, usize, bacnode_protocol::id::ExecutionId)> {
+    let mut world = World::new(seed, 4);
+    world.private = true;
+    let job = world.submit(0, b"a", World::task(), 1);
+    world.run(Span::secs(5));
+    // A node withholds nothing from its own user.
+    let holder = (1..4).find(|node| !world.withheld(*node).is_empty())?;
+    let execution = world.withheld(holder)[0].execution;
+    Some((world, job, holder, execution))
+}
+
+#[test]
+fn a_result_made_of_private_data_waits_for_the_operator() {
+    let mut tried = 0;
+    for seed in 0..20 {
+        let Some((mut world, job, holder, execution)) = withheld(seed) else { continue };
+        tried += 1;
+        world.run(Span::secs(7_200));
+        assert_eq!(ended(&world, &job), [], "seed {seed}: it went out by itself");
+        assert_eq!(world.used(holder), Resources::default(), "seed {seed}: it uses nothing while it waits");
+        assert_eq!(world.starts.values().sum::<u32>(), 1, "seed {seed}: nobody else tries meanwhile");
+        // It is remembered.
+        world.crash(holder);
+        world.run(Span::secs(1));
+        world.start(holder);
+        world.run(Span::secs(60));
+        assert_eq!(world.withheld(holder).len(), 1, "seed {seed}");
+        world.let_out(holder, execution, true);
+        world.run(Span::secs(5));
+        assert_eq!(ended(&world, &job), [JobState::Completed], "seed {seed}");
+        assert_eq!(world.held(holder), 0, "seed {seed}");
+    }
+    assert!(tried > 5, "{tried} jobs ran elsewhere");
+}
+
+#[test]
+fn a_result_that_is_kept_back_fails_its_job() {
+    let mut tried = 0;
+    for seed in 0..20 {
+        let Some((mut world, job, holder, execution)) = withheld(seed) else { continue };
+        tried += 1;
+        world.let_out(holder, execution, false);
+        world.run(Span::secs(5));
+        assert_eq!(ended(&world, &job), [JobState::Failed], "seed {seed}");
+        assert!(world.told[&job].ends[0].1.contains("keeps the result back"), "{}", world.told[&job].ends[0].1);
+        assert!(world.told[&job].accepted.is_empty());
+    }
+    assert!(tried > 5, "{tried} jobs ran elsewhere");
+}
+
+#[test]
+fn a_job_whose_result_is_withheld_can_be_stopped() {
+    let (mut world, job, holder, _) = (0..20).find_map(withheld).expect("some job runs elsewhere");
+    world.stop(0, job);
+    world.run(Span::secs(5));
+    assert_eq!(ended(&world, &job), [JobState::Stopped]);
+    assert_eq!((world.held(holder), world.withheld(holder).len()), (0, 0));
+}
+
+#[test]
+fn an_attempt_that_is_heard_again_has_its_whole_time() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, 2);
+        world.resize(0, Resources::default());
+        world.run(Span::secs(1));
+        let mut task = World::task();
+        // Longer than an attempt that stays silent is waited for.
+        (world.run_for, task.timeout_ms) = (Span::secs(300), 600_000);
+        let job = world.submit(0, b"a", task, 1);
+        world.run(Span::secs(2));
+        assert_eq!(world.runner(), Some(1), "seed {seed}");
+        world.cut(0, 1);
+        while !world.told[&job].events.contains(&What::Suspected) {
+            world.run(Span::millis(100));
+        }
+        world.heal(0, 1);
+        world.run(Span::secs(600));
+        assert_eq!(ended(&world, &job), [JobState::Completed], "seed {seed}");
+        assert!(!world.told[&job].events.contains(&What::Lost), "seed {seed}: it was called off though it was heard");
+    }
 }

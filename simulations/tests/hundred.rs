@@ -12,7 +12,7 @@ use bacnode_simulations::swarm::Swarm;
 use tokio::process::Command;
 
 /// Connections of each node but the bootstrap peer: fewer than there are nodes.
-const LINKS_MAX: u32 = 64;
+const LINKS_MAX: u32 = 48;
 /// Links that each node looks for by itself.
 const PEERS_WANTED: usize = 8;
 /// Every so manyth node runs jobs, and takes them from users.
@@ -39,6 +39,14 @@ fn few_links(config: &mut Config) {
     config.peers_wanted = PEERS_WANTED;
     // All of them share two cores or so: the more there are, the slower each.
     config.gossip.heartbeat_ms = 5 * count() as u64;
+    config.gossip.advert_s *= share();
+    config.gossip.view_s *= share();
+    config.gossip.adverts_per_s /= share();
+}
+
+/// How much slower each is than in a swarm of a hundred.
+fn share() -> u64 {
+    (count() as u64 / 100).max(1)
 }
 
 /// How long anything may take, for so many nodes on one machine.

@@ -16,8 +16,8 @@ use crate::output;
 
 pub(super) async fn run(client: &Client, format: Format, command: Content) -> Result<()> {
     match command {
-        Content::Add { path } => {
-            let added = add(client, &path).await?;
+        Content::Add { path, private } => {
+            let added = add(client, &path, private).await?;
             let row = vec![added.cid.clone(), format_bytes(added.size)];
             output::rows(format, &added, &["cid", "size"], &[row])
         }
@@ -71,24 +71,28 @@ pub(super) async fn run(client: &Client, format: Format, command: Content) -> Re
 
 async fn usage(client: &Client, format: Format) -> Result<()> {
     let usage: ContentUsage = client.get("network/content/usage").await?;
-    let row = [usage.used, usage.max, usage.user, usage.results, usage.inputs].map(format_bytes).to_vec();
-    output::rows(format, &usage, &["used", "of at most", "pinned by you", "results", "copies of inputs"], &[row])
+    let row =
+        [usage.used, usage.max, usage.user, usage.results, usage.inputs, usage.private].map(format_bytes).to_vec();
+    let names = ["used", "of at most", "pinned by you", "results", "copies of inputs", "private"];
+    output::rows(format, &usage, &names, &[row])
 }
 
 async fn pins(client: &Client, format: Format) -> Result<()> {
     let pins: Vec<Pin> = client.get("network/content").await?;
-    let row = |pin: &Pin| vec![pin.cid.clone(), format_bytes(pin.size), pin.reasons.join(", ")];
+    let kept =
+        |pin: &Pin| if pin.private { format!("{} (private)", pin.reasons.join(", ")) } else { pin.reasons.join(", ") };
+    let row = |pin: &Pin| vec![pin.cid.clone(), format_bytes(pin.size), kept(pin)];
     output::rows(format, &pins, &["cid", "size", "kept for"], &pins.iter().map(row).collect::<Vec<_>>())
 }
 
 /// Adds a file or folder through the node.
-pub(super) async fn add(client: &Client, path: &Path) -> Result<Added> {
+pub(super) async fn add(client: &Client, path: &Path, private: bool) -> Result<Added> {
     let meta = std::fs::metadata(path).map_err(|error| {
         let reason =
             if error.kind() == std::io::ErrorKind::NotFound { "no such file".into() } else { error.to_string() };
         Failure::usage(format!("cannot read {}: {reason}", path.display()))
     })?;
-    let request = client.request(Method::POST, "network/content");
+    let request = client.request(Method::POST, &format!("network/content?private={private}"));
     let request = if meta.is_dir() {
         request.header("content-type", "application/x-tar").body(pack(path.to_owned()))
     } else {

@@ -182,7 +182,8 @@ async fn add_data(dir: &Path, nodes: &[Peer]) -> Result<(Added, Added)> {
     };
     let (program, data) = (write("weather.wasm", PROGRAM)?, write("weather.csv", DATA)?);
     let holder = &nodes[1];
-    let added = (content::add(&holder.client()?, &program).await?, content::add(&holder.client()?, &data).await?);
+    let added =
+        (content::add(&holder.client()?, &program, false).await?, content::add(&holder.client()?, &data, false).await?);
     output::note(&format!(
         "  {} holds four years of daily weather (NOAA, public domain) and a program for it:",
         holder.name

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bacnode_protocol::api::{Execution, GetJobResponse, HistoryItem, Job as JobInfo, LogFrame, Page};
+use bacnode_protocol::api::{Execution, GetJobResponse, HistoryItem, Job as JobInfo, LetOut, LogFrame, Page, Withheld};
 use bacnode_protocol::job::{ValidJob, format_bytes};
 use futures::StreamExt as _;
 use reqwest::Method;
@@ -32,6 +32,17 @@ pub(super) async fn run(client: &Client, format: Format, command: Job) -> Result
             output::note(&format!("{} {}", output::green("stopped"), output::plain(&job)));
             Ok(())
         }
+        Job::Release { id: None, .. } => {
+            let waiting: Vec<Withheld> = client.get("network/withheld").await?;
+            withheld(format, &waiting)
+        }
+        Job::Release { id: Some(id), refuse } => {
+            let request = client.request(Method::POST, &format!("network/withheld/{}", segment(&id)));
+            let done: Vec<Withheld> = client.json(request.json(&LetOut { granted: !refuse })).await?;
+            let word = if refuse { "kept back" } else { "let out" };
+            output::note(&format!("{} {} of {}", output::green(word), count(done.len(), "result"), output::plain(&id)));
+            Ok(())
+        }
         Job::Validate { spec, vars } => {
             let (spec, _) = submit::read(&spec, &vars)?;
             ValidJob::new(submit::without_files(&spec))?;
@@ -39,6 +50,25 @@ pub(super) async fn run(client: &Client, format: Format, command: Job) -> Result
             Ok(())
         }
     }
+}
+
+fn count(number: usize, of: &str) -> String {
+    if number == 1 { format!("1 {of}") } else { format!("{number} {of}s") }
+}
+
+fn withheld(format: Format, waiting: &[Withheld]) -> Result<()> {
+    let row = |one: &Withheld| {
+        vec![
+            one.execution_id.clone(),
+            one.job_id.clone(),
+            one.name.clone(),
+            output::ago(one.since.saturating_mul(1_000_000)),
+            format_bytes(one.size),
+            one.cid.clone(),
+        ]
+    };
+    let rows: Vec<_> = waiting.iter().map(row).collect();
+    output::rows(format, &waiting, &["execution", "job", "for", "since", "size", "cid"], &rows)
 }
 
 async fn list(client: &Client, format: Format, limit: usize, reverse: bool, labels: Option<&str>) -> Result<()> {

@@ -72,7 +72,7 @@ async fn upload_files(client: &Client, spec: &mut JobSpec, base: &Path) -> Resul
     ValidJob::new(without_files(spec))?;
     for input in spec.tasks.iter_mut().flat_map(|task| &mut task.input_sources) {
         let Some(path) = file_path(&input.source) else { continue };
-        let added = content::add(client, &base.join(path)).await?;
+        let added = content::add(client, &base.join(path), false).await?;
         input.source.kind = "ipfs".into();
         input.source.params = [("CID".to_owned(), Value::String(added.cid))].into_iter().collect();
     }

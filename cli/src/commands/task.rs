@@ -120,7 +120,7 @@ async fn input(client: &Client, source: &str, target: &str) -> Result<InputSourc
         ("ipfs", json!({ "CID": source.trim_start_matches("ipfs://") }))
     } else {
         let path = source.strip_prefix("file://").unwrap_or(source);
-        ("ipfs", json!({ "CID": content::add(client, Path::new(path)).await?.cid }))
+        ("ipfs", json!({ "CID": content::add(client, Path::new(path), false).await?.cid }))
     };
     let params: Map<String, Value> = params.as_object().cloned().unwrap_or_default();
     Ok(InputSource { source: SpecConfig { kind: kind.into(), params }, target: target.into(), alias: String::new() })

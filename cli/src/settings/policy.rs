@@ -23,6 +23,8 @@ pub(super) struct PolicyFile {
     s3: Option<Vec<String>>,
     pass_env: Option<Vec<String>>,
     allow_root: Option<bool>,
+    data_peer: Option<Vec<String>>,
+    withhold: Option<bool>,
     locality: Option<Locality>,
     require_inputs: Option<bool>,
     probe: Option<String>,
@@ -43,6 +45,7 @@ pub(super) fn choose(
     policy.images = list(chooser, "image", &args.image, file.image);
     policy.peers = peers("peer", &list(chooser, "peer", &args.peer, file.peer))?;
     policy.refused_peers = peers("refuse-peer", &list(chooser, "refuse_peer", &args.refuse_peer, file.refuse_peer))?;
+    policy.data_peers = peers("data-peer", &list(chooser, "data_peer", &args.data_peer, file.data_peer))?;
     policy.s3 = list(chooser, "s3", &args.s3, file.s3).iter().map(|text| grant(text)).collect::<Result<_>>()?;
     policy.env = list(chooser, "pass_env", &args.pass_env, file.pass_env);
     let reach = chooser.choose("task_network", args.task_network, file.task_network, TaskNetwork::None, named);
@@ -61,6 +64,7 @@ pub(super) fn choose(
         chooser.choose(name, typed.then_some(true), file, false, ToString::to_string)
     };
     policy.root = flag(chooser, "allow_root", args.allow_root, file.allow_root);
+    policy.withholds = flag(chooser, "withhold", args.withhold, file.withhold);
     policy.inputs_required = flag(chooser, "require_inputs", args.require_inputs, file.require_inputs);
     let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".into());
     let command = chooser.choose("probe", args.probe.clone().map(Some), file.probe.map(Some), None, text);

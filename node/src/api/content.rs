@@ -7,7 +7,7 @@ use std::path::Path as FsPath;
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, Request, State};
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bacnode_protocol::api::{Content as Added, ContentUsage, Entry, Pin, Provider, Swept};
 use bacnode_protocol::content::Cid;
@@ -38,15 +38,21 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|_| ApiError::unavailable("work on the content broke down"))?.map_err(ApiError::from)
 }
 
-/// Adds the body: a file, or with `Content-Type: application/x-tar` a folder.
-pub(super) async fn add(State(api): State<Api>, request: Request) -> Result<Json<Added>, ApiError> {
+/// Adds the body: a file, or with `Content-Type: application/x-tar` a folder; with `?private=true` such that it does not
+/// leave this node.
+pub(super) async fn add(
+    State(api): State<Api>,
+    Query(parameters): Query<HashMap<String, String>>,
+    request: Request,
+) -> Result<Json<Added>, ApiError> {
+    let private = parameters.get("private").is_some_and(|value| value.eq_ignore_ascii_case("true"));
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let folder = kind == Some("application/x-tar");
     let dir = tempfile::tempdir_in(api.content.tmp());
     let dir = dir.map_err(|error| ApiError::unavailable(format!("cannot take an upload: {error}")))?;
     let path = dir.path().join("upload");
     receive(request.into_body(), &path).await?;
-    let content = api.content.clone();
+    let content = if private { api.content.private().clone() } else { api.content.clone() };
     let imported = blocking(move || {
         let limits = Limits { bytes: u64::MAX, entries: ENTRIES_MAX };
         let imported = if folder {
@@ -60,8 +66,20 @@ pub(super) async fn add(State(api): State<Api>, request: Request) -> Result<Json
         imported
     });
     let Imported { root, size, .. } = imported.await?;
+    if private {
+        let content = api.content.clone();
+        if blocking(move || content.holds(&root)).await? {
+            let content = api.content.private().clone();
+            blocking(move || content.unpin(&root, USER)).await?;
+            let message = format!("{root} is here already for anybody to have");
+            let hint = format!("`bacnode content unpin {root}`, then `bacnode content gc`, then add it again");
+            return Err(ApiError::new(StatusCode::CONFLICT, "NotPrivate", message).hint(hint));
+        }
+    }
     api.store.log().barrier().await;
-    api.network.provide(root);
+    if !private {
+        api.network.provide(root);
+    }
     Ok(Json(Added { cid: root.to_string(), size }))
 }
 
@@ -115,9 +133,15 @@ fn unpack(archive: &FsPath, to: &FsPath) -> Result<(), ContentError> {
 
 pub(super) async fn pins(State(api): State<Api>) -> Result<Json<Vec<Pin>>, ApiError> {
     let content = api.content.clone();
-    let pins = blocking(move || content.pins()).await?;
-    let pin = |pin: crate::content::Pin| Pin { cid: pin.root.to_string(), size: pin.size, reasons: pin.reasons };
-    Ok(Json(pins.into_iter().map(pin).collect()))
+    let (open, private) = blocking(move || Ok((content.pins()?, content.private().pins()?))).await?;
+    let pin = |pin: crate::content::Pin, private| Pin {
+        cid: pin.root.to_string(),
+        size: pin.size,
+        reasons: pin.reasons,
+        private,
+    };
+    let open = open.into_iter().map(|known| pin(known, false));
+    Ok(Json(open.chain(private.into_iter().map(|known| pin(known, true))).collect()))
 }
 
 /// Brings the content here if it is not, and keeps it until it is unpinned.
@@ -137,15 +161,20 @@ pub(super) async fn unpin(State(api): State<Api>, Path(text): Path<String>) -> R
     let root = parse(&text)?;
     let content = api.content.clone();
     let pin = blocking(move || {
-        let pin = content.pins()?.into_iter().find(|pin| pin.root == root);
-        let ours = pin.filter(|pin| pin.reasons.iter().any(|reason| reason == USER));
-        content.unpin(&root, USER)?;
-        Ok(ours)
+        for content in [&content, content.private()] {
+            let pin = content.pins()?.into_iter().find(|pin| pin.root == root);
+            if let Some(ours) = pin.filter(|pin| pin.reasons.iter().any(|reason| reason == USER)) {
+                content.unpin(&root, USER)?;
+                return Ok(Some((ours, content.is_private())));
+            }
+        }
+        Ok(None)
     });
-    let pin = pin.await?.ok_or_else(|| ApiError::not_found(format!("{root} is not pinned here by a user")))?;
+    let (pin, private) =
+        pin.await?.ok_or_else(|| ApiError::not_found(format!("{root} is not pinned here by a user")))?;
     api.store.log().barrier().await;
     let reasons = pin.reasons.into_iter().filter(|reason| reason != USER).collect();
-    Ok(Json(Pin { cid: root.to_string(), size: pin.size, reasons }))
+    Ok(Json(Pin { cid: root.to_string(), size: pin.size, reasons, private }))
 }
 
 /// Frees what nothing needs: copies of inputs that no task reads, and all that no pin keeps.
@@ -163,7 +192,12 @@ pub(super) async fn sweep(State(api): State<Api>) -> Result<Json<Swept>, ApiErro
 pub(super) async fn usage(State(api): State<Api>) -> Result<Json<ContentUsage>, ApiError> {
     let content = api.content.clone();
     let pins = blocking(move || content.pins()).await?;
-    let mut usage = ContentUsage { used: api.content.used(), max: api.config.content_max, ..ContentUsage::default() };
+    let mut usage = ContentUsage {
+        used: api.content.used_in_all(),
+        max: api.config.content_max,
+        private: api.content.private().used(),
+        ..ContentUsage::default()
+    };
     for pin in pins {
         let kept = |test: &dyn Fn(&str) -> bool| pin.reasons.iter().any(|reason| test(reason));
         // Each root counts once, for the strongest of its reasons.
@@ -178,16 +212,19 @@ pub(super) async fn usage(State(api): State<Api>) -> Result<Json<ContentUsage>, 
     Ok(Json(usage))
 }
 
-/// Brings the content here if it is not, and finds `path` in it.
-async fn hold(api: &Api, text: &str, path: &str) -> Result<Cid, ApiError> {
+/// Brings the content here if it is not, and finds `path` in it; and says in which store.
+async fn hold(api: &Api, text: &str, path: &str) -> Result<(Content, Cid), ApiError> {
     let root = parse(text)?;
-    let content = api.content.clone();
-    if !blocking(move || Ok(content.lacking(&root, 1)?.is_empty())).await? {
+    let (content, mut store) = (api.content.clone(), api.content.clone());
+    let (open, private) = blocking(move || Ok((content.holds(&root)?, content.private().holds(&root)?))).await?;
+    if private {
+        store = api.content.private().clone();
+    } else if !open {
         let fetched = api.fetcher.fetch(root, Vec::new(), u64::MAX, "input".into()).await;
         fetched.map_err(|cause| ApiError::not_found(format!("{root} cannot be had: {cause}")))?;
     }
-    let (content, path) = (api.content.clone(), path.to_owned());
-    blocking(move || content.resolve(&root, &path)).await
+    let (content, path) = (store.clone(), path.to_owned());
+    Ok((store, blocking(move || content.resolve(&root, &path)).await?))
 }
 
 /// A file's bytes, or a folder as a tar archive. `X-Content-Kind` says which.
@@ -197,8 +234,8 @@ pub(super) async fn get(
     Query(parameters): Query<HashMap<String, String>>,
 ) -> Result<Response, ApiError> {
     let path = parameters.get("path").map_or("", String::as_str);
-    let root = hold(&api, &text, path).await?;
-    let content = api.content.clone();
+    let (held, root) = hold(&api, &text, path).await?;
+    let content = held.clone();
     let (folder, size) = blocking(move || Ok((content.is_folder(&root)?, content.size(&root)?))).await?;
     let headers = [
         ("content-type", if folder { "application/x-tar" } else { "application/octet-stream" }.to_owned()),
@@ -207,7 +244,7 @@ pub(super) async fn get(
         ("x-content-type-options", "nosniff".to_owned()),
         ("content-disposition", "attachment".to_owned()),
     ];
-    Ok((axum::response::AppendHeaders(headers), stream(api.content.clone(), root, folder)).into_response())
+    Ok((axum::response::AppendHeaders(headers), stream(held, root, folder)).into_response())
 }
 
 /// Streams content, at the reader's pace.
@@ -248,8 +285,7 @@ pub(super) async fn ls(
     Path(text): Path<String>,
     Query(parameters): Query<HashMap<String, String>>,
 ) -> Result<Json<Vec<Entry>>, ApiError> {
-    let root = hold(&api, &text, parameters.get("path").map_or("", String::as_str)).await?;
-    let content = api.content.clone();
+    let (content, root) = hold(&api, &text, parameters.get("path").map_or("", String::as_str)).await?;
     let entries = blocking(move || {
         if !content.is_folder(&root)? {
             let size = content.size(&root)?;
@@ -273,7 +309,7 @@ pub(super) async fn providers(
     let root = parse(&text)?;
     let mut nodes = api.network.providers(root).await;
     let content = api.content.clone();
-    if blocking(move || Ok(content.lacking(&root, 1)?.is_empty())).await? {
+    if blocking(move || Ok(content.holds(&root)? || content.private().holds(&root)?)).await? {
         nodes.insert(api.network.me);
     }
     let view = api.network.view();

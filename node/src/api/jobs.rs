@@ -78,6 +78,7 @@ struct Prepared {
     task: bacnode_protocol::wire::task::Task,
     valid: ValidJob,
     elsewhere: Vec<Cid>,
+    only_here: bool,
 }
 
 /// Makes inline inputs content, and finds out which inputs are not held here.
@@ -85,10 +86,13 @@ async fn prepare(api: &Api, valid: ValidJob) -> Result<Prepared, ApiError> {
     let content = api.content.clone();
     let work = move || {
         let (mut sources, mut elsewhere, mut spec) = (Vec::new(), Vec::new(), valid.spec.clone());
+        let mut only_here = false;
         for (index, input) in valid.inputs.iter().enumerate() {
             sources.push(match &input.source {
                 ValidSource::Content(cid) => {
-                    if !content.lacking(cid, 1)?.is_empty() {
+                    if content.private().holds(cid)? {
+                        only_here |= !content.holds(cid)?;
+                    } else if !content.holds(cid)? {
                         elsewhere.push(*cid);
                     }
                     Source::Content(*cid)
@@ -111,7 +115,7 @@ async fn prepare(api: &Api, valid: ValidJob) -> Result<Prepared, ApiError> {
         }
         let task = valid.task(sources)?;
         let stored = serde_json::to_vec(&spec).unwrap_or_default();
-        Ok::<_, ApiError>(Prepared { spec, stored, task, valid, elsewhere })
+        Ok::<_, ApiError>(Prepared { spec, stored, task, valid, elsewhere, only_here })
     };
     tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::unavailable("preparing the job broke down"))?
 }
@@ -127,6 +131,7 @@ async fn hand_in(api: &Api, id: JobId, prepared: Prepared, waits: bool) -> Resul
         queue_timeout: prepared.valid.queue_timeout,
         total_timeout: prepared.valid.total_timeout,
         elsewhere: prepared.elsewhere,
+        only_here: prepared.only_here,
         waits,
     };
     match ask(api, |answer| Event::Submit(Box::new(submission), answer)).await? {

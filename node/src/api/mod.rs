@@ -10,6 +10,7 @@ mod guard;
 mod jobs;
 mod logs;
 mod nodes;
+mod withheld;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -73,6 +74,8 @@ fn router(api: Api) -> Router {
         .route("/identity", get(nodes::identity))
         .route("/peers", get(nodes::peers))
         .route("/usage", get(nodes::usage))
+        .route("/withheld", get(withheld::list))
+        .route("/withheld/{id}", post(withheld::decide))
         .route("/jobs/{id}/events", get(jobs::events))
         .route("/content", get(content::pins).post(content::add).layer(DefaultBodyLimit::disable()))
         .route("/content/usage", get(content::usage))

@@ -9,7 +9,7 @@ use bacnode_protocol::content::unixfs::Unixfs;
 use rocksdb::WriteBatch;
 
 use super::{Content, ContentError, io_error};
-use crate::store::{Column, StoreError};
+use crate::store::StoreError;
 
 /// Where a block's bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,13 +52,13 @@ impl Place {
 
 impl Content {
     pub(super) fn place(&self, cid: &Cid) -> Result<Option<Place>, ContentError> {
-        let Some(bytes) = self.store().get(Column::Blocks, &cid.to_bytes())? else { return Ok(None) };
+        let Some(bytes) = self.store().get(self.columns().blocks, &cid.to_bytes())? else { return Ok(None) };
         Place::decode(&bytes).map(Some).ok_or(StoreError::Damaged("block").into())
     }
 
     pub(super) fn put_place(&self, batch: &mut WriteBatch, cid: &Cid, place: &Place) {
-        self.store().put_in(batch, Column::Blocks, &cid.to_bytes(), &place.encode());
-        self.0.used.fetch_add(place.len(), std::sync::atomic::Ordering::Relaxed);
+        self.store().put_in(batch, self.columns().blocks, &cid.to_bytes(), &place.encode());
+        self.own_used().fetch_add(place.len(), std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Whether the block is held.
@@ -66,7 +66,7 @@ impl Content {
     /// # Errors
     /// If the database fails.
     pub fn has(&self, cid: &Cid) -> Result<bool, ContentError> {
-        Ok(self.store().get(Column::Blocks, &cid.to_bytes())?.is_some())
+        Ok(self.store().get(self.columns().blocks, &cid.to_bytes())?.is_some())
     }
 
     /// A block's bytes as they lie on the disk. The reader checks them.
@@ -92,8 +92,8 @@ impl Content {
 
     fn give_up(&self, cid: &Cid) -> Result<(), ContentError> {
         let mut batch = WriteBatch::default();
-        self.store().delete_in(&mut batch, Column::Blocks, &cid.to_bytes());
-        self.store().delete_in(&mut batch, Column::Files, &cid.to_bytes());
+        self.store().delete_in(&mut batch, self.columns().blocks, &cid.to_bytes());
+        self.store().delete_in(&mut batch, self.columns().files, &cid.to_bytes());
         self.store().log().append(batch)?;
         Ok(())
     }
@@ -165,7 +165,7 @@ impl Content {
     /// Bytes of all blocks held.
     pub(super) fn measure(&self) -> Result<u64, ContentError> {
         let mut total = 0;
-        for item in self.store().scan(Column::Blocks, &[]) {
+        for item in self.store().scan(self.columns().blocks, &[]) {
             let (_, value) = item?;
             total += Place::decode(&value).map_or(0, |place| place.len());
         }
@@ -174,12 +174,12 @@ impl Content {
 
     /// The file that is exactly the content of `cid`, where there is one.
     pub(super) fn whole_file(&self, cid: &Cid) -> Result<Option<u64>, ContentError> {
-        let Some(bytes) = self.store().get(Column::Files, &cid.to_bytes())? else { return Ok(None) };
+        let Some(bytes) = self.store().get(self.columns().files, &cid.to_bytes())? else { return Ok(None) };
         Ok(<[u8; 8]>::try_from(&bytes[..]).ok().map(u64::from_be_bytes))
     }
 
     pub(super) fn put_whole_file(&self, batch: &mut WriteBatch, cid: &Cid, id: u64) {
-        self.store().put_in(batch, Column::Files, &cid.to_bytes(), &id.to_be_bytes());
+        self.store().put_in(batch, self.columns().files, &cid.to_bytes(), &id.to_be_bytes());
     }
 }
 

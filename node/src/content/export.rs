@@ -242,6 +242,12 @@ impl Mount {
         Self { content, root, path }
     }
 
+    /// The store that it is in.
+    #[must_use]
+    pub fn content(&self) -> &Content {
+        &self.content
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -3,6 +3,9 @@
 //! With raw leaves a UnixFS file *is* its bytes, so a file above 64 KiB is kept as a file, its leaves being places in it;
 //! interior nodes and small files live in the database. What is held can therefore be handed to a task as a link instead
 //! of a copy. Everything that is not below a pin may be swept away; see [`Content::collect`].
+//!
+//! What does not leave the node lies apart, in a second store of the same kind, [`Content::private`]: nothing that serves,
+//! announces or fetches for others knows of it, and no DAG of a stranger's making can reach into it.
 
 mod blocks;
 mod export;
@@ -24,7 +27,7 @@ use bacnode_protocol::job::format_bytes;
 pub use self::export::Mount;
 pub use self::import::{Imported, Limits};
 pub use self::pins::Pin;
-use crate::store::{Store, StoreError};
+use crate::store::{Column, Store, StoreError};
 
 /// Files up to this size live in the database.
 pub(crate) const INLINE_FILE_BYTES_MAX: u64 = 64 << 10;
@@ -87,9 +90,11 @@ pub struct Content(Arc<Inner>);
 
 struct Inner {
     store: Store,
+    columns: Columns,
     dir: PathBuf,
-    max: u64,
-    used: AtomicU64,
+    quota: Arc<Quota>,
+    /// What does not leave this node, unless this is it.
+    private: Option<Content>,
     /// Writers of new blocks share it; the sweep has it alone.
     sweep: RwLock<()>,
     listener: OnceLock<Listener>,
@@ -97,6 +102,26 @@ struct Inner {
     /// How many tasks read each mounted root.
     mounted: Mutex<HashMap<Cid, usize>>,
     fresh: Mutex<Fresh>,
+}
+
+/// Where a store's records are.
+#[derive(Debug, Clone, Copy)]
+struct Columns {
+    blocks: Column,
+    files: Column,
+    pins: Column,
+}
+
+const OPEN: Columns = Columns { blocks: Column::Blocks, files: Column::Files, pins: Column::Pins };
+const PRIVATE: Columns =
+    Columns { blocks: Column::PrivateBlocks, files: Column::PrivateFiles, pins: Column::PrivatePins };
+
+/// Bytes that both stores may hold, and do.
+#[derive(Debug)]
+struct Quota {
+    max: u64,
+    open: AtomicU64,
+    private: AtomicU64,
 }
 
 /// How long a file that was hashed need not be hashed again before it is used.
@@ -130,16 +155,28 @@ impl Content {
     /// # Errors
     /// If the folders cannot be made or the database fails.
     pub fn open(store: Store, data_dir: &Path, max: u64) -> Result<Self, ContentError> {
-        let dir = data_dir.join("content");
+        let quota = Arc::new(Quota { max, open: AtomicU64::new(0), private: AtomicU64::new(0) });
+        let private = Self::open_at(store.clone(), PRIVATE, data_dir.join("private"), Arc::clone(&quota), None)?;
+        Self::open_at(store, OPEN, data_dir.join("content"), quota, Some(private))
+    }
+
+    fn open_at(
+        store: Store,
+        columns: Columns,
+        dir: PathBuf,
+        quota: Arc<Quota>,
+        private: Option<Self>,
+    ) -> Result<Self, ContentError> {
         for name in ["files", "mounts", "tmp"] {
             std::fs::create_dir_all(dir.join(name)).map_err(io_error("cannot make the content folder"))?;
         }
         clear(&dir.join("tmp"));
         let inner = Inner {
             store,
+            columns,
             dir,
-            max,
-            used: AtomicU64::new(0),
+            quota,
+            private,
             sweep: RwLock::new(()),
             listener: OnceLock::new(),
             next_file: AtomicU64::new(crate::clock::unix().0 << 20),
@@ -147,8 +184,40 @@ impl Content {
             fresh: Mutex::default(),
         };
         let content = Self(Arc::new(inner));
-        content.0.used.store(content.measure()?, Ordering::Relaxed);
+        content.set_used(content.measure()?);
         Ok(content)
+    }
+
+    /// What does not leave this node.
+    #[must_use]
+    pub fn private(&self) -> &Self {
+        self.0.private.as_ref().unwrap_or(self)
+    }
+
+    /// Whether this is what does not leave this node.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        self.0.private.is_none()
+    }
+
+    /// Whether everything below `root` is here.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn holds(&self, root: &Cid) -> Result<bool, ContentError> {
+        Ok(self.lacking(root, 1)?.is_empty())
+    }
+
+    fn columns(&self) -> Columns {
+        self.0.columns
+    }
+
+    fn own_used(&self) -> &AtomicU64 {
+        if self.is_private() { &self.0.quota.private } else { &self.0.quota.open }
+    }
+
+    fn set_used(&self, bytes: u64) {
+        self.own_used().store(bytes, Ordering::Relaxed);
     }
 
     /// A file was hashed where it lies, from when it was `before` on.
@@ -168,16 +237,23 @@ impl Content {
         known.is_some_and(|(_, then)| stamp(&self.file_path(id)) == Some(*then))
     }
 
-    /// Bytes in use.
+    /// Bytes in use here.
     #[must_use]
     pub fn used(&self) -> u64 {
-        self.0.used.load(Ordering::Relaxed)
+        self.own_used().load(Ordering::Relaxed)
+    }
+
+    /// Bytes in use, of what may be had and of what does not leave this node.
+    #[must_use]
+    pub fn used_in_all(&self) -> u64 {
+        let Quota { open, private, .. } = &*self.0.quota;
+        open.load(Ordering::Relaxed).saturating_add(private.load(Ordering::Relaxed))
     }
 
     /// Whether so much of the quota is in use that new work would not find room.
     #[must_use]
     pub fn is_nearly_full(&self) -> bool {
-        self.used() > self.0.max / 20 * 19
+        self.used_in_all() > self.0.quota.max / 20 * 19
     }
 
     /// A folder on the disk of the content, for work in progress; emptied at each start.
@@ -211,7 +287,7 @@ impl Content {
 
     /// Refuses what does not fit.
     pub(crate) fn make_room(&self, wanted: u64) -> Result<(), ContentError> {
-        let (used, max) = (self.used(), self.0.max);
+        let (used, max) = (self.used_in_all(), self.0.quota.max);
         let free = crate::config::free_disk(&self.0.dir).unwrap_or(u64::MAX);
         if used.saturating_add(wanted) > max || wanted.saturating_add(64 << 20) > free {
             return Err(ContentError::Full { wanted, used, max: max.min(used.saturating_add(free)) });

@@ -1,14 +1,12 @@
 //! Pins, and the sweep of what has none.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::atomic::Ordering;
 
 use bacnode_protocol::content::{Cid, Codec};
 use rocksdb::WriteBatch;
 
 use super::blocks::Place;
 use super::{Content, ContentError};
-use crate::store::Column;
 
 /// A pinned root.
 #[derive(Debug, Clone)]
@@ -25,7 +23,7 @@ impl Content {
     pub(super) fn pin_in(&self, batch: &mut WriteBatch, root: &Cid, reason: &str, size: u64) {
         let key = [&root.to_bytes()[..], reason.as_bytes()].concat();
         let value = [size.to_be_bytes(), crate::clock::unix().0.to_be_bytes()].concat();
-        self.store().put_in(batch, Column::Pins, &key, &value);
+        self.store().put_in(batch, self.columns().pins, &key, &value);
     }
 
     /// Keeps a root that is held, for one more reason.
@@ -50,10 +48,14 @@ impl Content {
     /// # Errors
     /// If the disk fails.
     pub fn unpin(&self, root: &Cid, reason: &str) -> Result<(), ContentError> {
+        let key = [&root.to_bytes()[..], reason.as_bytes()].concat();
+        if self.store().get(self.columns().pins, &key)?.is_none() {
+            return Ok(());
+        }
         let mut batch = WriteBatch::default();
-        self.store().delete_in(&mut batch, Column::Pins, &[&root.to_bytes()[..], reason.as_bytes()].concat());
+        self.store().delete_in(&mut batch, self.columns().pins, &key);
         self.store().log().append(batch)?;
-        if self.store().scan(Column::Pins, &root.to_bytes()).next().is_none() {
+        if self.store().scan(self.columns().pins, &root.to_bytes()).next().is_none() {
             self.tell(*root, None);
         }
         Ok(())
@@ -87,7 +89,7 @@ impl Content {
 
     fn pin_entries(&self) -> Result<Vec<(Cid, String, u64, u64)>, ContentError> {
         let mut entries = Vec::new();
-        for item in self.store().scan(Column::Pins, &[]) {
+        for item in self.store().scan(self.columns().pins, &[]) {
             let (key, value) = item?;
             let Some((root, reason)) = key.split_at_checked(36) else { continue };
             let number = |range: std::ops::Range<usize>| {
@@ -112,20 +114,20 @@ impl Content {
         let before = self.used();
         let keep = self.reachable()?;
         let (mut batch, mut files) = (WriteBatch::default(), HashSet::new());
-        for item in self.store().scan(Column::Blocks, &[]) {
+        for item in self.store().scan(self.columns().blocks, &[]) {
             let (key, _) = item?;
             let Ok(cid) = Cid::from_bytes(&key) else { continue };
             match self.place(&cid)? {
                 Some(Place::File { id, .. }) if keep.contains(&cid) => _ = files.insert(id),
                 _ if keep.contains(&cid) => {}
-                _ => self.store().delete_in(&mut batch, Column::Blocks, &key),
+                _ => self.store().delete_in(&mut batch, self.columns().blocks, &key),
             }
         }
-        for item in self.store().scan(Column::Files, &[]) {
+        for item in self.store().scan(self.columns().files, &[]) {
             let (key, value) = item?;
             let id = <[u8; 8]>::try_from(&*value).map_or(0, u64::from_be_bytes);
             let kept = Cid::from_bytes(&key).is_ok_and(|cid| keep.contains(&cid));
-            if kept { _ = files.insert(id) } else { self.store().delete_in(&mut batch, Column::Files, &key) }
+            if kept { _ = files.insert(id) } else { self.store().delete_in(&mut batch, self.columns().files, &key) }
         }
         let appended = self.store().log().append(batch)?;
         self.store().log().want(appended, false);
@@ -137,7 +139,7 @@ impl Content {
         }
         self.clear_mounts();
         let after = self.measure()?;
-        self.0.used.store(after, Ordering::Relaxed);
+        self.set_used(after);
         Ok(before.saturating_sub(after))
     }
 
@@ -157,8 +159,8 @@ impl Content {
     }
 
     fn drop_old_pins(&self, open_jobs: &HashSet<String>) -> Result<(), ContentError> {
-        let high = self.0.max / 10 * 9;
-        let mut excess = self.used().saturating_sub(high);
+        let high = self.0.quota.max / 10 * 9;
+        let mut excess = self.used_in_all().saturating_sub(high);
         let mut entries = self.pin_entries()?;
         let used: HashSet<Cid> = self.mounted().keys().copied().collect();
         entries.retain(|(root, reason, size, _)| {

@@ -57,10 +57,11 @@ impl Running {
             compute::Output::Extend(execution, until) => self.hands.runner.extend(&execution, until),
             compute::Output::Stop(execution) => self.hands.runner.stop(&execution),
             compute::Output::Unpin(execution) => {
-                if let Some(root) = self.roots.remove(&execution)
-                    && let Err(error) = self.hands.content.unpin(&root, &execution.to_string())
-                {
-                    tracing::warn!(%error, "cannot release a result");
+                let Some(root) = self.roots.remove(&execution) else { return };
+                for content in [&self.hands.content, self.hands.content.private()] {
+                    if let Err(error) = content.unpin(&root, &execution.to_string()) {
+                        tracing::warn!(%error, "cannot release a result");
+                    }
                 }
             }
         }

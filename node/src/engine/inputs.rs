@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bacnode_protocol::compute::Run;
 use bacnode_protocol::content::Cid;
@@ -12,7 +13,7 @@ use super::s3::Share;
 use super::wasm::ModuleSource;
 use super::web::Fetched;
 use super::{RunError, Runner};
-use crate::content::{Content, ContentError, Limits};
+use crate::content::{ContentError, Limits};
 
 /// Why copies of inputs are kept; the oldest go first when room is needed.
 const REASON: &str = "input";
@@ -26,7 +27,7 @@ pub(super) struct Ready {
     guest: String,
     writable: bool,
     /// Content stays mounted as long as this does.
-    _mount: Option<std::sync::Arc<crate::content::Mount>>,
+    mount: Option<std::sync::Arc<crate::content::Mount>>,
     root: Option<Cid>,
 }
 
@@ -45,16 +46,27 @@ pub(super) struct Mount {
     pub(super) writable: bool,
 }
 
-/// Fetches what is not here and checks what is.
-pub(super) async fn fetch(runner: &Runner, run: &Run, usage: &mut Usage) -> Result<Vec<Ready>, RunError> {
+/// Fetches what is not here and checks what is; `private` is set when something is that does not leave this node.
+pub(super) async fn fetch(
+    runner: &Runner,
+    run: &Run,
+    private: &AtomicBool,
+    usage: &mut Usage,
+) -> Result<Vec<Ready>, RunError> {
     let mut ready = Vec::with_capacity(run.task.inputs.len());
     for input in &run.task.inputs {
         let guest = input.target.to_string();
         ready.push(match &input.source {
             Source::Content(root) => {
-                let mount = fetch_content(runner, run, *root, usage).await?;
+                let mount = match private_content(runner, run, *root, usage).await? {
+                    Some(mount) => {
+                        private.store(true, Ordering::Relaxed);
+                        mount
+                    }
+                    None => fetch_content(runner, run, *root, usage).await?,
+                };
                 let (host, mount) = (mount.path().to_owned(), Some(std::sync::Arc::new(mount)));
-                Ready { host, guest, writable: false, _mount: mount, root: Some(*root) }
+                Ready { host, guest, writable: false, mount, root: Some(*root) }
             }
             Source::Url { url, sha256 } => {
                 let inner = &runner.inner;
@@ -70,7 +82,8 @@ pub(super) async fn fetch(runner: &Runner, run: &Run, usage: &mut Usage) -> Resu
             }
             Source::Local { path, writable } => {
                 let host = local(&runner.inner.allow_local, path, *writable)?;
-                Ready { host, guest, writable: *writable, _mount: None, root: None }
+                private.store(true, Ordering::Relaxed);
+                Ready { host, guest, writable: *writable, mount: None, root: None }
             }
         });
     }
@@ -83,7 +96,30 @@ async fn mount_fetched(runner: &Runner, fetched: Fetched, guest: String, usage: 
     let content = runner.inner.content.clone();
     let mount = blocking(move || Ok(content.mount(&fetched.root)?)).await?;
     let (host, mount) = (mount.path().to_owned(), Some(std::sync::Arc::new(mount)));
-    Ok(Ready { host, guest, writable: false, _mount: mount, root: Some(fetched.root) })
+    Ok(Ready { host, guest, writable: false, mount, root: Some(fetched.root) })
+}
+
+/// Content that does not leave this node, if this is some and the job's owner may compute on it. To everybody else it is as
+/// if it were not here.
+async fn private_content(
+    runner: &Runner,
+    run: &Run,
+    root: Cid,
+    usage: &mut Usage,
+) -> Result<Option<crate::content::Mount>, RunError> {
+    if !runner.inner.policy.may_read_private(&runner.inner.me, &run.owner) {
+        return Ok(None);
+    }
+    let content = runner.inner.content.private().clone();
+    let mounted = move || {
+        if !content.holds(&root)? {
+            return Ok(None);
+        }
+        Ok(Some((content.mount(&root)?, content.size(&root)?)))
+    };
+    let Some((mount, size)) = blocking(mounted).await? else { return Ok(None) };
+    usage.bytes_held += size;
+    Ok(Some(mount))
 }
 
 async fn fetch_content(
@@ -134,7 +170,7 @@ fn local(allowed: &[(PathBuf, bool)], path: &str, writable: bool) -> Result<Path
 }
 
 /// Where the module's bytes are.
-pub(super) async fn module(content: &Content, inputs: &[Ready], path: &str) -> Result<ModuleSource, RunError> {
+pub(super) async fn module(inputs: &[Ready], path: &str) -> Result<ModuleSource, RunError> {
     let covering = inputs.iter().filter_map(|input| {
         let rest = path.strip_prefix(input.guest.trim_end_matches('/'))?;
         (rest.is_empty() || rest.starts_with('/')).then_some((input, rest.trim_start_matches('/')))
@@ -149,9 +185,9 @@ pub(super) async fn module(content: &Content, inputs: &[Ready], path: &str) -> R
             format!("`{path}` is not a module (a file of at most 256 MiB)"),
         ));
     }
-    let cid = match input.root {
-        Some(root) => {
-            let (content, rest) = (content.clone(), rest.to_owned());
+    let cid = match input.root.zip(input.mount.as_ref()) {
+        Some((root, mount)) => {
+            let (content, rest) = (mount.content().clone(), rest.to_owned());
             Some(blocking(move || Ok(content.resolve(&root, &rest)?)).await?)
         }
         // A local file may change under the same name: it is compiled anew each time.

@@ -24,7 +24,7 @@ use bacnode_protocol::compute::{Considered, Ended, Facts, Policy, Refusal, Run};
 use bacnode_protocol::id::{ExecutionId, NodeId};
 use bacnode_protocol::time::{Span, Tick};
 use bacnode_protocol::wire::market::{FailureKind, Phase};
-use bacnode_protocol::wire::task::EngineTask;
+use bacnode_protocol::wire::task::{EngineTask, Source};
 use tokio_util::sync::CancellationToken;
 
 use self::probe::Probe;
@@ -107,6 +107,8 @@ struct Running {
     until: Arc<AtomicU64>,
     owner: NodeId,
     result: PathBuf,
+    /// Whether what it prints stays here, since it may have read what does.
+    keeps_logs: bool,
 }
 
 impl std::fmt::Debug for Runner {
@@ -187,8 +189,13 @@ impl Runner {
         let result = self.inner.dir.join(execution.to_string());
         let until = Arc::new(AtomicU64::new(run.until.0));
         let stop = CancellationToken::new();
-        let running =
-            Running { stop: stop.clone(), until: Arc::clone(&until), owner: run.owner, result: result.clone() };
+        let running = Running {
+            stop: stop.clone(),
+            until: Arc::clone(&until),
+            owner: run.owner,
+            result: result.clone(),
+            keeps_logs: self.withholds(&run.owner) && may_read_private(&run),
+        };
         tokio::spawn(expire(Arc::clone(&running.until), stop.clone()));
         self.lock().insert(execution, running);
         let this = self.clone();
@@ -235,12 +242,24 @@ impl Runner {
     /// Where `owner`'s run writes stdout and stderr, while it runs.
     #[must_use]
     pub fn logs_of(&self, execution: &ExecutionId, owner: &NodeId) -> Option<PathBuf> {
-        self.lock().get(execution).filter(|running| running.owner == *owner).map(|running| running.result.clone())
+        let running = self.lock();
+        let running = running.get(execution).filter(|running| running.owner == *owner && !running.keeps_logs)?;
+        Some(running.result.clone())
+    }
+
+    /// Whether what this owner's runs make of data that does not leave this node waits for the operator's word.
+    fn withholds(&self, owner: &NodeId) -> bool {
+        self.inner.policy.withholds && *owner != self.inner.me
     }
 
     async fn report_phase(&self, execution: ExecutionId, phase: Phase) {
         let _ = self.inner.reports.send(Report::Phase(execution, phase)).await;
     }
+}
+
+/// Whether a run may turn out to read what does not leave this node.
+fn may_read_private(run: &Run) -> bool {
+    run.task.inputs.iter().any(|input| matches!(input.source, Source::Content(_) | Source::Local { .. }))
 }
 
 /// Stops a run when its owner's word has run out, even while the driver waits for the disk. The clock runs on in suspend,

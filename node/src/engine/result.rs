@@ -81,6 +81,7 @@ pub(super) fn publish(
         stdout: stdout.clone(),
         stderr: stderr.clone(),
         blocks: Vec::new(),
+        read_private: false,
     };
     let outcome = match ended {
         Ok(exit_code) => Outcome::Completed { exit_code },
@@ -97,7 +98,7 @@ pub(super) fn publish(
     match imported {
         Ok(Imported { root, size, blocks }) => {
             usage.bytes_out = size;
-            Ended { outcome, root: Some(root), size, usage, stdout, stderr, blocks }
+            Ended { outcome, root: Some(root), size, usage, stdout, stderr, blocks, read_private: false }
         }
         Err(ContentError::Refused(cause)) => {
             let cause = TextMax::truncated(&format!("the result cannot be kept: {cause}"));

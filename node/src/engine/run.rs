@@ -1,7 +1,7 @@
 //! One run, from its inputs to its result.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bacnode_protocol::compute::{Ended, Run};
@@ -26,9 +26,9 @@ pub(super) async fn run(
     result: PathBuf,
 ) -> Ended {
     let started = Instant::now();
-    let mut usage = Usage::default();
+    let (mut usage, private) = (Usage::default(), AtomicBool::new(false));
     let ended = tokio::select! {
-        ended = execute(&runner, &run, &result, &until, &mut usage) => ended,
+        ended = execute(&runner, &run, &result, &until, &private, &mut usage) => ended,
         () = stop.cancelled() => Err(RunError::Stopped),
     };
     if let (EngineTask::Docker(_), Some(docker)) = (&run.task.engine, &runner.inner.docker) {
@@ -38,12 +38,17 @@ pub(super) async fn run(
     }
     usage.wall_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     runner.report_phase(run.execution, Phase::Publishing).await;
-    let content = runner.inner.content.clone();
+    let read_private = private.into_inner();
+    // What its owner may not have yet is nobody else's either.
+    let keeps = read_private && runner.withholds(&run.owner);
+    let content = &runner.inner.content;
+    let content = if keeps { content.private().clone() } else { content.clone() };
     let limits = output_limits(&runner, &run);
     let reason = run.execution.to_string();
     let published =
         tokio::task::spawn_blocking(move || result::publish(&content, &result, ended, usage, limits, &reason)).await;
     let mut ended = published.unwrap_or_else(|_| node_failed("storing the result broke down"));
+    ended.read_private = read_private;
     if let (Publisher::S3(place, encoding), Outcome::Completed { .. }) = (&run.task.publisher, &ended.outcome) {
         let inner = &runner.inner;
         let sent = tokio::select! {
@@ -73,6 +78,7 @@ pub(super) fn node_failed(cause: &str) -> Ended {
         stdout: Head::default(),
         stderr: Head::default(),
         blocks: Vec::new(),
+        read_private: false,
     }
 }
 
@@ -91,6 +97,7 @@ async fn execute(
     run: &Run,
     result: &Path,
     until: &docker::Until,
+    private: &AtomicBool,
     usage: &mut Usage,
 ) -> Result<i32, RunError> {
     // The machine declines such tasks; nothing is opened on the strength of that alone.
@@ -102,7 +109,12 @@ async fn execute(
     let work = result.with_extension("work");
     std::fs::create_dir_all(temporary(&work)).map_err(unusable)?;
     let _work = RemoveOnDrop(work.clone());
-    let sources = inputs::fetch(runner, run, usage).await?;
+    let sources = inputs::fetch(runner, run, private, usage).await?;
+    if private.load(Ordering::Relaxed) {
+        // Said by the machine, too, as far as it knows what is private.
+        let policy = &runner.inner.policy;
+        policy.lets_out(&runner.inner.me, &run.owner, &run.task).map_err(|cause| RunError::Node(cause.into()))?;
+    }
     let mut outputs = Vec::with_capacity(run.task.outputs.len());
     for output in &run.task.outputs {
         let host = result.join(&*output.name);
@@ -140,7 +152,7 @@ async fn run_module(
     usage: &mut Usage,
 ) -> Result<i32, RunError> {
     let inner = &runner.inner;
-    let module = inputs::module(&inner.content, sources, &wasm.module).await?;
+    let module = inputs::module(sources, &wasm.module).await?;
     let artefact = inner.wasm.compile(&module, run.task.deterministic).await?;
     let mut mounts = inputs::mounts(sources, work)?;
     // Many programs cannot do without; containers have one in memory.

@@ -1,6 +1,7 @@
 //! What the swarm is made of.
 
 use std::collections::HashSet;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use bacnode_protocol::limits::ADVERT_BYTES_MAX;
@@ -12,6 +13,10 @@ use libp2p::{StreamProtocol, connection_limits, gossipsub, identify, kad, ping};
 use sha2::{Digest, Sha256};
 
 use crate::config::Config;
+
+/// Nodes that are told who has a root, and that must agree before a look-up ends. Most of what a look-up costs is calling
+/// them, and what they say is only a hint.
+const REPLICATION: NonZeroUsize = NonZeroUsize::new(8).expect("not zero");
 
 type Gossip = gossipsub::Behaviour<
     gossipsub::IdentityTransform,
@@ -130,7 +135,9 @@ fn kademlia(names: &Names, keypair: &Keypair) -> Result<kad::Behaviour<kad::stor
         .set_kbucket_inserts(kad::BucketInserts::Manual)
         .disjoint_query_paths(true)
         .set_query_timeout(Duration::from_secs(30))
-        .set_periodic_bootstrap_interval(Some(Duration::from_secs(600)))
+        .set_replication_factor(REPLICATION)
+        // Adverts fill the table; this is for those who hear few.
+        .set_periodic_bootstrap_interval(Some(Duration::from_secs(3_600)))
         .set_caching(kad::Caching::Disabled);
     let store = kad::store::MemoryStoreConfig {
         // No third party's values: whatever is found must prove itself, and a provider does so by its content.

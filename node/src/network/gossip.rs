@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bacnode_protocol::time::{Span, Tick};
-use bacnode_protocol::view::Change;
+use bacnode_protocol::view::{Change, Standing};
 use bacnode_protocol::wire::advert::{AdvertError, SignedAdvert};
 use bacnode_protocol::wire::call::SignedCall;
 use bacnode_protocol::wire::envelope;
@@ -44,9 +44,9 @@ pub(super) async fn run(network: Network, mut heard: mpsc::Receiver<Heard>, even
             },
         };
         let verdict = match judged {
-            Ok(()) => MessageAcceptance::Accept,
-            // Whoever passes on what has just expired is not to blame.
-            Err(AdvertError::Expired { .. }) => MessageAcceptance::Ignore,
+            Ok(true) => MessageAcceptance::Accept,
+            // Whoever passes on what is old, or has just expired, is not to blame.
+            Ok(false) | Err(AdvertError::Expired { .. }) => MessageAcceptance::Ignore,
             Err(AdvertError::Malformed(_) | AdvertError::Forged) => MessageAcceptance::Reject,
         };
         let _ = network.commands.send(Command::Verdict(message.id, message.from, verdict)).await;
@@ -54,7 +54,7 @@ pub(super) async fn run(network: Network, mut heard: mpsc::Receiver<Heard>, even
 }
 
 /// Answers a call with our advert, if chance says so, and not too often.
-fn answer(network: &Network, signed: &SignedCall, answered: &mut VecDeque<Tick>) -> Result<(), AdvertError> {
+fn answer(network: &Network, signed: &SignedCall, answered: &mut VecDeque<Tick>) -> Result<bool, AdvertError> {
     let (id, now, me) = (network.view().network(), clock::now(), network.me);
     let call = signed.open(&id, now.unix)?;
     answered.retain(|at| now.tick.since(*at) < ANSWERS_PER);
@@ -67,16 +67,26 @@ fn answer(network: &Network, signed: &SignedCall, answered: &mut VecDeque<Tick>)
             }
         });
     }
-    Ok(())
+    Ok(true)
 }
 
-/// Takes an advert into the view, from wherever it came.
+/// Takes an advert into the view, from wherever it came; says whether it is worth passing on.
 pub(super) async fn take(
     network: &Network,
     signed: SignedAdvert,
     events: &mpsc::Sender<driver::Event>,
-) -> Result<(), AdvertError> {
-    let (advert, change) = network.view().offer(signed, clock::now())?;
+) -> Result<bool, AdvertError> {
+    let (id, standing) = {
+        let view = network.view();
+        (view.network(), view.standing(&signed)?)
+    };
+    if standing != Standing::New {
+        return Ok(standing == Standing::Known);
+    }
+    let now = clock::now();
+    // The signature is looked at while others may look at the view.
+    let advert = signed.open(&id, now.unix)?;
+    let change = network.view().take(advert.clone(), signed, now);
     match change {
         Change::Joined if advert.node != network.me => {
             tracing::info!(peer = advert.node.short(), name = %*advert.name, "node joined");
@@ -85,5 +95,5 @@ pub(super) async fn take(
         Change::Left => tracing::info!(peer = advert.node.short(), name = %*advert.name, "node left"),
         Change::Joined | Change::Updated | Change::Stale => {}
     }
-    Ok(())
+    Ok(change != Change::Stale)
 }

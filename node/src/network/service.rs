@@ -4,7 +4,7 @@ mod dht;
 mod dial;
 mod listen;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -152,6 +152,7 @@ pub(crate) async fn start(
         look_ups: HashMap::new(),
         provides: BTreeSet::new(),
         provides_left: PROVIDES_BURST,
+        in_table: HashSet::new(),
         tried: HashMap::new(),
         connected: connected_sender,
         heard: heard_sender,
@@ -180,6 +181,8 @@ struct Service {
     look_ups: HashMap<kad::QueryId, (BTreeSet<NodeId>, oneshot::Sender<BTreeSet<NodeId>>)>,
     provides: BTreeSet<Cid>,
     provides_left: usize,
+    /// Nodes of the view that were handed to the DHT.
+    in_table: HashSet<NodeId>,
     /// When each node of the view was last called, so that a dead one is not called all the time.
     tried: HashMap<NodeId, Instant>,
     connected: mpsc::Sender<NodeId>,
@@ -243,6 +246,8 @@ impl Service {
             self.seek_peers(now);
         }
         self.trim();
+        self.fill_table();
+        self.end_bootstrap();
         self.announce_more();
         let gone = self.network.view().expire(crate::clock::tick());
         for node in gone {
@@ -381,11 +386,8 @@ impl Service {
         self.peers.insert(peer, info);
         self.network.view().connected(node);
         self.answer_connect(&node, Ok(()));
-        if self.peers.len() == 1 {
-            let _ = self.swarm.behaviour_mut().kad.bootstrap();
-        }
-        if endpoint.is_dialer() {
-            // One exchange tells both.
+        // One exchange tells both; and those who know each other have heard the same gossip.
+        if endpoint.is_dialer() && self.network.view().get(&node).is_none() {
             let _ = self.connected.try_send(node);
         }
         let _ = self.events.send(driver::Event::PeerUp(node)).await;

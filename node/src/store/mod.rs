@@ -44,6 +44,10 @@ pub(crate) enum Column {
     Files,
     /// Root CID ‖ reason → size, time.
     Pins,
+    /// The same three for content that does not leave this node.
+    PrivateBlocks,
+    PrivateFiles,
+    PrivatePins,
     /// Name → value.
     Meta,
     /// Node → how to reach it.
@@ -51,7 +55,7 @@ pub(crate) enum Column {
 }
 
 impl Column {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 15] = [
         Self::Jobs,
         Self::JobState,
         Self::JobsByTime,
@@ -62,6 +66,9 @@ impl Column {
         Self::Blocks,
         Self::Files,
         Self::Pins,
+        Self::PrivateBlocks,
+        Self::PrivateFiles,
+        Self::PrivatePins,
         Self::Meta,
         Self::Peers,
     ];
@@ -78,6 +85,9 @@ impl Column {
             Self::Blocks => "blocks",
             Self::Files => "files",
             Self::Pins => "pins",
+            Self::PrivateBlocks => "private_blocks",
+            Self::PrivateFiles => "private_files",
+            Self::PrivatePins => "private_pins",
             Self::Meta => "meta",
             Self::Peers => "peers",
         }

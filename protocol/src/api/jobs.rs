@@ -386,6 +386,7 @@ fn tell(event: &JobEvent) -> (&'static str, String, BTreeMap<String, String>) {
             Phase::Preparing => ("Preparing", format!("{node} fetches the inputs")),
             Phase::Running => ("Running", format!("{node} runs it")),
             Phase::Publishing => ("Publishing", format!("{node} stores the result")),
+            Phase::Withheld => ("Withheld", format!("{node} keeps the result until its operator lets it out")),
             Phase::Ended => ("Ended", format!("{node} is done")),
         },
         What::Suspected => ("Suspected", format!("{node} fell silent; a copy is started elsewhere")),

@@ -229,6 +229,43 @@ pub struct Pin {
     pub size: u64,
     /// Why it is kept: `user`, a job's id, an execution's id.
     pub reasons: Vec<String>,
+    /// Whether it does not leave this node.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub private: bool,
+}
+
+/// A result that waits for the operator's word.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Withheld {
+    /// The attempt that made it.
+    #[serde(rename = "ExecutionID")]
+    pub execution_id: String,
+    /// Its job.
+    #[serde(rename = "JobID")]
+    pub job_id: String,
+    /// Its slot.
+    pub partition_index: u32,
+    /// Whose job it is.
+    #[serde(rename = "PeerID")]
+    pub peer_id: String,
+    /// That peer's name.
+    pub name: String,
+    /// Since when, in milliseconds since 1970.
+    pub since: u64,
+    /// The result folder, to be had at this node only.
+    #[serde(rename = "CID")]
+    pub cid: String,
+    /// Bytes of files in it.
+    pub size: u64,
+}
+
+/// The operator's word on a result that waits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct LetOut {
+    /// Whether it may go to its owner; else it is kept for good.
+    pub granted: bool,
 }
 
 /// How much content a node keeps, in bytes.
@@ -245,6 +282,8 @@ pub struct ContentUsage {
     pub results: u64,
     /// Copies of inputs, which go first.
     pub inputs: u64,
+    /// Of what does not leave this node.
+    pub private: u64,
 }
 
 /// What runs have used, in all.

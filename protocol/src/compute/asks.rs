@@ -96,14 +96,17 @@ impl State {
             places,
             ttl_ms: u32::try_from(BID_TTL.as_millis()).unwrap_or(u32::MAX),
             wait_ms: self.wait_ms(&ask.task.resources),
-            bytes_held: self.bytes_held(&ask.task).saturating_add(facts.bytes_held),
+            bytes_held: self.bytes_held(&from, &ask.task).saturating_add(facts.bytes_held),
             image: facts.image,
         });
         out.now(Output::Send { to: from, message });
     }
 
-    fn bytes_held(&self, task: &Task) -> u64 {
-        task.content_inputs().filter_map(|cid| self.holdings.get(&cid)).fold(0, |sum, size| sum.saturating_add(*size))
+    fn bytes_held(&self, from: &NodeId, task: &Task) -> u64 {
+        // To others, what does not leave this node is not here.
+        let trusted = self.config.policy.may_read_private(&self.signer.node(), from);
+        let held = task.content_inputs().filter_map(|cid| self.holdings.size(&cid, trusted));
+        held.fold(0, u64::saturating_add)
     }
 
     /// Reasons that will hold at any time.
@@ -128,7 +131,7 @@ impl State {
                 ask.task.network.reach().name()
             ));
         }
-        reasons.extend(self.config.policy.broken(&from, &ask.task, &self.holdings));
+        reasons.extend(self.config.policy.broken(&self.signer.node(), &from, &ask.task, &self.holdings));
         if ask.task.resources.cpu_milli == 0 || ask.task.resources.memory == 0 {
             reasons.push("asks for no cpu or no memory".into());
         }

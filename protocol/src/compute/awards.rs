@@ -48,6 +48,7 @@ impl State {
             awarded: now.unix,
             lease: award.lease,
             result: None,
+            withheld: false,
         };
         let held = Held {
             record: record.clone(),
@@ -201,7 +202,14 @@ impl State {
         }
         let ran = held.started.map(|started| now.tick.since(started));
         held.phase = Phase::Ended;
-        let outcome = if held.cancelled { Outcome::Cancelled } else { ended.outcome };
+        let outcome = if held.cancelled { Outcome::Cancelled } else { ended.outcome.clone() };
+        let owner = held.record.owner;
+        let (mut withheld, mut ended) = (self.withholds(&owner, ended.read_private), ended);
+        if withheld && matches!(outcome, Outcome::Cancelled | Outcome::NodeFailed { .. }) {
+            // There is no result to wait for; what was printed until then stays here, too.
+            (ended.stdout, ended.stderr, withheld) = (Head::default(), Head::default(), false);
+        }
+        let Some(held) = self.held.get_mut(&execution) else { return };
         let body = ResultBody {
             execution,
             job: held.record.job,
@@ -218,13 +226,21 @@ impl State {
         };
         let (body, signature) = self.sign(body);
         let result = SignedResult { execution, body, signature, blocks: inline_blocks(ended.blocks) };
-        let held = self.held.get_mut(&execution).expect("looked up above");
-        held.record.result = Some(result);
-        out.now(Output::Persist(Record::Held(Box::new(held.record.clone()))));
-        self.timers.cancel(&Timer::Beat(execution));
         if let Some(ran) = ran {
             self.learn_run(ran);
         }
+        let held = self.held.get_mut(&execution).expect("looked up above");
+        held.record.result = Some(result);
+        held.record.withheld = withheld;
+        out.now(Output::Persist(Record::Held(Box::new(held.record.clone()))));
+        if withheld {
+            // Its owner goes on hearing of it, as of one that runs.
+            held.phase = Phase::Withheld;
+            self.arm_lease(execution);
+            self.beat(execution, now, out);
+            return self.start_queued(now, out);
+        }
+        self.timers.cancel(&Timer::Beat(execution));
         let cancelled = self.held.get(&execution).filter(|held| held.cancelled);
         if let Some((owner, expired)) = cancelled.map(|held| (held.record.owner, held.expired)) {
             self.forget(execution, out);
@@ -240,7 +256,7 @@ impl State {
         self.start_queued(now, out);
     }
 
-    fn sign(
+    pub(super) fn sign(
         &self,
         mut body: ResultBody,
     ) -> (BytesMax<{ crate::wire::market::RESULT_BODY_BYTES_MAX }>, crate::wire::signed::SignatureBytes) {
@@ -297,7 +313,7 @@ impl State {
 fn word_length(held: &Held, orphan_max: Span) -> Span {
     let lease = held.record.lease;
     let length = Span::millis(u64::from(lease.length_ms));
-    let exclusive = held.exclusive && held.phase != Phase::Ended;
+    let exclusive = held.exclusive && held.phase < Phase::Withheld;
     let kept = Span::millis(u64::from(lease.orphan_ms.max(lease.length_ms)));
     if exclusive { length } else { kept }.min(orphan_max)
 }

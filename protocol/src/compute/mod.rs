@@ -10,12 +10,14 @@ mod asks;
 mod awards;
 mod policy;
 mod state;
+mod withheld;
 
 use std::collections::BTreeMap;
 
 pub use self::asks::lacking;
 pub use self::policy::{Grant, Policy, Web};
 pub use self::state::{Config, State};
+pub use self::withheld::Withheld;
 use crate::content::Cid;
 use crate::id::{ExecutionId, JobId, NodeId};
 use crate::record::Record;
@@ -43,9 +45,16 @@ pub enum Input {
     /// A run ended.
     Ended(ExecutionId, Box<Ended>),
     /// Content is held here now.
-    Holding(Cid, u64),
+    Holding(Holding),
     /// Content is not held here any more.
-    Unheld(Cid),
+    Unheld(Holding),
+    /// The operator lets a result out, or keeps it for good.
+    LetOut {
+        /// Whose result waits.
+        execution: ExecutionId,
+        /// Whether it may go.
+        granted: bool,
+    },
     /// What was found when an ask was looked at.
     Considered(u64, Result<Facts, Refusal>),
     /// Whether bids may be made: no with a full disk, or while the node leaves.
@@ -87,6 +96,19 @@ pub struct Ended {
     pub stderr: Head,
     /// All blocks under the root, if they are few and small.
     pub blocks: Vec<InlineBlock>,
+    /// Whether it read what does not leave this node.
+    pub read_private: bool,
+}
+
+/// A root that lies here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holding {
+    /// Which.
+    pub root: Cid,
+    /// Bytes of files in it.
+    pub size: u64,
+    /// Whether only some peers' jobs may read it, and nobody may have it.
+    pub private: bool,
 }
 
 /// What the machine wants done.
@@ -166,5 +188,25 @@ pub fn inline_blocks(blocks: Vec<InlineBlock>) -> ListMax<InlineBlock, { crate::
     ListMax::new(blocks).unwrap_or_default()
 }
 
-/// Content held here, by root.
-type Holdings = BTreeMap<Cid, u64>;
+/// Content held here, by root: what anybody may have, and what does not leave this node.
+#[derive(Debug, Clone, Default)]
+struct Holdings {
+    open: BTreeMap<Cid, u64>,
+    private: BTreeMap<Cid, u64>,
+}
+
+impl Holdings {
+    fn of_kind(&mut self, private: bool) -> &mut BTreeMap<Cid, u64> {
+        if private { &mut self.private } else { &mut self.open }
+    }
+
+    /// The size of a root, for somebody who may read private data, or may not: then it is as if that were not here.
+    fn size(&self, root: &Cid, trusted: bool) -> Option<u64> {
+        self.private.get(root).filter(|_| trusted).or_else(|| self.open.get(root)).copied()
+    }
+
+    /// Whether this is to be had here only by those who may read private data.
+    fn is_private(&self, root: &Cid) -> bool {
+        self.private.contains_key(root)
+    }
+}

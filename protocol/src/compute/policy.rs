@@ -45,6 +45,11 @@ pub struct Policy {
     pub root: bool,
     /// From where inputs may be fetched.
     pub web: Web,
+    /// Whose jobs may read what does not leave this node. Its own user's may; once somebody is named, local folders are
+    /// for these alone, too.
+    pub data_peers: Vec<NodeId>,
+    /// Whether results made of such data wait for the operator's word.
+    pub withholds: bool,
     /// For what jobs are lent the node's own S3 credentials.
     pub s3: Vec<Grant>,
     /// Whether only jobs are taken of which some content input lies here.
@@ -61,8 +66,9 @@ pub struct Policy {
 
 impl Policy {
     /// Every rule that this task of `from`'s breaks, a sentence each.
-    pub(super) fn broken(&self, from: &NodeId, task: &Task, holdings: &Holdings) -> Vec<String> {
+    pub(super) fn broken(&self, me: &NodeId, from: &NodeId, task: &Task, holdings: &Holdings) -> Vec<String> {
         let mut broken = Vec::new();
+        let trusted = self.may_read_private(me, from);
         if self.refused_peers.contains(from) || (!self.peers.is_empty() && !self.peers.contains(from)) {
             broken.push("takes no jobs from this peer (rule: peer)".into());
         }
@@ -91,10 +97,17 @@ impl Policy {
         {
             broken.push(format!("writes no results to s3://{} (rule: s3)", &*place.bucket));
         }
+        if reads_local(task) && !trusted && !self.data_peers.is_empty() {
+            broken.push("lends its local folders to other peers' jobs (rule: data-peer)".into());
+        }
+        let private = trusted && task.content_inputs().any(|root| holdings.is_private(&root));
+        if (private || reads_local(task)) && self.lets_out(me, from, task).is_err() {
+            broken.push(format!("{LEAK} (rule: data-peer)"));
+        }
         if self.inputs_required && task.inputs.is_empty() {
             broken.push("takes no jobs without inputs (rule: require-inputs)".into());
         }
-        if self.local_only && !holds_some(task, holdings) {
+        if self.local_only && !holds_some(task, holdings, trusted) {
             broken.push("takes only jobs whose input lies here (rule: locality)".into());
         }
         if let Some(most) = &self.task_max {
@@ -103,6 +116,22 @@ impl Policy {
             );
         }
         broken
+    }
+
+    /// Whether jobs of `from` may read what does not leave this node, `me`.
+    #[must_use]
+    pub fn may_read_private(&self, me: &NodeId, from: &NodeId) -> bool {
+        from == me || self.data_peers.contains(from)
+    }
+
+    /// Whether a task of `from` that reads what does not leave this node has no way to send it elsewhere before the operator
+    /// has seen its result.
+    ///
+    /// # Errors
+    /// If it has one, in words.
+    pub fn lets_out(&self, me: &NodeId, from: &NodeId, task: &Task) -> Result<(), &'static str> {
+        let sends = task.network != Access::None || task.publisher != Publisher::Content;
+        if self.withholds && from != me && sends { Err(LEAK) } else { Ok(()) }
     }
 
     /// Whether tasks may be given this variable of the node's own environment.
@@ -143,9 +172,15 @@ impl Policy {
     }
 }
 
-fn holds_some(task: &Task, holdings: &Holdings) -> bool {
-    let local = task.inputs.iter().any(|input| matches!(input.source, Source::Local { .. }));
-    local || task.content_inputs().any(|root| holdings.contains_key(&root))
+/// Why a task that reads what does not leave this node cannot have a way out of it.
+const LEAK: &str = "lets no data out: a job that reads it can have no network, and leaves its result here";
+
+fn reads_local(task: &Task) -> bool {
+    task.inputs.iter().any(|input| matches!(input.source, Source::Local { .. }))
+}
+
+fn holds_some(task: &Task, holdings: &Holdings, trusted: bool) -> bool {
+    reads_local(task) || task.content_inputs().any(|root| holdings.size(&root, trusted).is_some())
 }
 
 /// Whether this is surely not root: a name may be anybody, and so may a group that the image gives a user.

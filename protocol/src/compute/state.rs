@@ -121,7 +121,7 @@ impl State {
             held: BTreeMap::new(),
             queue: VecDeque::new(),
             used: Resources::default(),
-            holdings: Holdings::new(),
+            holdings: Holdings::default(),
             run_ms: 100,
             timers: Timers::default(),
         };
@@ -132,7 +132,7 @@ impl State {
     }
 
     fn readopt(&mut self, record: HeldRecord, now: Now, out: &mut Outbox<Output>) {
-        let (execution, finished) = (record.execution, record.result.is_some());
+        let (execution, finished, withheld) = (record.execution, record.result.is_some(), record.withheld);
         let held = Held {
             record,
             task: None,
@@ -140,7 +140,7 @@ impl State {
             resources: Resources::default(),
             // Not known any more; whatever is said about it waits for the disk.
             exclusive: true,
-            phase: Phase::Ended,
+            phase: if withheld { Phase::Withheld } else { Phase::Ended },
             started: None,
             word_from: now.tick,
             beat: 0,
@@ -151,7 +151,9 @@ impl State {
         };
         self.held.insert(execution, held);
         self.arm_lease(execution);
-        if finished {
+        if withheld {
+            self.timers.set(Timer::Beat(execution), now.tick);
+        } else if finished {
             self.timers.set(Timer::Resend(execution), now.tick + RESEND_MIN);
         } else {
             let ended = super::Ended {
@@ -162,6 +164,7 @@ impl State {
                 stdout: Head::default(),
                 stderr: Head::default(),
                 blocks: Vec::new(),
+                read_private: false,
             };
             self.ended(execution, ended, now, out);
         }
@@ -181,13 +184,15 @@ impl State {
             Input::PeerUp(peer) => self.peer_up(peer, now),
             Input::Phase(execution, phase) => self.phase(execution, phase, now, out),
             Input::Ended(execution, ended) => self.ended(execution, *ended, now, out),
-            Input::Holding(cid, size) => {
-                self.holdings.insert(cid, size);
-                while self.holdings.len() > HOLDINGS_MAX {
-                    self.holdings.pop_first();
+            Input::Holding(holding) => {
+                let known = self.holdings.of_kind(holding.private);
+                known.insert(holding.root, holding.size);
+                while known.len() > HOLDINGS_MAX {
+                    known.pop_first();
                 }
             }
-            Input::Unheld(cid) => _ = self.holdings.remove(&cid),
+            Input::Unheld(holding) => _ = self.holdings.of_kind(holding.private).remove(&holding.root),
+            Input::LetOut { execution, granted } => self.let_out(execution, granted, now, out),
             Input::Considered(number, found) => self.considered(number, found, now, out),
             Input::Accepting(accepting) => self.accepting = accepting,
         }
@@ -252,7 +257,7 @@ impl State {
     pub(super) fn forget(&mut self, execution: ExecutionId, out: &mut Outbox<Output>) {
         let Some(held) = self.held.remove(&execution) else { return };
         self.queue.retain(|queued| *queued != execution);
-        if held.started.is_some() && held.phase != Phase::Ended {
+        if held.running() {
             self.used = self.used.minus(&held.resources);
         }
         for timer in [Timer::Beat(execution), Timer::Lease(execution), Timer::Resend(execution)] {
@@ -321,6 +326,6 @@ impl State {
 
 impl Held {
     pub(super) fn running(&self) -> bool {
-        self.started.is_some() && self.phase != Phase::Ended
+        self.started.is_some() && self.phase < Phase::Withheld
     }
 }

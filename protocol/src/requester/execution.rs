@@ -7,7 +7,7 @@ use crate::job::state::{ExecutionState, JobState};
 use crate::limits::{RESEND_MAX, RESEND_MIN};
 use crate::outbox::{Outbox, When};
 use crate::record::What;
-use crate::time::{Now, Span};
+use crate::time::{Now, Span, Tick};
 use crate::view::View;
 use crate::wire::bounded::TextMax;
 use crate::wire::market::{Market, Phase};
@@ -16,6 +16,8 @@ use crate::wire::market::{Market, Phase};
 const OVERDUE: &str = "it did not end in its time";
 /// Awards refused for one slot before it is given up: each is a bid that came to nothing.
 const REFUSALS_MAX: u32 = 10;
+/// How long a result may wait for the word of its node's operator.
+const WITHHELD_MAX: Span = Span::secs(3 * 24 * 3_600);
 
 impl State {
     pub(super) fn award_again(&mut self, id: ExecutionId, now: Now, out: &mut Outbox<Output>) {
@@ -76,7 +78,7 @@ impl State {
         self.timers.cancel(&Timer::Award(id));
         let state = match phase {
             Phase::Running => ExecutionState::Running,
-            Phase::Publishing | Phase::Ended => ExecutionState::Publishing,
+            Phase::Publishing | Phase::Withheld | Phase::Ended => ExecutionState::Publishing,
             Phase::Unknown | Phase::Queued | Phase::Preparing => ExecutionState::Accepted,
         };
         if execution.phase.is_some_and(|known| known >= phase) {
@@ -89,6 +91,10 @@ impl State {
         let record = execution.record.clone();
         let Some(job) = self.jobs.get_mut(&record.job) else { return };
         job.tell(now.unix, view, Some(&record), None, What::Phase(phase), out);
+        if phase == Phase::Withheld {
+            // It waits for a person, who may be asleep.
+            self.end_by(id, now.tick + WITHHELD_MAX);
+        }
         if phase == Phase::Running {
             self.arm_attempt(id, now);
             self.set_state(record.job, JobState::Running, "", now, out);
@@ -161,6 +167,8 @@ impl State {
             slot.failures = slot.failures.saturating_sub(1);
             if let Some(execution) = self.executions.get_mut(&id) {
                 execution.suspected = false;
+                // It has the time again that it had before.
+                self.timers.set(Timer::Attempt(id), execution.end_by);
             }
         }
     }
@@ -174,12 +182,19 @@ impl State {
         let running = execution.record.state == ExecutionState::Running;
         let queue = if running { Span::ZERO } else { job.queue_timeout };
         let time = Span::millis(job.task.timeout_ms);
-        self.timers.set(Timer::Attempt(id), now.tick + queue + time + lease);
+        self.end_by(id, now.tick + queue + time + lease);
+    }
+
+    fn end_by(&mut self, id: ExecutionId, at: Tick) {
+        if let Some(execution) = self.executions.get_mut(&id) {
+            execution.end_by = at;
+            self.timers.set(Timer::Attempt(id), at);
+        }
     }
 
     /// A result is coming home: at a megabyte a second at least.
     pub(super) fn arm_fetch(&mut self, id: ExecutionId, size: u64, now: Now) {
-        self.timers.set(Timer::Attempt(id), now.tick + Span::secs(60) + Span(size.min(1 << 40)));
+        self.end_by(id, now.tick + Span::secs(60) + Span(size.min(1 << 40)));
     }
 
     pub(super) fn attempt_over(&mut self, id: ExecutionId, now: Now, view: &View, out: &mut Outbox<Output>) {

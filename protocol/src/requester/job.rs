@@ -25,6 +25,8 @@ pub(super) struct Job {
     /// Since when it has had an open slot that nobody runs.
     pub(super) waiting_since: Tick,
     pub(super) queue_timeout: Span,
+    /// Whether only this node can run it.
+    pub(super) only_here: bool,
     /// Whether some node could ever run it: then its absence is waited out.
     pub(super) fitted: bool,
     /// Since when no known node could.
@@ -81,6 +83,8 @@ pub(super) struct Execution {
     /// When its holder was last heard about it.
     pub(super) heard: Tick,
     pub(super) suspected: bool,
+    /// However its holder behaves, it is over by then.
+    pub(super) end_by: Tick,
     /// It was told to stop, and is replaced once it has.
     pub(super) called_off: bool,
     /// The furthest phase that its holder told of.
@@ -163,6 +167,7 @@ impl Execution {
             resend: RESEND_MIN,
             heard: now,
             suspected: false,
+            end_by: now,
             called_off: false,
             phase: None,
             result: None,

@@ -84,6 +84,8 @@ pub struct Submission {
     pub total_timeout: Option<Span>,
     /// Inputs that are not held here: somebody must be found who has them.
     pub elsewhere: Vec<Cid>,
+    /// Whether it reads what does not leave this node: then nobody else need be asked.
+    pub only_here: bool,
     /// Whether the user waits for the end: then the first sync may linger a little, to cover both.
     pub waits: bool,
 }

@@ -1,6 +1,6 @@
 //! Rounds: ask a few nodes, wait for their bids, give each open slot to the best one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::seq::SliceRandom as _;
 
@@ -53,10 +53,13 @@ impl State {
             return;
         }
         let want = open.len();
-        let (mut fit, unfit) = view.fitting(&job.task, now.unix);
-        fit.retain(|node| !job.unfit.contains_key(node));
-        if fit.is_empty() || (fit.len() < want && job.pause > Span::ZERO) {
-            call(&job.task, [&mut job.called, &mut self.called], want - fit.len(), now, out);
+        let (mut fit, mut unfit) = view.fitting(&job.task, now.unix);
+        let me = self.signer.node();
+        fit.retain(|node| !job.unfit.contains_key(node) && (!job.only_here || *node == me));
+        let others = !job.only_here;
+        unfit.retain(|node, _| others || *node == me);
+        if others && (fit.is_empty() || (fit.len() < want && job.pause > Span::ZERO)) {
+            call(&job.task, [&mut job.called, &mut self.called], want.saturating_sub(fit.len()), now, out);
         }
         if fit.is_empty() {
             return self.nobody_fits(id, unfit, now, view, out);
@@ -188,6 +191,16 @@ impl State {
         let mut open: Vec<u32> =
             (0..).zip(&job.slots).filter(|(_, s)| s.is_open(&self.executions)).map(|(i, _)| i).collect();
         open.reverse();
+        // Whoever bids is alive: what it runs for a slot already, it will tell of in a moment.
+        let holds = |slot: u32, node: &NodeId| {
+            let live = job.slots.get(slot as usize).into_iter().flat_map(|slot| &slot.live);
+            live.filter_map(|id| self.executions.get(id)).any(|execution| execution.record.node == *node)
+        };
+        let held: BTreeSet<(u32, NodeId)> = open
+            .iter()
+            .flat_map(|slot| bids.iter().map(|(node, _)| (*slot, *node)))
+            .filter(|(slot, node)| holds(*slot, node))
+            .collect();
         let exclusive = job.task.exclusive;
         let rivals = bids.len();
         let best = bids.iter().map(|(_, bid)| bid.wait_ms).min().unwrap_or(0);
@@ -200,7 +213,11 @@ impl State {
                 if places[index] == 0 {
                     continue;
                 }
-                let Some(slot) = open.pop() else { break 'slots };
+                if open.is_empty() {
+                    break 'slots;
+                }
+                let Some(next) = open.iter().rposition(|slot| !held.contains(&(*slot, *node))) else { continue };
+                let slot = open.remove(next);
                 places[index] -= 1;
                 used[index] = true;
                 let why = why(bid, rivals, best);
@@ -289,7 +306,10 @@ impl State {
             let message = format!("no place was free for {waited} s (QueueTimeout):\n{}", job.blames(view));
             return self.fail(id, message, now, view, out);
         }
-        let all_unfit = view.fitting(&job.task, now.unix).0.iter().all(|node| job.unfit.contains_key(node));
+        let me = self.signer.node();
+        let could = |node: &&NodeId| !job.only_here || **node == me;
+        let fit = view.fitting(&job.task, now.unix).0;
+        let all_unfit = fit.iter().filter(could).all(|node| job.unfit.contains_key(node));
         if !all_unfit && job.state == JobState::Pending {
             let reason = job.blames(view).replace('\n', "; ");
             job.tell(now.unix, view, None, None, What::Queued { reason: TextMax::truncated(&reason) }, out);

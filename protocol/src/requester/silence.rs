@@ -13,6 +13,7 @@ use crate::outbox::Outbox;
 use crate::record::What;
 use crate::time::{Now, Span, Tick};
 use crate::view::View;
+use crate::wire::market::Phase;
 
 /// Holders from which a majority can tell something.
 const HOLDERS_MIN: usize = 3;
@@ -143,7 +144,9 @@ impl State {
             let Some(execution) = self.executions.get_mut(&id) else { continue };
             let Some(job) = self.jobs.get_mut(&execution.record.job) else { continue };
             // A result that is being fetched speaks for itself; its transfer has a limit of its own.
-            let settled = execution.suspected || execution.result.is_some() || job.task.exclusive;
+            // So does one that waits for its operator: nobody else could bring it.
+            let waits = execution.phase == Some(Phase::Withheld);
+            let settled = execution.suspected || execution.result.is_some() || waits || job.task.exclusive;
             if settled || !self.speculation.take(now.tick) {
                 continue;
             }

@@ -240,8 +240,19 @@ impl State {
     }
 
     fn submit(&mut self, submission: Submission, now: Now, view: &View, out: &mut Outbox<Output>) {
-        let Submission { request, id, spec, task, slots, lease, queue_timeout, total_timeout, elsewhere, waits } =
-            submission;
+        let Submission {
+            request,
+            id,
+            spec,
+            task,
+            slots,
+            lease,
+            queue_timeout,
+            total_timeout,
+            elsewhere,
+            only_here,
+            waits,
+        } = submission;
         if self.jobs.contains_key(&id) {
             out.after_sync(Output::Answer(request, Answer::Accepted { linger: false }));
             return;
@@ -263,6 +274,7 @@ impl State {
             created: now.unix,
             queue_timeout_ms: queue_timeout.as_millis(),
             total_timeout_ms: total_timeout.map(Span::as_millis),
+            only_here,
         };
         let mut job = new_job(&record, slots, now.tick);
         out.now(Output::Persist(Record::Job(Box::new(record))));
@@ -417,6 +429,7 @@ fn new_job(record: &JobRecord, slots: u32, created: Tick) -> Job {
         fitted: false,
         unfit_since: None,
         queue_timeout: Span::millis(record.queue_timeout_ms),
+        only_here: record.only_here,
         slots: vec![Slot::default(); slots as usize],
         near: BTreeSet::new(),
         near_until: None,

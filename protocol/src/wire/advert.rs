@@ -117,7 +117,7 @@ impl SignedAdvert {
     /// # Errors
     /// If it is malformed, forged or not of this time.
     pub fn open(&self, network: &NetworkId, now: UnixMillis) -> Result<Advert, AdvertError> {
-        let advert: Advert = codec::decode(&self.bytes, ADVERT_BYTES_MAX)?;
+        let advert = self.claimed()?;
         if !verify(Domain::Advert, network, &advert.node, &self.bytes, &self.signature) {
             return Err(AdvertError::Forged);
         }
@@ -125,5 +125,13 @@ impl SignedAdvert {
             return Err(AdvertError::Expired { skew_ms: advert.issued.distance(now) });
         }
         Ok(advert)
+    }
+
+    /// What it claims to be, by anybody's word.
+    ///
+    /// # Errors
+    /// If it is malformed.
+    pub fn claimed(&self) -> Result<Advert, AdvertError> {
+        Ok(codec::decode(&self.bytes, ADVERT_BYTES_MAX)?)
     }
 }

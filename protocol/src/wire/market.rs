@@ -117,6 +117,8 @@ pub enum Phase {
     Running,
     /// Its result is being stored.
     Publishing,
+    /// It has ended, and its result waits for the operator's word: it was made of data that does not leave the node.
+    Withheld,
     /// Ended; a result is on its way.
     Ended,
 }
@@ -136,6 +138,8 @@ pub enum FailureKind {
     Output,
     /// What it was told to run cannot run.
     Program,
+    /// The operator keeps the result back.
+    Withheld,
 }
 
 /// How an execution ended.

@@ -134,6 +134,8 @@ pub(crate) struct World {
     cut: BTreeSet<(usize, usize)>,
     /// How each run ends, in turn; completed with 0 when there are no more.
     pub outcomes: Vec<Outcome>,
+    /// Whether runs read what does not leave their node, whose operators withhold what comes of it.
+    pub private: bool,
 }
 
 fn network() -> NetworkId {
@@ -157,6 +159,7 @@ impl World {
             starts: BTreeMap::new(),
             cut: BTreeSet::new(),
             outcomes: Vec::new(),
+            private: false,
         };
         for index in 0..nodes {
             let mut secret = [0; 32];
@@ -248,7 +251,7 @@ impl World {
             local_paths: Vec::new(),
             orphan_max: Span::secs(3600),
             timeout_max: Span::secs(86_400),
-            policy: compute::Policy::default(),
+            policy: compute::Policy { withholds: true, ..compute::Policy::default() },
         };
         let records = host.disk.records();
         let (signer, life) = (host.signer.clone(), host.life);
@@ -330,6 +333,7 @@ impl World {
             queue_timeout: Span::secs(60),
             total_timeout: None,
             elsewhere: Vec::new(),
+            only_here: false,
             waits: false,
         };
         self.requester_input(node, requester::Input::Submit(Box::new(submission)));
@@ -472,6 +476,7 @@ impl World {
             stdout: Head::default(),
             stderr: Head::default(),
             blocks: Vec::new(),
+            read_private: self.private,
         };
         self.compute_input(node, compute::Input::Ended(execution, Box::new(ended)));
     }
@@ -577,6 +582,16 @@ impl World {
 
     pub(crate) fn held(&self, node: usize) -> usize {
         self.hosts[node].compute.as_ref().map_or(0, compute::State::held_count)
+    }
+
+    /// The results that wait for the word of `node`'s operator.
+    pub(crate) fn withheld(&self, node: usize) -> Vec<compute::Withheld> {
+        self.hosts[node].compute.as_ref().map(|compute| compute.withheld().collect()).unwrap_or_default()
+    }
+
+    /// That word.
+    pub(crate) fn let_out(&mut self, node: usize, execution: ExecutionId, granted: bool) {
+        self.compute_input(node, compute::Input::LetOut { execution, granted });
     }
 
     /// The node that runs something now.

@@ -94,6 +94,7 @@ impl World<'_> {
             queue_timeout: Span(plan.queue_timeout),
             total_timeout: plan.total_timeout.map(Span),
             elsewhere,
+            only_here: false,
             waits: false,
         };
         self.stats.submitted(self.now, id);
@@ -414,5 +415,6 @@ fn ended(execution: &ExecutionId, outcome: Outcome, inline: bool) -> Ended {
         stdout: Head::default(),
         stderr: Head::default(),
         blocks: if inline && has_root { vec![block] } else { Vec::new() },
+        read_private: false,
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use bacnode_protocol::content::Cid;
 use bacnode_protocol::id::NodeId;
-use libp2p::kad;
 use libp2p::metrics::{Recorder as _, Registry};
+use libp2p::{Multiaddr, kad};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::sync::oneshot;
 
@@ -16,6 +16,9 @@ const PROVIDES_PER_CARE: usize = 2;
 pub(super) const PROVIDES_BURST: usize = 20;
 /// Roots that wait to be announced.
 const PROVIDES_MAX: usize = 1_000;
+/// Nodes of the view that are handed to the DHT at each turn of care, and addresses of each.
+const TABLED_PER_CARE: usize = 128;
+const ADDRESSES_MAX: usize = 4;
 /// Nodes found in the DHT that are named as providers.
 const PROVIDERS_MAX: usize = 20;
 
@@ -55,6 +58,48 @@ impl Service {
         self.announce();
     }
 
+    /// Hands nodes of the view to the DHT's table. Whoever knows where most nodes are, from their own adverts, finds the one
+    /// that is asked for in a step or two, and need not search the network for neighbours first.
+    pub(super) fn fill_table(&mut self) {
+        let view = self.network.view();
+        if view.len() == self.in_table.len() + 1 {
+            return;
+        }
+        self.in_table.retain(|node| view.get(node).is_some());
+        let new = view.iter().filter(|(node, _)| !self.in_table.contains(node) && **node != self.network.me);
+        let new: Vec<(NodeId, Vec<Multiaddr>)> = new
+            .take(TABLED_PER_CARE)
+            .map(|(node, peer)| {
+                let addresses = peer.advert.addresses.iter().take(ADDRESSES_MAX);
+                (*node, addresses.filter_map(|bytes| Multiaddr::try_from(bytes.to_vec()).ok()).collect())
+            })
+            .collect();
+        drop(view);
+        for (node, addresses) in new {
+            self.in_table.insert(node);
+            let Some(peer) = node.peer_id() else { continue };
+            let kad = &mut self.swarm.behaviour_mut().kad;
+            // A newcomer to a full bucket would have an old entry called, to see whether that still lives.
+            if kad.kbucket(peer).is_some_and(|bucket| bucket.num_entries() < kad::K_VALUE.get()) {
+                for address in addresses {
+                    kad.add_address(&peer, address);
+                }
+            }
+        }
+    }
+
+    /// A table that adverts have filled need not be filled by searching, which means calling a good part of the network.
+    pub(super) fn end_bootstrap(&mut self) {
+        if self.in_table.len() < kad::K_VALUE.get() {
+            return;
+        }
+        for mut query in self.swarm.behaviour_mut().kad.iter_queries_mut() {
+            if matches!(query.info(), kad::QueryInfo::Bootstrap { .. }) {
+                query.finish();
+            }
+        }
+    }
+
     pub(super) fn look_up(&mut self, root: Cid, answer: oneshot::Sender<BTreeSet<NodeId>>) {
         let query = self.swarm.behaviour_mut().kad.get_providers(kad::RecordKey::new(&root.multihash()));
         self.look_ups.insert(query, (BTreeSet::new(), answer));
@@ -92,6 +137,7 @@ impl Service {
                     }
                 }
             }
+            kad::Event::OutboundQueryProgressed { result: kad::QueryResult::Bootstrap(_), .. } => self.end_bootstrap(),
             kad::Event::InboundRequest { request: kad::InboundRequest::AddProvider { record: Some(record) } } => {
                 use kad::store::RecordStore as _;
                 if let Err(error) = self.swarm.behaviour_mut().kad.store_mut().add_provider(record) {

@@ -1,0 +1,94 @@
+//! Results that wait for the operator's word, since they were made of data that does not leave this node.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use bacnode_protocol::api::{LetOut, Withheld};
+use bacnode_protocol::compute;
+use tokio::sync::oneshot;
+
+use super::Api;
+use super::error::ApiError;
+use crate::driver::Event;
+
+fn leaving() -> ApiError {
+    ApiError::unavailable("the node is shutting down")
+}
+
+async fn waiting(api: &Api) -> Result<Vec<compute::Withheld>, ApiError> {
+    let (answer, answered) = oneshot::channel();
+    api.events.send(Event::Withheld(answer)).await.map_err(|_| leaving())?;
+    answered.await.map_err(|_| leaving())
+}
+
+fn shown(api: &Api, withheld: &compute::Withheld) -> Withheld {
+    Withheld {
+        execution_id: withheld.execution.to_string(),
+        job_id: withheld.job.to_string(),
+        partition_index: withheld.slot,
+        peer_id: withheld.owner.to_string(),
+        name: api.network.view().label(&withheld.owner),
+        since: withheld.since.0,
+        cid: withheld.root.map(|root| root.to_string()).unwrap_or_default(),
+        size: withheld.size,
+    }
+}
+
+/// What waits.
+pub(super) async fn list(State(api): State<Api>) -> Result<Json<Vec<Withheld>>, ApiError> {
+    Ok(Json(waiting(&api).await?.iter().map(|withheld| shown(&api, withheld)).collect()))
+}
+
+/// The operator's word on one result, or on all of one job.
+pub(super) async fn decide(
+    State(api): State<Api>,
+    Path(text): Path<String>,
+    Json(word): Json<LetOut>,
+) -> Result<Json<Vec<Withheld>>, ApiError> {
+    let meant = |withheld: &compute::Withheld| {
+        let starts = |id: String| text.len() >= 4 && id.starts_with(&text);
+        starts(withheld.execution.to_string()) || starts(withheld.job.to_string())
+    };
+    let meant: Vec<compute::Withheld> = waiting(&api).await?.into_iter().filter(meant).collect();
+    if meant.is_empty() {
+        return Err(ApiError::not_found(format!("no result of `{text}` waits here"))
+            .hint("`bacnode job release` without an id lists those that do"));
+    }
+    let jobs: std::collections::BTreeSet<_> = meant.iter().map(|withheld| withheld.job).collect();
+    if jobs.len() > 1 {
+        return Err(ApiError::bad(format!("`{text}` is the start of several jobs' ids")).hint("write more of it"));
+    }
+    let mut done = Vec::with_capacity(meant.len());
+    for withheld in &meant {
+        let_out(&api, withheld, word.granted).await?;
+        done.push(shown(&api, withheld));
+    }
+    Ok(Json(done))
+}
+
+async fn let_out(api: &Api, withheld: &compute::Withheld, granted: bool) -> Result<(), ApiError> {
+    let (content, reason) = (api.content.clone(), withheld.execution.to_string());
+    let root = withheld.root.filter(|_| granted);
+    if let Some(root) = root {
+        let (content, reason) = (content.clone(), reason.clone());
+        let adopted = tokio::task::spawn_blocking(move || content.adopt(content.private(), &root, &reason)).await;
+        let adopted = adopted.map_err(|_| ApiError::unavailable("work on the content broke down"))?;
+        adopted.map_err(|error| ApiError::unavailable(format!("the result cannot be let out: {error}")))?;
+    }
+    let (answer, answered) = oneshot::channel();
+    api.events.send(Event::LetOut(withheld.execution, granted, answer)).await.map_err(|_| leaving())?;
+    let waited = answered.await.map_err(|_| leaving())?;
+    if let Some(root) = root {
+        // It lies among what may be had now; or its owner has called it off meanwhile, and nobody wants it.
+        let store = if waited { content.private().clone() } else { content };
+        let unpinned = tokio::task::spawn_blocking(move || store.unpin(&root, &reason)).await;
+        unpinned.map_err(|_| ApiError::unavailable("work on the content broke down"))??;
+    }
+    api.store.log().barrier().await;
+    if waited {
+        Ok(())
+    } else {
+        let message = format!("{} does not wait any more", withheld.execution);
+        Err(ApiError::new(StatusCode::CONFLICT, "Gone", message))
+    }
+}
