@@ -203,6 +203,27 @@ pub(crate) struct PolicyArgs {
     /// Keep results made of private content or local folders until `job release`
     #[arg(long, env = "BACNODE_WITHHOLD", value_parser = clap::builder::BoolishValueParser::new())]
     pub(crate) withhold: bool,
+    /// Serve results by links here, for jobs that ask for it (`-p local`)
+    #[arg(long, env = "BACNODE_PUBLISH_LISTEN", value_name = "ADDRESS:PORT")]
+    pub(crate) publish_listen: Option<SocketAddr>,
+    /// Take jobs at these hours only, by this machine's clock; may be repeated
+    #[arg(long, env = "BACNODE_HOURS", value_name = "FROM-TO", value_delimiter = ',')]
+    pub(crate) hours: Vec<String>,
+    /// Take jobs only while the machine's load, without its jobs, is below this
+    #[arg(long, env = "BACNODE_MAX_LOAD", value_name = "LOAD")]
+    pub(crate) max_load: Option<f64>,
+    /// The most that one task may ask for, like `cpu=2,memory=4GiB,disk=10GiB,gpu=1`
+    #[arg(long, env = "BACNODE_MAX_TASK", value_name = "RESOURCES")]
+    pub(crate) max_task: Option<String>,
+    /// Runs of one peer's that may wait or go on here (256 by default)
+    #[arg(long, env = "BACNODE_MAX_PER_PEER", value_name = "N")]
+    pub(crate) max_per_peer: Option<usize>,
+    /// Runs that may wait here in all (256 by default)
+    #[arg(long, env = "BACNODE_MAX_QUEUE", value_name = "N")]
+    pub(crate) max_queue: Option<usize>,
+    /// Let go of results of ended jobs after so many days (when room is needed, by default)
+    #[arg(long, env = "BACNODE_KEEP_RESULTS", value_name = "DAYS")]
+    pub(crate) keep_results: Option<f64>,
     /// Take only jobs that have inputs
     #[arg(long, env = "BACNODE_REQUIRE_INPUTS", value_parser = clap::builder::BoolishValueParser::new())]
     pub(crate) require_inputs: bool,
@@ -367,7 +388,7 @@ pub(crate) struct TaskArgs {
     /// A folder to keep; may be repeated
     #[arg(long, value_name = "NAME:PATH")]
     pub(crate) result: Vec<String>,
-    /// Where the result goes: ipfs, or s3://BUCKET/KEY,opt=endpoint=…,opt=encoding=plain
+    /// Where the result goes: ipfs, local, or s3://BUCKET/KEY,opt=endpoint=…,opt=encoding=plain
     #[arg(short, long, value_name = "PUBLISHER", default_value = "ipfs")]
     pub(crate) publisher: String,
     /// An environment variable; may be repeated

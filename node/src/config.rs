@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bacnode_protocol::compute::Policy;
 use bacnode_protocol::id::NetworkId;
@@ -11,6 +12,7 @@ use libp2p::Multiaddr;
 use libp2p::pnet::PreSharedKey;
 
 use crate::engine::probe::Probe;
+use crate::openness::Openness;
 
 /// What the node is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +52,16 @@ pub struct Config {
     pub docker: bool,
     /// The operator's rules for jobs.
     pub policy: Policy,
+    /// Where results are served by links, if they are.
+    pub publish_listen: Option<SocketAddr>,
+    /// When jobs are taken.
+    pub openness: Openness,
+    /// Runs that may wait here, and that one peer may have here.
+    pub queue_max: usize,
+    /// See `queue_max`.
+    pub per_peer_max: usize,
+    /// How long results of ended jobs are kept; as long as there is room where there is none.
+    pub keep_results: Option<Duration>,
     /// Who looks at each ask, if somebody does.
     pub probe: Option<Probe>,
     /// What jobs may use in all.
@@ -137,6 +149,11 @@ impl Config {
             compute: true,
             docker: true,
             policy: Policy::default(),
+            publish_listen: None,
+            openness: Openness::default(),
+            queue_max: 256,
+            per_peer_max: 256,
+            keep_results: None,
             probe: None,
             total,
             content_max: disk / 5,

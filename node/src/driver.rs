@@ -26,6 +26,7 @@ use crate::content::{Content, ContentError};
 use crate::crash;
 use crate::engine::{Report, Runner};
 use crate::network::{Fetcher, Network};
+use crate::openness::Openness;
 use crate::store::{Store, UsageBooks};
 
 mod advert;
@@ -93,6 +94,10 @@ pub(crate) struct Driver {
     pub(crate) announcer: Announcer,
     /// Bytes of a result that are taken from another node.
     pub(crate) result_max: u64,
+    /// When jobs are taken.
+    pub(crate) openness: Openness,
+    /// How long results of ended jobs are kept.
+    pub(crate) keep_results: Option<Duration>,
 }
 
 /// The running driver.
@@ -116,7 +121,7 @@ pub(crate) struct Running {
     roots: HashMap<ExecutionId, Cid>,
     usage: UsageBooks,
     held_roots: HashMap<ExecutionId, (Cid, String)>,
-    accepting: bool,
+    accepting: Result<(), String>,
     swept: Tick,
 }
 
@@ -172,7 +177,7 @@ impl Driver {
             roots,
             usage,
             held_roots: HashMap::new(),
-            accepting: true,
+            accepting: Ok(()),
             swept: now.tick,
         }
     }
@@ -371,7 +376,7 @@ impl Running {
             crash::point("after-send");
         }
         let load = self.compute.load();
-        self.hands.announcer.look(&self.hands.network, load, self.accepting);
+        self.hands.announcer.look(&self.hands.network, load, self.accepting.is_ok());
     }
 
     async fn write(&mut self) {
@@ -438,10 +443,18 @@ impl Running {
         let free = crate::config::free_disk(&self.hands.content.tmp());
         let room = free.is_none_or(|free| free > FREE_DISK_MIN) && !self.hands.content.is_nearly_full();
         self.sweep(room);
-        if room != self.accepting {
-            self.accepting = room;
-            tracing::warn!(room, "the disk {} room for jobs", if room { "has" } else { "has no" });
-            let accepting = if room { Ok(()) } else { Err("its disk is almost full".into()) };
+        let accepting = if room {
+            self.hands.openness.look(self.compute.used().cpu_milli)
+        } else {
+            Err("its disk is almost full".to_owned())
+        };
+        if accepting != self.accepting {
+            match &accepting {
+                Ok(()) => tracing::info!("jobs are taken again"),
+                Err(reason) if self.accepting.is_ok() => tracing::warn!(reason, "no jobs are taken"),
+                Err(_) => {}
+            }
+            self.accepting.clone_from(&accepting);
             self.compute_input(compute::Input::Accepting(accepting));
         }
     }
@@ -458,8 +471,10 @@ impl Running {
         self.swept = clock::tick();
         let content = self.hands.content.clone();
         let open = self.requester.jobs().map(|job| job.to_string()).collect();
+        let keep = self.hands.keep_results;
         tokio::task::spawn_blocking(move || {
-            let swept = content.private().collect(&open).and_then(|freed| Ok(freed + content.collect(&open)?));
+            let swept =
+                content.private().collect(&open, keep).and_then(|freed| Ok(freed + content.collect(&open, keep)?));
             match &swept {
                 Ok(freed) => tracing::debug!(freed, "content swept"),
                 Err(error) => tracing::warn!(%error, "cannot sweep the content"),

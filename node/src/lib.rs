@@ -8,7 +8,8 @@
 //! | [`config`], [`identity`], [`clock`] | settings, keys, time |
 //! | [`store`] | one RocksDB, one log thread |
 //! | [`content`] | blocks and files, pins, transfer |
-//! | [`engine`] | what runs tasks: WebAssembly workers |
+//! | [`engine`] | what runs tasks: WebAssembly workers, containers |
+//! | [`openness`] | the hour and the load: whether jobs are taken now |
 //! | [`network`] | the swarm: gossip, DHT, connections; market, view and DAG streams |
 //! | `driver` | the machines: inputs in, records written, outputs performed in order |
 //! | [`api`] | HTTP for this node's own user |
@@ -26,6 +27,7 @@ pub mod engine;
 pub mod identity;
 pub mod network;
 mod node;
+pub mod openness;
 pub mod store;
 
 pub use self::node::{Node, StartError, until_told};

@@ -17,13 +17,12 @@ use crate::config::{Config, Role};
 use crate::content::{Content, ContentError};
 use crate::driver::{Announcer, Driver, EVENTS_MAX, Event};
 use crate::engine::docker::{self, gpu::Gpu};
+use crate::engine::publish::Publisher;
 use crate::engine::{Report, Runner, wasm};
 use crate::identity::{Identity, KeyError};
 use crate::network::{self, DagFetcher, Handlers, Links, Network};
 use crate::store::{Store, StoreError, UsageBooks};
 
-/// Awards that may wait at one node.
-const QUEUE_MAX: usize = 256;
 /// Workers kept warm.
 const WARM_WORKERS: usize = 2;
 
@@ -124,8 +123,25 @@ impl Node {
             (true, None) => Engines::of(&[Engine::Wasm]),
             (true, Some(_)) => Engines::of(&[Engine::Wasm, Engine::Docker]),
         };
-        let runner =
-            Runner::new(content.clone(), Arc::clone(&fetcher) as _, wasm.clone(), docker, &config, network.me, reports);
+        let publisher = match config.publish_listen.filter(|_| runs_jobs) {
+            Some(address) => {
+                let started = Publisher::start(address, content.clone(), network.clone(), node.stop.clone()).await;
+                let cannot = |source| StartError::System { what: "cannot listen for the local publisher", source };
+                Some(started.map_err(cannot)?)
+            }
+            None => None,
+        };
+        config.policy.publishes = publisher.is_some();
+        let runner = Runner::new(
+            content.clone(),
+            Arc::clone(&fetcher) as _,
+            wasm.clone(),
+            docker,
+            publisher,
+            &config,
+            network.me,
+            reports,
+        );
         let runner = runner.map_err(|source| StartError::System { what: "cannot make the folder of runs", source })?;
         started.serve_logs(runner.clone());
         if engines.has(Engine::Wasm) {
@@ -154,6 +170,8 @@ impl Node {
             events: events.clone(),
             announcer,
             result_max: config.limits.output_bytes,
+            openness: config.openness.clone(),
+            keep_results: config.keep_results,
         };
         let records = store.records()?;
         drop_stray_pins(&content, &records)?;
@@ -277,8 +295,8 @@ fn machine(config: &Config, engines: Engines) -> compute::Config {
     compute::Config {
         engines,
         total: config.total,
-        queue_max: QUEUE_MAX,
-        per_owner_max: QUEUE_MAX,
+        queue_max: config.queue_max,
+        per_owner_max: config.per_peer_max,
         local_paths: config.allow_local.iter().map(|(path, rw)| (path.to_string_lossy().into_owned(), *rw)).collect(),
         orphan_max: Span::secs(24 * 3600),
         timeout_max: Span::secs(config.limits.timeout_s),

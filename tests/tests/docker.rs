@@ -114,8 +114,13 @@ fn every_bomb_ends_as_a_failed_job_that_names_the_limit() {
         ),
         ("fifo", &out, "mkfifo /out/pipe", "pipe"),
         ("link", &out, "ln -s /etc /out/link", "link"),
-        // The shell gives up when it can start no more.
-        ("processes", &[], "i=0; while [ $i -lt 1000 ]; do sleep 100 & i=$((i+1)); done", "the program exited 2"),
+        // A shell gives up when it can start no more; this one goes on for a while after that.
+        (
+            "processes",
+            &[],
+            "(while :; do sleep 100 & done); i=0; while [ $i -lt 4000000 ]; do i=$((i+1)); done; exit 9",
+            "wanted more than 256 processes",
+        ),
     ];
     for (name, options, script, expected) in bombs {
         let at = Instant::now();

@@ -90,8 +90,9 @@ fn publisher(text: &str) -> Result<SpecConfig> {
     };
     match text {
         "ipfs" | "content" => Ok(SpecConfig::default()),
+        "local" => Ok(config("local", json!({}))),
         text if text.starts_with("s3://") => Ok(config("s3", place(text)?)),
-        other => Err(Failure::usage(format!("-p {other}: not a publisher")).hint("ipfs, or s3://BUCKET/KEY")),
+        other => Err(Failure::usage(format!("-p {other}: not a publisher")).hint("ipfs, local, or s3://BUCKET/KEY")),
     }
 }
 

@@ -1,10 +1,15 @@
 //! The operator's rules for jobs.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use bacnode_node::config::Config;
 use bacnode_node::engine::probe::Probe;
+use bacnode_node::openness::Hours;
 use bacnode_protocol::compute::{Grant, Web};
 use bacnode_protocol::id::NodeId;
-use bacnode_protocol::wire::task::Reach;
+use bacnode_protocol::job::{parse_bytes, parse_cpu};
+use bacnode_protocol::wire::task::{Reach, Resources};
 use serde::Deserialize;
 
 use super::{Chooser, listed, named, some};
@@ -26,9 +31,27 @@ pub(super) struct PolicyFile {
     data_peer: Option<Vec<String>>,
     withhold: Option<bool>,
     locality: Option<Locality>,
+    publish_listen: Option<SocketAddr>,
+    hours: Option<Vec<String>>,
+    max_load: Option<f64>,
+    max_task: Option<String>,
+    max_per_peer: Option<usize>,
+    max_queue: Option<usize>,
+    keep_results: Option<f64>,
     require_inputs: Option<bool>,
     probe: Option<String>,
     probe_url: Option<String>,
+}
+
+/// Those of them that are limits.
+struct LimitsFile {
+    publish_listen: Option<SocketAddr>,
+    hours: Option<Vec<String>>,
+    max_load: Option<f64>,
+    max_task: Option<String>,
+    max_per_peer: Option<usize>,
+    max_queue: Option<usize>,
+    keep_results: Option<f64>,
 }
 
 /// Chooses every rule.
@@ -38,6 +61,15 @@ pub(super) fn choose(
     file: PolicyFile,
     chooser: &mut Chooser<'_>,
 ) -> Result<()> {
+    let limits_file = LimitsFile {
+        publish_listen: file.publish_listen,
+        hours: file.hours,
+        max_load: file.max_load,
+        max_task: file.max_task,
+        max_per_peer: file.max_per_peer,
+        max_queue: file.max_queue,
+        keep_results: file.keep_results,
+    };
     let policy = &mut config.policy;
     let list = |chooser: &mut Chooser<'_>, name, typed: &[String], file| {
         chooser.choose(name, some(typed), file, Vec::new(), |values| listed(values))
@@ -82,7 +114,63 @@ pub(super) fn choose(
     policy.probes = config.probe.is_some();
     let locality = chooser.choose("locality", args.locality, file.locality, Locality::Anywhere, named);
     policy.local_only = locality == Locality::Local;
+    limits(config, args, limits_file, chooser)
+}
+
+/// Chooses when jobs are taken, how many, how large, and how long what they leave is kept.
+fn limits(config: &mut Config, args: &PolicyArgs, file: LimitsFile, chooser: &mut Chooser<'_>) -> Result<()> {
+    #[expect(clippy::ref_option, reason = "it is handed a setting of this type")]
+    fn shown<T: ToString>(value: &Option<T>) -> String {
+        value.as_ref().map_or_else(|| "none".into(), ToString::to_string)
+    }
+    let listen = args.publish_listen.map(Some);
+    config.publish_listen = chooser.choose("publish_listen", listen, file.publish_listen.map(Some), None, shown);
+    let hours = chooser.choose("hours", some(&args.hours), file.hours, Vec::new(), |values| listed(values));
+    config.openness.hours = hours.iter().map(|text| part_of_day(text)).collect::<Result<_>>()?;
+    let load = chooser.choose("max_load", args.max_load.map(Some), file.max_load.map(Some), None, shown);
+    config.openness.load_max = positive("max-load", load)?;
+    let task = chooser.choose("max_task", args.max_task.clone().map(Some), file.max_task.map(Some), None, shown);
+    config.policy.task_max = task.as_deref().map(task_max).transpose()?;
+    let number = ToString::to_string;
+    config.per_peer_max =
+        chooser.choose("max_per_peer", args.max_per_peer, file.max_per_peer, config.per_peer_max, number);
+    config.queue_max = chooser.choose("max_queue", args.max_queue, file.max_queue, config.queue_max, number);
+    let days = chooser.choose("keep_results", args.keep_results.map(Some), file.keep_results.map(Some), None, shown);
+    let days = positive("keep-results", days)?;
+    config.keep_results = days.map(|days| Duration::from_secs_f64((days * 86_400.0).min(1e12)));
     Ok(())
+}
+
+fn positive(flag: &str, value: Option<f64>) -> Result<Option<f64>> {
+    match value {
+        Some(value) if !value.is_finite() || value <= 0.0 => {
+            Err(Failure::usage(format!("--{flag} {value}: must be more than nothing")))
+        }
+        value => Ok(value),
+    }
+}
+
+fn part_of_day(text: &str) -> Result<Hours> {
+    text.parse().map_err(|error| Failure::usage(format!("--hours {text}: {error}")).hint("write it like 20:00-07:30"))
+}
+
+fn task_max(text: &str) -> Result<Resources> {
+    let wrong = |part: &str| {
+        Failure::usage(format!("--max-task {text}: `{part}` is not an amount")).hint("write it like cpu=2,memory=4GiB")
+    };
+    // What is not named may be as much as the node has.
+    let mut most = Resources { cpu_milli: u64::MAX, memory: u64::MAX, disk: u64::MAX, gpu: u32::MAX };
+    for part in text.split(',') {
+        let (name, amount) = part.split_once('=').ok_or_else(|| wrong(part))?;
+        match name.trim() {
+            "cpu" => most.cpu_milli = parse_cpu(amount).ok_or_else(|| wrong(part))?,
+            "memory" => most.memory = parse_bytes(amount).ok_or_else(|| wrong(part))?,
+            "disk" => most.disk = parse_bytes(amount).ok_or_else(|| wrong(part))?,
+            "gpu" => most.gpu = amount.trim().parse().map_err(|_| wrong(part))?,
+            _ => return Err(wrong(part)),
+        }
+    }
+    Ok(most)
 }
 
 fn grant(text: &str) -> Result<Grant> {

@@ -21,7 +21,7 @@ use crate::content::{Content, ContentError, Imported, Limits};
 use crate::driver::Event;
 
 /// What one upload may hold.
-const ENTRIES_MAX: u64 = 1_000_000;
+pub(super) const ENTRIES_MAX: u64 = 1_000_000;
 /// Bytes of a download in one piece.
 const PIECE_BYTES: usize = 256 << 10;
 /// Why content that a user asked for is kept.
@@ -57,7 +57,8 @@ pub(super) async fn add(
         let limits = Limits { bytes: u64::MAX, entries: ENTRIES_MAX };
         let imported = if folder {
             let unpacked = dir.path().join("folder");
-            unpack(&path, &unpacked)?;
+            let archive = std::fs::File::open(&path).map_err(crate::content::io_error("cannot read the upload"))?;
+            unpack(std::io::BufReader::new(archive), &unpacked)?;
             content.import(&unpacked, limits, true, USER)
         } else {
             content.import(&path, limits, true, USER)
@@ -96,12 +97,11 @@ async fn receive(body: Body, path: &FsPath) -> Result<(), ApiError> {
 }
 
 /// Unpacks files and folders, and refuses everything else.
-fn unpack(archive: &FsPath, to: &FsPath) -> Result<(), ContentError> {
-    let bad = |reason: String| ContentError::Refused(format!("the upload: {reason}"));
-    let io =
-        |error: std::io::Error| ContentError::Refused(format!("the upload is not a tar archive of a folder: {error}"));
+pub(super) fn unpack(archive: impl std::io::Read, to: &FsPath) -> Result<(), ContentError> {
+    let bad = |reason: String| ContentError::Refused(format!("the archive: {reason}"));
+    let io = |error: std::io::Error| ContentError::Refused(format!("this is not a tar archive of a folder: {error}"));
     std::fs::create_dir_all(to).map_err(io)?;
-    let mut archive = tar::Archive::new(std::io::BufReader::new(std::fs::File::open(archive).map_err(io)?));
+    let mut archive = tar::Archive::new(archive);
     for (count, entry) in archive.entries().map_err(io)?.enumerate() {
         if count as u64 >= ENTRIES_MAX {
             return Err(bad(format!("more than {ENTRIES_MAX} entries")));

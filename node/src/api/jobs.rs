@@ -1,6 +1,7 @@
 //! Jobs: submit, list, look at, stop.
 
 use std::collections::HashMap;
+use std::io::Read as _;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -22,11 +23,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Api;
 use super::error::ApiError;
+use crate::content::{Content, ContentError, Limits};
 use crate::driver::Event;
 
 /// Jobs on a page, unless the request says otherwise.
 const PAGE: usize = 100;
 const PAGE_MAX: usize = 1_000;
+/// Bytes of a folder that is packed into a spec, unpacked.
+const INLINE_FOLDER_BYTES_MAX: u64 = 1 << 30;
 
 type Parameters = Query<HashMap<String, String>>;
 
@@ -97,8 +101,13 @@ async fn prepare(api: &Api, valid: ValidJob) -> Result<Prepared, ApiError> {
                     }
                     Source::Content(*cid)
                 }
-                ValidSource::Inline(bytes) => {
-                    let root = content.import_bytes(bytes, "input")?.root;
+                ValidSource::Inline(_) | ValidSource::InlineFolder(_) => {
+                    let root = match &input.source {
+                        ValidSource::InlineFolder(packed) => import_packed(&content, packed)
+                            .map_err(|error| ApiError::bad(format!("Tasks[0].InputSources[{index}]: {error}")))?,
+                        ValidSource::Inline(bytes) => content.import_bytes(bytes, "input")?.root,
+                        _ => continue,
+                    };
                     if let Some(source) = spec.tasks.first_mut().and_then(|task| task.input_sources.get_mut(index)) {
                         source.source.kind = "ipfs".into();
                         source.source.params =
@@ -118,6 +127,20 @@ async fn prepare(api: &Api, valid: ValidJob) -> Result<Prepared, ApiError> {
         Ok::<_, ApiError>(Prepared { spec, stored, task, valid, elsewhere, only_here })
     };
     tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::unavailable("preparing the job broke down"))?
+}
+
+/// Makes a folder that came as an archive content.
+fn import_packed(content: &Content, packed: &[u8]) -> Result<Cid, ContentError> {
+    let dir = tempfile::tempdir_in(content.tmp()).map_err(crate::content::io_error("cannot unpack a folder"))?;
+    let folder = dir.path().join("folder");
+    // Whatever it is called: gzip's first bytes are known.
+    if packed.starts_with(&[0x1f, 0x8b]) {
+        super::content::unpack(flate2::read::GzDecoder::new(packed).take(INLINE_FOLDER_BYTES_MAX), &folder)?;
+    } else {
+        super::content::unpack(packed, &folder)?;
+    }
+    let limits = Limits { bytes: INLINE_FOLDER_BYTES_MAX, entries: super::content::ENTRIES_MAX };
+    Ok(content.import(&folder, limits, true, "input")?.root)
 }
 
 async fn hand_in(api: &Api, id: JobId, prepared: Prepared, waits: bool) -> Result<(), ApiError> {

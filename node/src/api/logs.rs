@@ -128,6 +128,10 @@ async fn from_result(
 
 async fn read_log(api: &Api, root: Cid, name: &'static str) -> Option<Vec<u8>> {
     let (content, max) = (api.content.clone(), usize::try_from(api.config.limits.log_bytes).unwrap_or(usize::MAX));
-    let read = move || content.head(&content.resolve(&root, name).ok()?, max).ok();
+    let read = move || {
+        let private = content.private();
+        let content = if private.holds(&root).ok()? { private } else { &content };
+        content.head(&content.resolve(&root, name).ok()?, max).ok()
+    };
     tokio::task::spawn_blocking(read).await.ok().flatten()
 }

@@ -26,6 +26,7 @@ use bacnode_protocol::job::format_bytes;
 
 pub use self::export::Mount;
 pub use self::import::{Imported, Limits};
+pub(crate) use self::pins::PUBLISHED;
 pub use self::pins::Pin;
 use crate::store::{Column, Store, StoreError};
 

@@ -1,12 +1,16 @@
 //! Pins, and the sweep of what has none.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use bacnode_protocol::content::{Cid, Codec};
 use rocksdb::WriteBatch;
 
 use super::blocks::Place;
 use super::{Content, ContentError};
+
+/// Why results that this node serves by a link are kept; the attempt that made one follows.
+pub(crate) const PUBLISHED: &str = "published";
 
 /// A pinned root.
 #[derive(Debug, Clone)]
@@ -74,6 +78,15 @@ impl Content {
         Ok(())
     }
 
+    /// A root that is kept for this reason, if there is one.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub(crate) fn pinned_for(&self, reason: &str) -> Result<Option<Cid>, ContentError> {
+        let entries = self.pin_entries()?;
+        Ok(entries.into_iter().find(|(_, known, ..)| known == reason).map(|(root, ..)| root))
+    }
+
     /// Every pinned root.
     ///
     /// # Errors
@@ -102,15 +115,15 @@ impl Content {
         Ok(entries)
     }
 
-    /// Sweeps away every block below no pin. Above nine tenths of the quota, the oldest copies of inputs and results of
-    /// ended jobs lose their pins first; what users pinned, what runs or comes, and the results of `open_jobs` never do.
-    /// Gives the bytes freed.
+    /// Sweeps away every block below no pin. Results of ended jobs lose theirs when they are older than `keep`; above nine
+    /// tenths of the quota the oldest of them, and of the copies of inputs, do. What users pinned, what runs or comes, and
+    /// the results of `open_jobs` never do. Gives the bytes freed.
     ///
     /// # Errors
     /// If the disk fails.
-    pub fn collect(&self, open_jobs: &HashSet<String>) -> Result<u64, ContentError> {
+    pub fn collect(&self, open_jobs: &HashSet<String>, keep: Option<Duration>) -> Result<u64, ContentError> {
         let _alone = self.0.sweep.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        self.drop_old_pins(open_jobs)?;
+        self.drop_old_pins(open_jobs, keep)?;
         let before = self.used();
         let keep = self.reachable()?;
         let (mut batch, mut files) = (WriteBatch::default(), HashSet::new());
@@ -158,21 +171,26 @@ impl Content {
         Ok(())
     }
 
-    fn drop_old_pins(&self, open_jobs: &HashSet<String>) -> Result<(), ContentError> {
+    fn drop_old_pins(&self, open_jobs: &HashSet<String>, keep: Option<Duration>) -> Result<(), ContentError> {
         let high = self.0.quota.max / 10 * 9;
         let mut excess = self.used_in_all().saturating_sub(high);
         let mut entries = self.pin_entries()?;
         let used: HashSet<Cid> = self.mounted().keys().copied().collect();
         entries.retain(|(root, reason, size, _)| {
             let job = reason.split('/').next().unwrap_or_default();
-            let copy = reason == "input" || (job.starts_with("j-") && !open_jobs.contains(job));
+            let result = job == PUBLISHED || job.starts_with("j-") && !open_jobs.contains(job);
+            let copy = reason == "input" || result;
             // A pin of no size is that of something that is being fetched.
             copy && *size > 0 && !used.contains(root)
         });
         entries.sort_by_key(|(_, _, _, created)| *created);
-        for (root, reason, size, _) in entries {
-            if excess == 0 {
-                break;
+        let kept_since = keep.map_or(0, |keep| {
+            crate::clock::unix().0.saturating_sub(u64::try_from(keep.as_millis()).unwrap_or(u64::MAX))
+        });
+        for (root, reason, size, created) in entries {
+            let over = created < kept_since && reason != "input";
+            if excess == 0 && !over {
+                continue;
             }
             self.unpin(&root, &reason)?;
             excess = excess.saturating_sub(size);

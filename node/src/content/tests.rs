@@ -158,7 +158,7 @@ fn the_sweep_takes_what_nobody_keeps_and_nothing_else() {
     for root in [loose.root, shared.root] {
         place.content.unpin(&root, "user").expect("unpinned");
     }
-    let freed = place.content.collect(&HashSet::new()).expect("swept");
+    let freed = place.content.collect(&HashSet::new(), None).expect("swept");
     assert!((2_000_000..2_100_000).contains(&freed), "{freed}");
     assert!(!place.content.has(&loose.root).expect("a look"));
     let target = place.dir.path().join("out");
@@ -232,10 +232,45 @@ fn what_is_still_needed_outlives_a_full_quota() {
     let (mounted, idle) = (put(5, "input"), put(7, "input"));
     let _mount = content.mount(&mounted).expect("mounted");
     let coming = content.begin(&Cid::of(bacnode_protocol::content::Codec::Raw, b"x"), "input").expect("begun");
-    content.collect(&HashSet::from(["j-open".to_owned()])).expect("swept");
+    content.collect(&HashSet::from(["j-open".to_owned()]), None).expect("swept");
     let has = |root: &Cid| content.has(root).expect("a look");
     assert_eq!([has(&open), has(&ended), has(&mounted), has(&idle)], [true, false, true, true]);
     assert_eq!(content.pins().expect("pins").len(), 4);
     drop(coming);
     assert_eq!(content.pins().expect("pins").len(), 3, "what did not come is not kept");
+}
+
+#[test]
+fn what_does_not_leave_the_node_is_not_sent_and_no_dag_reaches_into_it() {
+    let place = place();
+    let (open, private) = (&place.content, place.content.private());
+    let source = folder(place.dir.path());
+    let kept = private.import(&source, LIMITS, false, "user").expect("imported");
+    let leaf = private.resolve(&kept.root, "small.txt").expect("the file");
+    assert!(private.holds(&kept.root).expect("read") && !open.holds(&kept.root).expect("read"));
+    for cid in [kept.root, leaf] {
+        let mut sent = Vec::new();
+        open.send(&[cid], &mut sent).expect("sent");
+        assert!(matches!(open.receive(&[cid], 1 << 30, &mut Cursor::new(sent)), Err(TransferError::Missing(_))));
+        assert!(open.mount(&cid).is_err());
+    }
+    // A folder of somebody's making that names the file does not bring it along.
+    let other = place.dir.path().join("other");
+    std::fs::create_dir(&other).expect("a folder");
+    std::fs::write(other.join("stolen"), b"small").expect("a file");
+    let theirs = self::place();
+    let graft = theirs.content.import(&other, LIMITS, false, "user").expect("imported");
+    let mut sent = Vec::new();
+    theirs.content.send(&[graft.root], &mut sent).expect("sent");
+    // Of what they send only the folder itself arrives.
+    let folder_only = &sent[..sent.len() / 2];
+    assert!(open.receive(&[graft.root], 1 << 30, &mut Cursor::new(folder_only)).is_err());
+    assert!(!open.holds(&graft.root).expect("read"));
+    // The operator's word takes it over.
+    open.adopt(private, &kept.root, "user").expect("adopted");
+    assert!(open.holds(&kept.root).expect("read"));
+    let target = place.dir.path().join("out");
+    open.export(&kept.root, &target).expect("exported");
+    assert_eq!(tree(&target), tree(&source));
+    assert!(open.used_in_all() >= private.used() * 2);
 }

@@ -93,6 +93,11 @@ impl Running {
         // Of its own, so that the loser of a race does not take the winner's pin with it.
         let reason = format!("{job}/{execution}");
         self.held_roots.insert(execution, (root, reason.clone()));
+        let private = self.hands.content.private();
+        if maker == self.hands.network.me && private.holds(&root).unwrap_or(false) {
+            let held = private.pin(&root, &reason).map(|_| ()).map_err(|error| error.to_string());
+            return self.requester_input(requester::Input::Fetched(execution, held));
+        }
         if !blocks.is_empty() {
             match self.hands.content.hold_blocks(&root, &blocks, &reason) {
                 Ok(true) => return self.requester_input(requester::Input::Fetched(execution, Ok(()))),
@@ -113,16 +118,19 @@ impl Running {
     }
 
     fn unpin_held(&mut self, execution: ExecutionId) {
-        if let Some((root, reason)) = self.held_roots.remove(&execution)
-            && let Err(error) = self.hands.content.unpin(&root, &reason)
-        {
-            tracing::warn!(%error, "cannot drop a result");
+        let Some((root, reason)) = self.held_roots.remove(&execution) else { return };
+        for content in [&self.hands.content, self.hands.content.private()] {
+            if let Err(error) = content.unpin(&root, &reason) {
+                tracing::warn!(%error, "cannot drop a result");
+            }
         }
     }
 
     fn tell(&mut self, job: JobId, sequence: u32, event: JobEvent) {
         if let What::Accepted { root } = event.what {
-            self.hands.network.provide(root);
+            if !self.hands.content.private().holds(&root).unwrap_or(true) {
+                self.hands.network.provide(root);
+            }
             if let Some(execution) = event.execution {
                 self.held_roots.remove(&execution);
             }

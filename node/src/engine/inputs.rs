@@ -38,6 +38,15 @@ impl Ready {
     }
 }
 
+/// What a run reads of the data that does not leave this node.
+#[derive(Debug, Default)]
+pub(super) struct Reads {
+    /// Content that was added as private.
+    pub(super) private: AtomicBool,
+    /// Folders of this machine.
+    pub(super) local: AtomicBool,
+}
+
 /// A file or folder that the guest sees.
 #[derive(Debug, Clone)]
 pub(super) struct Mount {
@@ -46,11 +55,11 @@ pub(super) struct Mount {
     pub(super) writable: bool,
 }
 
-/// Fetches what is not here and checks what is; `private` is set when something is that does not leave this node.
+/// Fetches what is not here and checks what is, and notes what of it does not leave this node.
 pub(super) async fn fetch(
     runner: &Runner,
     run: &Run,
-    private: &AtomicBool,
+    reads: &Reads,
     usage: &mut Usage,
 ) -> Result<Vec<Ready>, RunError> {
     let mut ready = Vec::with_capacity(run.task.inputs.len());
@@ -60,7 +69,7 @@ pub(super) async fn fetch(
             Source::Content(root) => {
                 let mount = match private_content(runner, run, *root, usage).await? {
                     Some(mount) => {
-                        private.store(true, Ordering::Relaxed);
+                        reads.private.store(true, Ordering::Relaxed);
                         mount
                     }
                     None => fetch_content(runner, run, *root, usage).await?,
@@ -82,7 +91,7 @@ pub(super) async fn fetch(
             }
             Source::Local { path, writable } => {
                 let host = local(&runner.inner.allow_local, path, *writable)?;
-                private.store(true, Ordering::Relaxed);
+                reads.local.store(true, Ordering::Relaxed);
                 Ready { host, guest, writable: *writable, mount: None, root: None }
             }
         });

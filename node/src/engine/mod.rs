@@ -9,6 +9,7 @@ pub mod docker;
 mod egress;
 mod inputs;
 pub mod probe;
+pub mod publish;
 mod result;
 mod run;
 mod s3;
@@ -93,6 +94,7 @@ struct Inner {
     probe: Option<Probe>,
     web: web::Fetcher,
     stores: s3::Stores,
+    publisher: Option<publish::Publisher>,
     me: NodeId,
     dir: PathBuf,
     running: Mutex<HashMap<ExecutionId, Running>>,
@@ -127,6 +129,7 @@ impl Runner {
         fetcher: Arc<dyn Fetcher>,
         wasm: wasm::Engine,
         docker: Option<docker::Engine>,
+        publisher: Option<publish::Publisher>,
         config: &Config,
         me: NodeId,
         reports: tokio::sync::mpsc::Sender<Report>,
@@ -149,6 +152,7 @@ impl Runner {
             probe,
             web,
             stores,
+            publisher,
             me,
             dir,
             running,

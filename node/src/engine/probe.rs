@@ -40,7 +40,10 @@ impl Probe {
         let answer = tokio::time::timeout(TIMEOUT, answer).await;
         let answer = answer.unwrap_or_else(|_| Err("it does not answer".into()));
         // What it says today it may not say tomorrow.
-        answer.map_err(|reason| Refusal { reason: format!("the operator's probe says no: {reason}"), later: true })
+        answer.map_err(|reason| Refusal {
+            reason: format!("the operator's probe says no: {reason} (rule: probe)"),
+            later: true,
+        })
     }
 }
 

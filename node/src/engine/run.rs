@@ -1,7 +1,7 @@
 //! One run, from its inputs to its result.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bacnode_protocol::compute::{Ended, Run};
@@ -12,9 +12,9 @@ use bacnode_protocol::wire::s3::Publisher;
 use bacnode_protocol::wire::task::{DockerTask, EngineTask, WasmTask};
 use tokio_util::sync::CancellationToken;
 
-use super::inputs::{self, Mount, Ready};
+use super::inputs::{self, Mount, Reads, Ready};
 use super::wasm::{Guest, GuestEnd};
-use super::{RunError, Runner, docker, result};
+use super::{RunError, Runner, docker, publish, result};
 use crate::content::Limits;
 
 /// Runs it to its end, whatever that is.
@@ -26,9 +26,9 @@ pub(super) async fn run(
     result: PathBuf,
 ) -> Ended {
     let started = Instant::now();
-    let (mut usage, private) = (Usage::default(), AtomicBool::new(false));
+    let (mut usage, reads) = (Usage::default(), Reads::default());
     let ended = tokio::select! {
-        ended = execute(&runner, &run, &result, &until, &private, &mut usage) => ended,
+        ended = execute(&runner, &run, &result, &until, &reads, &mut usage) => ended,
         () = stop.cancelled() => Err(RunError::Stopped),
     };
     if let (EngineTask::Docker(_), Some(docker)) = (&run.task.engine, &runner.inner.docker) {
@@ -38,17 +38,32 @@ pub(super) async fn run(
     }
     usage.wall_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     runner.report_phase(run.execution, Phase::Publishing).await;
-    let read_private = private.into_inner();
-    // What its owner may not have yet is nobody else's either.
-    let keeps = read_private && runner.withholds(&run.owner);
+    let (private, local) = (reads.private.into_inner(), reads.local.into_inner());
+    let read_private = private || local;
+    // What its owner may not have yet is nobody else's either; and what this node's own user makes of private content is no
+    // more for others than that.
+    let own = run.owner == runner.inner.me;
+    let keeps = private && own || read_private && runner.withholds(&run.owner);
     let content = &runner.inner.content;
     let content = if keeps { content.private().clone() } else { content.clone() };
     let limits = output_limits(&runner, &run);
     let reason = run.execution.to_string();
+    let serves = runner.inner.publisher.as_ref().filter(|_| run.task.publisher == Publisher::Local && ended.is_ok());
+    if let Some(publisher) = serves {
+        let note = publisher.note(&run.execution).await;
+        if let Err(error) = std::fs::write(result.join(publish::NOTE), note) {
+            tracing::warn!(%error, "cannot note where a result is served");
+        }
+    }
     let published =
         tokio::task::spawn_blocking(move || result::publish(&content, &result, ended, usage, limits, &reason)).await;
     let mut ended = published.unwrap_or_else(|_| node_failed("storing the result broke down"));
     ended.read_private = read_private;
+    if let (Some(publisher), Some(root)) = (serves.filter(|_| !keeps), ended.root)
+        && let Err(error) = publisher.keep(&root, &run.execution)
+    {
+        return node_failed(&format!("cannot serve its result: {error}"));
+    }
     if let (Publisher::S3(place, encoding), Outcome::Completed { .. }) = (&run.task.publisher, &ended.outcome) {
         let inner = &runner.inner;
         let sent = tokio::select! {
@@ -97,7 +112,7 @@ async fn execute(
     run: &Run,
     result: &Path,
     until: &docker::Until,
-    private: &AtomicBool,
+    reads: &Reads,
     usage: &mut Usage,
 ) -> Result<i32, RunError> {
     // The machine declines such tasks; nothing is opened on the strength of that alone.
@@ -109,8 +124,8 @@ async fn execute(
     let work = result.with_extension("work");
     std::fs::create_dir_all(temporary(&work)).map_err(unusable)?;
     let _work = RemoveOnDrop(work.clone());
-    let sources = inputs::fetch(runner, run, private, usage).await?;
-    if private.load(Ordering::Relaxed) {
+    let sources = inputs::fetch(runner, run, reads, usage).await?;
+    if reads.private.load(Ordering::Relaxed) || reads.local.load(Ordering::Relaxed) {
         // Said by the machine, too, as far as it knows what is private.
         let policy = &runner.inner.policy;
         policy.lets_out(&runner.inner.me, &run.owner, &run.task).map_err(|cause| RunError::Node(cause.into()))?;
@@ -222,6 +237,10 @@ async fn run_container(
     if end.out_of_memory {
         let limit = format_bytes(run.task.resources.memory);
         return Err(RunError::task(FailureKind::Memory, format!("the program wanted more than its {limit} of memory")));
+    }
+    if end.out_of_processes && end.exit_code != 0 {
+        let cause = format!("the program wanted more than {} processes", docker::PIDS_MAX);
+        return Err(RunError::task(FailureKind::Processes, cause));
     }
     Ok(i32::try_from(end.exit_code).unwrap_or(i32::MAX))
 }

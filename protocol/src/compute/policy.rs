@@ -58,6 +58,8 @@ pub struct Policy {
     pub inputs_required: bool,
     /// The most that one task may ask for; as much as the node has where there is none.
     pub task_max: Option<Resources>,
+    /// Whether results can be fetched here by a link.
+    pub publishes: bool,
     /// Whether there is a proxy that holds containers to the domains that their jobs name.
     pub proxies: bool,
     /// Whether each ask is looked at by a program of the operator's.
@@ -97,6 +99,9 @@ impl Policy {
         {
             broken.push(format!("writes no results to s3://{} (rule: s3)", &*place.bucket));
         }
+        if task.publisher == Publisher::Local && !self.publishes {
+            broken.push("serves no results by links (rule: publish-listen)".into());
+        }
         if reads_local(task) && !trusted && !self.data_peers.is_empty() {
             broken.push("lends its local folders to other peers' jobs (rule: data-peer)".into());
         }
@@ -112,7 +117,7 @@ impl Policy {
         }
         if let Some(most) = &self.task_max {
             broken.extend(
-                super::lacking(&task.resources, most).into_iter().map(|reason| format!("{reason} (rule: task-max)")),
+                super::lacking(&task.resources, most).into_iter().map(|reason| format!("{reason} (rule: max-task)")),
             );
         }
         broken

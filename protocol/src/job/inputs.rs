@@ -19,6 +19,8 @@ pub enum ValidSource {
     Content(Cid),
     /// Data in the spec itself.
     Inline(Vec<u8>),
+    /// A folder in the spec itself: a tar archive, packed with gzip or not.
+    InlineFolder(Vec<u8>),
     /// A path on the compute node.
     Local {
         /// Absolute.
@@ -88,6 +90,7 @@ fn check_input(path: &str, input: &InputSource, problems: &mut Problems) -> Opti
         "inline" => {
             let url = required(&mut fields, "URL", problems)?;
             match data_url(&url) {
+                Ok(bytes) if is_packed(&url) => ValidSource::InlineFolder(bytes),
                 Ok(bytes) => ValidSource::Inline(bytes),
                 Err(message) => {
                     problems.add(fields.at("URL"), message);
@@ -152,13 +155,17 @@ pub(super) fn required(fields: &mut Fields<'_>, name: &'static str, problems: &m
     text
 }
 
+/// Whether a `data:` URL says that its data is a packed folder.
+fn is_packed(url: &str) -> bool {
+    ["application/gzip", "application/x-gzip", "application/x-tar"]
+        .iter()
+        .any(|kind| url.strip_prefix("data:").is_some_and(|rest| rest.starts_with(kind)))
+}
+
 /// The bytes of an RFC 2397 `data:` URL.
 fn data_url(url: &str) -> Result<Vec<u8>, String> {
     let rest = url.strip_prefix("data:").ok_or("must be a data: URL (RFC 2397)")?;
     let (head, body) = rest.split_once(',').ok_or("a data: URL has a comma before its data")?;
-    if head.starts_with("application/gzip") || head.starts_with("application/x-tar") {
-        return Err("packed folders are not offered yet; add the folder as content".into());
-    }
     if head.ends_with(";base64") { unbase64(body).ok_or("is not base64".into()) } else { Ok(percent_decode(body)) }
 }
 

@@ -131,6 +131,7 @@ pub(super) fn check_publisher(path: &str, task: &TaskSpec, problems: &mut Proble
     let kind = task.publisher.kind.to_lowercase();
     match kind.as_str() {
         "" | "ipfs" | "content" | "noop" => Publisher::Content,
+        "local" => Publisher::Local,
         "s3" => {
             let params = Value::Object(task.publisher.params.clone());
             let mut fields = Fields::of(&format!("{path}.Params"), &params, problems);
@@ -153,8 +154,8 @@ pub(super) fn check_publisher(path: &str, task: &TaskSpec, problems: &mut Proble
             place.map_or(Publisher::Content, |place| Publisher::S3(place, encoding))
         }
         other => {
-            let why = if ["local", "s3managed"].contains(&other) { "is not offered yet" } else { "is not a publisher" };
-            problems.add(format!("{path}.Type"), format!("`{other}` {why} (ipfs, s3)"));
+            let why = if other == "s3managed" { "needs an orchestrator's keys" } else { "is not a publisher" };
+            problems.add(format!("{path}.Type"), format!("`{other}` {why} (ipfs, local, s3)"));
             Publisher::Content
         }
     }

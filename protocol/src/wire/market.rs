@@ -140,6 +140,8 @@ pub enum FailureKind {
     Program,
     /// The operator keeps the result back.
     Withheld,
+    /// It started more processes than it may.
+    Processes,
 }
 
 /// How an execution ended.

@@ -110,6 +110,8 @@ pub enum Publisher {
     Content,
     /// To a store; `{jobID}`, `{executionID}`, `{nodeID}`, `{date}` and `{time}` in its key are filled in.
     S3(Place, Encoding),
+    /// To a web server of the compute node's own.
+    Local,
 }
 
 /// What says which objects go to which slot, ready for use.

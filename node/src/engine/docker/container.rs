@@ -28,7 +28,9 @@ use super::image::Image;
 use super::{EXECUTION_LABEL, NODE_LABEL, Until, doorway, plain};
 
 /// Processes and threads of one container.
-const PIDS_MAX: i64 = 256;
+pub(in crate::engine) const PIDS_MAX: i64 = 256;
+/// With so many, one that could not be started is why a program failed: some end before they are counted.
+const PIDS_CROWDED: u64 = PIDS_MAX.unsigned_abs() / 16 * 15;
 /// Open files of one process.
 const FILES_MAX: i64 = 1_024;
 /// Bytes of the folder for temporary files; they count as memory.
@@ -68,6 +70,8 @@ pub(in crate::engine) struct ContainerEnd {
     pub(in crate::engine) out_of_memory: bool,
     pub(in crate::engine) cpu_ms: u64,
     pub(in crate::engine) memory_peak: u64,
+    /// Whether it was seen to have about as many processes as it may.
+    pub(in crate::engine) out_of_processes: bool,
 }
 
 /// The container of an execution.
@@ -339,6 +343,8 @@ async fn watch_usage(docker: &Docker, name: &str, usage: &mut ContainerEnd) -> s
         let memory = sample.memory_stats.and_then(|memory| memory.max_usage.max(memory.usage)).unwrap_or(0);
         usage.cpu_ms = usage.cpu_ms.max(cpu / 1_000_000);
         usage.memory_peak = usage.memory_peak.max(memory);
+        let processes = sample.pids_stats.and_then(|pids| pids.current).unwrap_or(0);
+        usage.out_of_processes |= processes >= PIDS_CROWDED;
     }
     std::future::pending().await
 }

@@ -30,7 +30,7 @@ use bollard::query_parameters::{
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore};
 use tokio_util::task::AbortOnDropHandle;
 
-pub(super) use self::container::{ContainerEnd, Work, default_user};
+pub(super) use self::container::{ContainerEnd, PIDS_MAX, Work, default_user};
 use self::gpu::{Gpu, Gpus};
 use self::guard::Guard;
 use self::image::Images;

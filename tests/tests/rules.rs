@@ -1,0 +1,105 @@
+//! The operator's rules: a node that will not have a job says by which of them.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bacnode_tests::{Swarm, eventually, example};
+
+/// A minute of the day that is half a day away.
+fn other_half_of_the_day() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs() / 60;
+    let at = |minute: u64| format!("{:02}:{:02}", minute / 60 % 24, minute % 60);
+    format!("{}-{}", at(now + 720), at(now + 721))
+}
+
+/// A server that likes no job, and what it is asked first.
+fn grumbler() -> (String, std::sync::mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/ask", listener.local_addr().expect("an address"));
+    let (asked, questions) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut question = vec![0; 16_384];
+            let length = stream.read(&mut question).unwrap_or(0);
+            let _ = asked.send(String::from_utf8_lossy(&question[..length]).into_owned());
+            let _ = stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+    });
+    (url, questions)
+}
+
+#[test]
+fn a_decline_names_the_rule() {
+    let mut swarm = Swarm::empty(&[]);
+    let asker = swarm.add("asker", &["--no-compute"]).identity.peer_id.clone();
+    let (url, questions) = grumbler();
+    let bootstrap = swarm.bootstrap.identity.peer_id.clone();
+    let hours = other_half_of_the_day();
+    for (name, rule) in [
+        ("choosy", ["--peer", &bootstrap]),
+        ("averse", ["--refuse-peer", &asker]),
+        ("rooted", ["--locality", "local"]),
+        ("sleeper", ["--hours", &hours]),
+        ("small", ["--max-task", "cpu=100m"]),
+        ("asking", ["--probe-url", &url]),
+    ] {
+        swarm.add(name, &[&["--no-docker"][..], &rule].concat());
+    }
+    swarm.everybody_knows(8);
+    let node = &swarm.nodes[0];
+    let hello = example("hello/hello.wasm");
+    let job = node.run(&["wasm", "run", "--cpu", "500m", "--no-wait", "--id-only", &hello]).ok().text().to_owned();
+    for reason in [
+        "choosy: takes no jobs from this peer (rule: peer)",
+        "averse: takes no jobs from this peer (rule: peer)",
+        "rooted: takes only jobs whose input lies here (rule: locality)",
+        "only (rule: hours)",
+        "(rule: max-task)",
+        "(rule: probe)",
+    ] {
+        eventually(reason, || {
+            let story = node.run(&["job", "describe", &job]).ok().stdout;
+            // How a story puts the name before the reason is not the matter here.
+            let (_, plain) = reason.split_once(": ").filter(|(name, _)| !name.contains('(')).unwrap_or(("", reason));
+            story.contains(plain).then_some(())
+        });
+    }
+    let question = questions.recv().expect("it was asked");
+    assert!(question.starts_with("POST /ask") && question.contains(&job), "{question}");
+    node.run(&["job", "stop", &job]).ok();
+}
+
+#[test]
+fn what_was_used_is_counted_for_each_submitter() {
+    let mut swarm = Swarm::empty(&[]);
+    swarm.add("asker", &["--no-compute"]);
+    swarm.add("worker", &["--no-docker"]);
+    swarm.everybody_knows(3);
+    let hello = example("hello/hello.wasm");
+    swarm.nodes[0].run(&["wasm", "run", "--count", "3", &hello]).ok();
+    swarm.nodes[1].run(&["wasm", "run", &hello]).ok();
+    let usage = swarm.nodes[1].run(&["node", "usage", "--output", "json"]).ok().json();
+    let runs = |name: &str| {
+        let all = usage.as_array().expect("a list");
+        all.iter().find(|one| one["Name"] == name).and_then(|one| one["Runs"].as_u64())
+    };
+    assert_eq!((runs("asker"), runs("worker")), (Some(3), Some(1)), "{usage:#}");
+}
+
+#[test]
+fn rules_that_make_no_sense_are_refused_at_the_start() {
+    for (flag, value, hint) in [
+        ("--hours", "25-26", "20:00-07:30"),
+        ("--max-task", "cores=2", "cpu=2,memory=4GiB"),
+        ("--max-load", "-1", "more than nothing"),
+        ("--data-peer", "nobody", "bacnode node list"),
+    ] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let argument = format!("{flag}={value}");
+        let args = ["serve", "--data-dir", &dir.path().to_string_lossy(), &argument].map(str::to_owned);
+        let ran = bacnode_tests::bacnode(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(ran.code, 2, "{ran:#?}");
+        assert!(ran.stderr.contains(hint), "{}", ran.stderr);
+    }
+}
