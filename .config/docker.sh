@@ -1,10 +1,11 @@
 #!/bin/sh
-# Gets a Docker daemon and a small image for the tests. Safe to run again. Where a daemon cannot be had it says so, and
+# Gets a Docker daemon and two images for the tests: busybox alone, and a small Debian with Python. Safe to run again. Where a daemon cannot be had it says so, and
 # the tests that need one say that they did not run.
 set -eu
 
 say() { echo "setup: $*" >&2; }
 image=bacnode-test/busybox:1
+python=bacnode-test/python:1
 
 if ! docker info >/dev/null 2>&1; then
     if [ "$(id -u)" != 0 ]; then
@@ -35,6 +36,24 @@ if ! docker info >/dev/null 2>&1; then
     done
 fi
 
+root=$(mktemp -d)
+trap 'rm -rf "$root"' EXIT
+
+if ! docker image inspect "$python" >/dev/null 2>&1; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        command -v debootstrap >/dev/null 2>&1 || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq debootstrap >/dev/null; }
+        say "making the image $python"
+        if debootstrap --variant=minbase --include=python3-minimal --exclude=apt,e2fsprogs,login,passwd bookworm "$root/debian" >"$root/log" 2>&1; then
+            rm -rf "$root"/debian/var/cache/apt "$root"/debian/var/lib/apt "$root"/debian/usr/share/doc "$root"/debian/usr/share/locale
+            tar -C "$root/debian" -c . | docker import -c 'CMD ["/usr/bin/python3"]' -c 'ENV PATH=/usr/bin:/bin' - "$python" >/dev/null
+        else
+            say "Debian's packages cannot be had: Python does not run in containers"
+        fi
+    else
+        say "making an image with Python needs root and Debian: Python does not run in containers"
+    fi
+fi
+
 docker image inspect "$image" >/dev/null 2>&1 && exit 0
 busybox=$(command -v busybox || true)
 if [ -z "$busybox" ] || ! "$busybox" 2>/dev/null | head -n 1 | grep -q BusyBox; then
@@ -48,8 +67,7 @@ if [ -z "$busybox" ] || ! "$busybox" 2>/dev/null | head -n 1 | grep -q BusyBox; 
     fi
 fi
 say "making the image $image"
-root=$(mktemp -d)
-trap 'rm -rf "$root"' EXIT
+rm -rf "$root"
 mkdir -p "$root/bin" "$root/etc" "$root/tmp"
 cp "$busybox" "$root/bin/busybox"
 "$busybox" --list | grep -vx busybox | while read -r name; do ln -s busybox "$root/bin/$name"; done

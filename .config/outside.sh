@@ -1,6 +1,6 @@
 #!/bin/sh
 # Gets what tests try bacnode with: programs that others have compiled to WASI (CPython, esbuild, Yosys; about 35 MB,
-# once) and PostgreSQL. Safe to run again. Where something cannot be had it says so, and the tests that need it say that they did
+# once), PostgreSQL and nginx. Safe to run again. Where something cannot be had it says so, and the tests that need it say that they did
 # not run.
 set -eu
 
@@ -53,5 +53,18 @@ if ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then
             say "PostgreSQL cannot be had: loading a database is not tried"
     else
         say "PostgreSQL is not installed: loading a database is not tried"
+    fi
+fi
+
+if ! command -v nginx >/dev/null 2>&1 && ! [ -x /usr/sbin/nginx ]; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        say "installing nginx"
+        # Its own site is not wanted.
+        [ -e /usr/sbin/policy-rc.d ] || { printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod +x /usr/sbin/policy-rc.d; ours=1; }
+        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light; } >/dev/null ||
+            say "nginx cannot be had: it is not tried"
+        [ "${ours:-}" = 1 ] && rm -f /usr/sbin/policy-rc.d
+    else
+        say "nginx is not installed: it is not tried"
     fi
 fi

@@ -5,13 +5,22 @@ use std::process::Command;
 /// A small image that `make test` makes: busybox and nothing else.
 pub const IMAGE: &str = "bacnode-test/busybox:1";
 
-/// Whether there is a daemon with the image; says loudly if not, since the test then shows nothing.
+/// A small Debian with Python that `make test` makes.
+pub const PYTHON: &str = "bacnode-test/python:1";
+
+/// Whether there is a daemon with the small image; says loudly if not, since the test then shows nothing.
+#[must_use]
+pub fn is_here() -> bool {
+    has(IMAGE)
+}
+
+/// Whether there is a daemon with this image; says so loudly if not.
 #[must_use]
 #[allow(clippy::print_stderr, reason = "a test that does not run must say so")]
-pub fn is_here() -> bool {
-    let here = docker(&["image", "inspect", IMAGE]).is_some();
+pub fn has(image: &str) -> bool {
+    let here = docker(&["image", "inspect", image]).is_some();
     if !here {
-        eprintln!("NOT RUN: there is no Docker daemon with {IMAGE}; `make test` gets one where it can");
+        eprintln!("NOT RUN: there is no Docker daemon with {image}; `make test` gets one where it can");
     }
     here
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use bacnode_tests::docker::{self, IMAGE};
+use bacnode_tests::docker::{self, IMAGE, PYTHON};
 use bacnode_tests::outside::program;
 use bacnode_tests::{Node, Swarm, example};
 
@@ -181,4 +181,31 @@ fn a_step_of_a_pipeline_fails_when_its_tests_do() {
     assert_eq!(bad.status.code(), Some(1));
     let said = String::from_utf8_lossy(&bad.stderr).into_owned() + &String::from_utf8_lossy(&bad.stdout);
     assert!(said.contains("tested") && said.contains("exited 3"), "{said}");
+}
+
+#[test]
+fn pictures_become_thumbnails_in_three_containers() {
+    if !docker::has(PYTHON) {
+        return;
+    }
+    let swarm = Swarm::new(2);
+    let to = submit(&swarm, "images", &["-V", &format!("image={PYTHON}")]);
+    let mut made = Vec::new();
+    for part in 0..3 {
+        let folder = to.join(part.to_string()).join("thumbnails");
+        made.extend(std::fs::read_dir(folder).expect("a folder").flatten().map(|entry| entry.path()));
+    }
+    assert_eq!(made.len(), 6, "{made:?}");
+    // What the same script makes here.
+    let here = swarm.dir().join("here");
+    std::fs::create_dir(&here).expect("a folder");
+    let mut script = Command::new("python3");
+    script.args(["-B", &example("images/thumbs.py"), &example("images/photos")]).arg(&here);
+    if !script.status().is_ok_and(|status| status.success()) {
+        return;
+    }
+    for path in made {
+        let own = here.join(path.file_name().expect("a name"));
+        assert_eq!(std::fs::read(&path).expect("a picture"), std::fs::read(own).expect("a picture"), "{path:?}");
+    }
 }

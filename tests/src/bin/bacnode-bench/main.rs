@@ -41,6 +41,7 @@ fn main() {
     }
     if is_wanted("web") {
         engines::web();
+        engines::store();
     }
     if is_wanted("transfer") {
         transfer();
