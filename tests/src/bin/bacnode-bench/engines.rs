@@ -73,7 +73,8 @@ pub(super) fn store() {
         [("AWS_ACCESS_KEY_ID", s3::KEY), ("AWS_SECRET_ACCESS_KEY", s3::SECRET), ("AWS_ENDPOINT_URL", &server.url())];
     swarm.add_with("node", &["--web", "any", "--s3", "bucket", "--no-docker"], &keys);
     race("input from a store, hashed and kept", &swarm, |turn| {
-        let input = format!("s3://bucket/{turn}/data.bin,opt=endpoint={}:/inputs", server.url());
+        // By its folder: this server hashes an object whenever it is asked about it by name.
+        let input = format!("s3://bucket/{turn}/,opt=endpoint={}:/inputs", server.url());
         let user = format!("{}:{}", s3::KEY, s3::SECRET);
         let url = format!("{}/bucket/{turn}/data.bin", server.url());
         (
