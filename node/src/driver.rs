@@ -18,6 +18,7 @@ use bacnode_protocol::wire::codec;
 use bacnode_protocol::wire::market::{Market, RESULT_BODY_BYTES_MAX, ResultBody};
 use bacnode_protocol::wire::signed::Signer;
 use bacnode_protocol::{compute, requester};
+use libp2p::Multiaddr;
 use rocksdb::WriteBatch;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
@@ -56,7 +57,8 @@ pub(crate) enum Event {
     Frame(NodeId, Vec<Market>, OwnedSemaphorePermit),
     PeerUp(NodeId),
     PeerDown(NodeId),
-    ViewGrew,
+    /// Somebody new was heard of.
+    ViewGrew(NodeId),
     AddressesChanged,
     Submit(Box<Submission>, oneshot::Sender<Answer>),
     Stop(JobId, String, oneshot::Sender<Answer>),
@@ -122,6 +124,10 @@ pub(crate) struct Running {
     usage: UsageBooks,
     held_roots: HashMap<ExecutionId, (Cid, String)>,
     accepting: Result<(), String>,
+    /// Answers to the operator that wait for what they tell of to be written.
+    let_out: Vec<(oneshot::Sender<bool>, bool)>,
+    /// Thousandths of a core that jobs had in the last minute, as the system reckons its load.
+    cpu_mean: f64,
     swept: Tick,
 }
 
@@ -178,6 +184,8 @@ impl Driver {
             usage,
             held_roots: HashMap::new(),
             accepting: Ok(()),
+            let_out: Vec::new(),
+            cpu_mean: 0.0,
             swept: now.tick,
         }
     }
@@ -238,7 +246,10 @@ impl Running {
                 self.compute_input(compute::Input::PeerUp(peer));
             }
             Event::PeerDown(peer) => self.requester_input(requester::Input::PeerDown(peer)),
-            Event::ViewGrew => self.requester_input(requester::Input::ViewGrew),
+            Event::ViewGrew(node) => {
+                self.hear_of(&node);
+                self.requester_input(requester::Input::ViewGrew);
+            }
             Event::AddressesChanged => self.hands.announcer.soon(),
             Event::Submit(mut submission, answer) => {
                 submission.request = self.expect_answer(answer);
@@ -284,10 +295,23 @@ impl Running {
             Event::LetOut(execution, granted, answer) => {
                 let waits = self.compute.withheld().any(|withheld| withheld.execution == execution);
                 self.compute_input(compute::Input::LetOut { execution, granted });
-                let _ = answer.send(waits);
+                self.let_out.push((answer, waits));
             }
             Event::Sweep(answer) => self.sweep_now(Some(answer)),
             Event::Leave(_) => {}
+        }
+    }
+
+    /// Remembers where a node says it is: a restart may come before anybody but the bootstrap peer was called.
+    fn hear_of(&self, node: &NodeId) {
+        let view = self.hands.network.view();
+        let mut addresses = view.get(node).into_iter().flat_map(|peer| peer.advert.addresses.iter());
+        let address = addresses.find_map(|bytes| Multiaddr::try_from(bytes.to_vec()).ok());
+        drop(view);
+        if let Some(address) = address
+            && let Err(error) = self.hands.store.hear_of_peer(node, &address)
+        {
+            tracing::warn!(%error, "cannot remember a peer");
         }
     }
 
@@ -371,6 +395,9 @@ impl Running {
                 self.message(me, message);
             }
         }
+        for (answer, waited) in self.let_out.drain(..) {
+            let _ = answer.send(waited);
+        }
         for (node, messages) in std::mem::take(&mut self.sends) {
             self.hands.links.send(node, messages);
             crash::point("after-send");
@@ -440,14 +467,13 @@ impl Running {
             watchers.retain(|watcher| !watcher.is_closed());
             !watchers.is_empty()
         });
+        let used = self.compute.used().cpu_milli as f64;
+        self.cpu_mean += (used - self.cpu_mean) * (1.0 - (-ALIVE.as_secs_f64() / 60.0).exp());
         let free = crate::config::free_disk(&self.hands.content.tmp());
         let room = free.is_none_or(|free| free > FREE_DISK_MIN) && !self.hands.content.is_nearly_full();
         self.sweep(room);
-        let accepting = if room {
-            self.hands.openness.look(self.compute.used().cpu_milli)
-        } else {
-            Err("its disk is almost full".to_owned())
-        };
+        let accepting =
+            if room { self.hands.openness.look(self.cpu_mean) } else { Err("its disk is almost full".to_owned()) };
         if accepting != self.accepting {
             match &accepting {
                 Ok(()) => tracing::info!("jobs are taken again"),
@@ -473,8 +499,10 @@ impl Running {
         let open = self.requester.jobs().map(|job| job.to_string()).collect();
         let keep = self.hands.keep_results;
         tokio::task::spawn_blocking(move || {
-            let swept =
-                content.private().collect(&open, keep).and_then(|freed| Ok(freed + content.collect(&open, keep)?));
+            let swept = content
+                .collect(&open, keep)
+                // What can be had again goes first.
+                .and_then(|freed| Ok(freed + content.private().collect(&open, keep)?));
             match &swept {
                 Ok(freed) => tracing::debug!(freed, "content swept"),
                 Err(error) => tracing::warn!(%error, "cannot sweep the content"),

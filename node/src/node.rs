@@ -328,7 +328,7 @@ fn forward(mut reports: mpsc::Receiver<Report>, events: mpsc::Sender<Event>) {
 
 /// A run that the end of a former life cut short may have pinned a result that no record speaks of.
 fn drop_stray_pins(content: &Content, records: &bacnode_protocol::record::Records) -> Result<(), ContentError> {
-    let held = records.held.iter().filter(|held| held.result.is_some() && held.withheld == content.is_private());
+    let held = records.held.iter().filter(|held| held.result.is_some() && (content.is_private() || !held.withheld));
     let held: std::collections::BTreeSet<String> = held.map(|held| held.execution.to_string()).collect();
     for pin in content.pins()? {
         for reason in pin.reasons.iter().filter(|reason| reason.starts_with("e-") && !held.contains(*reason)) {

@@ -37,7 +37,7 @@ impl FromStr for Hours {
         let minute = |text: &str| {
             let (hour, minute) = text.trim().split_once(':').unwrap_or((text.trim(), "0"));
             let (hour, minute): (u16, u16) = (hour.parse().ok()?, minute.parse().ok()?);
-            Some(hour * 60 + minute).filter(|at| hour <= 24 && minute < 60 && *at <= DAY)
+            (hour <= 24 && minute < 60).then(|| hour * 60 + minute).filter(|at| *at <= DAY)
         };
         let (from, to) = text.split_once('-').ok_or(InvalidHours)?;
         let (from, to) = (minute(from).ok_or(InvalidHours)?, minute(to).ok_or(InvalidHours)?);
@@ -62,21 +62,20 @@ pub struct Openness {
 }
 
 impl Openness {
-    /// Whether jobs are taken now, while jobs have `cpu_milli` thousandths of a core.
+    /// Whether jobs are taken now, when jobs had `cpu_milli` thousandths of a core in the last minute.
     ///
     /// # Errors
     /// If they are not, with the reason.
-    pub fn look(&self, cpu_milli: u64) -> Result<(), String> {
+    pub fn look(&self, cpu_milli: f64) -> Result<(), String> {
         self.at(minute_of(Local::now().time()), load(), cpu_milli)
     }
 
-    fn at(&self, minute: u16, load: Option<f64>, cpu_milli: u64) -> Result<(), String> {
+    fn at(&self, minute: u16, load: Option<f64>, cpu_milli: f64) -> Result<(), String> {
         if !self.hours.is_empty() && !self.hours.iter().any(|hours| hours.contain(minute)) {
             let hours: Vec<String> = self.hours.iter().map(ToString::to_string).collect();
             return Err(format!("takes jobs from {} only (rule: hours)", hours.join(" and ")));
         }
-        let jobs = cpu_milli as f64 / 1_000.0;
-        let own = load.map(|load| (load - jobs).max(0.0));
+        let own = load.map(|load| (load - cpu_milli / 1_000.0).max(0.0));
         match (self.load_max, own) {
             (Some(max), Some(own)) if own >= max => {
                 Err(format!("is busy with other work: a load of {own:.1}, {max} is its limit (rule: max-load)"))
@@ -107,7 +106,7 @@ mod tests {
         for (minute, inside) in [(20 * 60 + 29, false), (20 * 60 + 30, true), (0, true), (419, true), (420, false)] {
             assert_eq!(night.contain(minute), inside, "{minute}");
         }
-        for text in ["", "7", "25-26", "7:60-8", "7-7", "a-b", "24:30-3"] {
+        for text in ["", "7", "2000-7", "25-26", "7:60-8", "7-7", "a-b", "24:30-3"] {
             assert_eq!(text.parse::<Hours>(), Err(InvalidHours), "{text}");
         }
     }
@@ -115,10 +114,10 @@ mod tests {
     #[test]
     fn a_busy_machine_and_the_wrong_hour_are_told_apart() {
         let openness = Openness { hours: vec!["8-18".parse().expect("hours")], load_max: Some(1.5) };
-        assert_eq!(openness.at(10 * 60, Some(1.4), 0), Ok(()));
-        assert!(openness.at(7 * 60, Some(0.0), 0).is_err_and(|reason| reason.contains("rule: hours")));
-        assert!(openness.at(10 * 60, Some(3.0), 1_000).is_err_and(|reason| reason.contains("rule: max-load")));
-        assert_eq!(openness.at(10 * 60, Some(3.0), 2_000), Ok(()), "the jobs themselves are no reason");
-        assert_eq!(openness.at(10 * 60, None, 0), Ok(()));
+        assert_eq!(openness.at(10 * 60, Some(1.4), 0.0), Ok(()));
+        assert!(openness.at(7 * 60, Some(0.0), 0.0).is_err_and(|reason| reason.contains("rule: hours")));
+        assert!(openness.at(10 * 60, Some(3.0), 1_000.0).is_err_and(|reason| reason.contains("rule: max-load")));
+        assert_eq!(openness.at(10 * 60, Some(3.0), 2_000.0), Ok(()), "the jobs themselves are no reason");
+        assert_eq!(openness.at(10 * 60, None, 0.0), Ok(()));
     }
 }

@@ -2,13 +2,14 @@
 
 mod world;
 
+use bacnode_protocol::content::{Cid, Codec};
 use bacnode_protocol::job::state::JobState;
 use bacnode_protocol::record::What;
 use bacnode_protocol::requester::Answer;
 use bacnode_protocol::time::Span;
-use bacnode_protocol::wire::bounded::TextMax;
-use bacnode_protocol::wire::market::{FailureKind, Outcome};
-use bacnode_protocol::wire::task::Resources;
+use bacnode_protocol::wire::bounded::{ListMax, TextMax};
+use bacnode_protocol::wire::market::{FailureKind, Market, Outcome};
+use bacnode_protocol::wire::task::{Input, Resources, Source, Task};
 use world::{Faults, World};
 
 fn ended(world: &World, job: &bacnode_protocol::id::JobId) -> Vec<JobState> {
@@ -355,7 +356,10 @@ fn a_node_that_knows_too_few_calls_for_others() {
 fn withheld(seed: u64) -> Option<(World, bacnode_protocol::id::JobId, usize, bacnode_protocol::id::ExecutionId)> {
     let mut world = World::new(seed, 4);
     world.private = true;
-    let job = world.submit(0, b"a", World::task(), 1);
+    let source = Source::Content(Cid::of(Codec::Raw, b"private"));
+    let input = Input { source, target: TextMax::truncated("/data") };
+    let task = Task { inputs: ListMax::truncated([input]), ..World::task() };
+    let job = world.submit(0, b"a", task, 1);
     world.run(Span::secs(5));
     // A node withholds nothing from its own user.
     let holder = (1..4).find(|node| !world.withheld(*node).is_empty())?;
@@ -369,6 +373,8 @@ fn a_result_made_of_private_data_waits_for_the_operator() {
     for seed in 0..20 {
         let Some((mut world, job, holder, execution)) = withheld(seed) else { continue };
         tried += 1;
+        // Whatever its owner says: it does not go out by itself, and neither by an acknowledgement of what never came.
+        world.say(0, holder, Market::ResultAck { execution });
         world.run(Span::secs(7_200));
         assert_eq!(ended(&world, &job), [], "seed {seed}: it went out by itself");
         assert_eq!(world.used(holder), Resources::default(), "seed {seed}: it uses nothing while it waits");

@@ -17,15 +17,15 @@ use tokio::sync::mpsc;
 
 use super::Api;
 use super::error::ApiError;
-use crate::content::{Content, ContentError, Imported, Limits};
+use crate::content::{Content, ContentError, Imported, Limits, USER};
 use crate::driver::Event;
 
 /// What one upload may hold.
 pub(super) const ENTRIES_MAX: u64 = 1_000_000;
 /// Bytes of a download in one piece.
 const PIECE_BYTES: usize = 256 << 10;
-/// Why content that a user asked for is kept.
-const USER: &str = "user";
+/// Why content is kept that is being added.
+const UPLOAD: &str = "upload";
 
 fn parse(text: &str) -> Result<Cid, ApiError> {
     text.parse().map_err(|error| ApiError::bad(format!("`{text}`: {error}")))
@@ -59,23 +59,29 @@ pub(super) async fn add(
             let unpacked = dir.path().join("folder");
             let archive = std::fs::File::open(&path).map_err(crate::content::io_error("cannot read the upload"))?;
             unpack(std::io::BufReader::new(archive), &unpacked)?;
-            content.import(&unpacked, limits, true, USER)
+            content.import(&unpacked, limits, true, UPLOAD)
         } else {
-            content.import(&path, limits, true, USER)
+            content.import(&path, limits, true, UPLOAD)
         };
         drop(dir);
         imported
     });
     let Imported { root, size, .. } = imported.await?;
-    if private {
-        let content = api.content.clone();
-        if blocking(move || content.holds(&root)).await? {
-            let content = api.content.private().clone();
-            blocking(move || content.unpin(&root, USER)).await?;
-            let message = format!("{root} is here already for anybody to have");
-            let hint = format!("`bacnode content unpin {root}`, then `bacnode content gc`, then add it again");
-            return Err(ApiError::new(StatusCode::CONFLICT, "NotPrivate", message).hint(hint));
+    let (open, store) =
+        (api.content.clone(), if private { api.content.private().clone() } else { api.content.clone() });
+    let kept = blocking(move || {
+        // What anybody can have here cannot be called private.
+        let kept = !private || !open.holds(&root)?;
+        if kept {
+            store.pin(&root, USER)?;
         }
+        store.unpin(&root, UPLOAD)?;
+        Ok(kept)
+    });
+    if !kept.await? {
+        let message = format!("{root} is here already for anybody to have");
+        let hint = format!("`bacnode content unpin {root}`, then `bacnode content gc`, then add it again");
+        return Err(ApiError::new(StatusCode::CONFLICT, "NotPrivate", message).hint(hint));
     }
     api.store.log().barrier().await;
     if !private {
@@ -147,6 +153,12 @@ pub(super) async fn pins(State(api): State<Api>) -> Result<Json<Vec<Pin>>, ApiEr
 /// Brings the content here if it is not, and keeps it until it is unpinned.
 pub(super) async fn pin(State(api): State<Api>, Path(text): Path<String>) -> Result<Json<Added>, ApiError> {
     let root = parse(&text)?;
+    let content = api.content.private().clone();
+    let private = blocking(move || if content.holds(&root)? { content.pin(&root, USER).map(Some) } else { Ok(None) });
+    if let Some(size) = private.await? {
+        api.store.log().barrier().await;
+        return Ok(Json(Added { cid: root.to_string(), size }));
+    }
     let fetched = api.fetcher.fetch(root, Vec::new(), u64::MAX, USER.into()).await;
     fetched.map_err(|cause| ApiError::not_found(format!("{root} cannot be had: {cause}")))?;
     let content = api.content.clone();

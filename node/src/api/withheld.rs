@@ -60,7 +60,10 @@ pub(super) async fn decide(
     }
     let mut done = Vec::with_capacity(meant.len());
     for withheld in &meant {
-        let_out(&api, withheld, word.granted).await?;
+        // To the end, also when whoever asked does not wait for it.
+        let (task_api, one) = (api.clone(), withheld.clone());
+        let decided = tokio::spawn(async move { let_out(&task_api, &one, word.granted).await }).await;
+        decided.map_err(|_| ApiError::unavailable("letting the result out broke down"))??;
         done.push(shown(&api, withheld));
     }
     Ok(Json(done))

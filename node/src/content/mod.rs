@@ -26,8 +26,8 @@ use bacnode_protocol::job::format_bytes;
 
 pub use self::export::Mount;
 pub use self::import::{Imported, Limits};
-pub(crate) use self::pins::PUBLISHED;
 pub use self::pins::Pin;
+pub(crate) use self::pins::{PUBLISHED, USER};
 use crate::store::{Column, Store, StoreError};
 
 /// Files up to this size live in the database.
@@ -268,7 +268,7 @@ impl Content {
     /// # Errors
     /// If the database fails.
     pub fn listen(&self, listener: Listener) -> Result<(), ContentError> {
-        for pin in self.pins()? {
+        for pin in self.pins()?.iter().filter(|pin| pin.reasons.iter().any(|reason| self.is_told(reason))) {
             listener(pin.root, Some(pin.size));
         }
         let _ = self.0.listener.set(listener);

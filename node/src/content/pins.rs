@@ -9,6 +9,8 @@ use rocksdb::WriteBatch;
 use super::blocks::Place;
 use super::{Content, ContentError};
 
+/// Why content that a user added or pinned is kept.
+pub(crate) const USER: &str = "user";
 /// Why results that this node serves by a link are kept; the attempt that made one follows.
 pub(crate) const PUBLISHED: &str = "published";
 
@@ -43,8 +45,24 @@ impl Content {
         let mut batch = WriteBatch::default();
         self.pin_in(&mut batch, root, reason, size);
         self.store().log().append(batch)?;
-        self.tell(*root, Some(size));
+        if self.is_told(reason) {
+            self.tell(*root, Some(size));
+        }
         Ok(size)
+    }
+
+    /// Of what does not leave this node only that counts as held which a user added: what jobs made of it, other jobs cannot
+    /// name.
+    pub(super) fn is_told(&self, reason: &str) -> bool {
+        !self.is_private() || reason == USER
+    }
+
+    /// Whether a root is kept for this reason.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub(crate) fn is_pinned(&self, root: &Cid, reason: &str) -> Result<bool, ContentError> {
+        Ok(self.store().get(self.columns().pins, &[&root.to_bytes()[..], reason.as_bytes()].concat())?.is_some())
     }
 
     /// Keeps a root no longer for this reason.
@@ -59,7 +77,8 @@ impl Content {
         let mut batch = WriteBatch::default();
         self.store().delete_in(&mut batch, self.columns().pins, &key);
         self.store().log().append(batch)?;
-        if self.store().scan(self.columns().pins, &root.to_bytes()).next().is_none() {
+        let gone = self.store().scan(self.columns().pins, &root.to_bytes()).next().is_none();
+        if gone || self.is_private() && reason == USER {
             self.tell(*root, None);
         }
         Ok(())

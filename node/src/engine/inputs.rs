@@ -13,7 +13,7 @@ use super::s3::Share;
 use super::wasm::ModuleSource;
 use super::web::Fetched;
 use super::{RunError, Runner};
-use crate::content::{ContentError, Limits};
+use crate::content::{ContentError, Limits, USER};
 
 /// Why copies of inputs are kept; the oldest go first when room is needed.
 const REASON: &str = "input";
@@ -120,8 +120,10 @@ async fn private_content(
         return Ok(None);
     }
     let content = runner.inner.content.private().clone();
+    let own = run.owner == runner.inner.me;
     let mounted = move || {
-        if !content.holds(&root)? {
+        // Others name what was added for them, not what jobs made of it, and not parts: they could guess at both.
+        if !(own || content.is_pinned(&root, USER)?) || !content.holds(&root)? {
             return Ok(None);
         }
         Ok(Some((content.mount(&root)?, content.size(&root)?)))

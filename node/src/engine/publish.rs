@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -24,6 +25,8 @@ use crate::network::Network;
 
 /// Results served at one time.
 const SERVED_MAX: usize = 16;
+/// How long a reader may take for a piece.
+const READER_MAX: Duration = Duration::from_secs(30);
 /// Bytes in one piece.
 const PIECE_BYTES: usize = 256 << 10;
 /// What says where a result is, in the result itself.
@@ -127,7 +130,7 @@ fn pack(content: Content, root: Cid, permit: OwnedSemaphorePermit) -> Body {
         let packed = written.and_then(|()| packer.finish().map(|_| ())).and_then(|()| out.flush());
         if let Err(error) = packed {
             // The reader must not take what it got for the whole.
-            let _ = sender.blocking_send(Err(error));
+            let _ = sender.try_send(Err(error));
         }
     });
     Body::from_stream(futures::stream::unfold(receiver, |mut receiver| async move {
@@ -140,7 +143,10 @@ struct Pieces(mpsc::Sender<Result<Bytes, std::io::Error>>);
 impl std::io::Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let gone = |_| std::io::Error::from(std::io::ErrorKind::BrokenPipe);
-        self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes))).map_err(gone)?;
+        // Whoever has stopped reading does not keep others from it.
+        let sent = tokio::time::timeout(READER_MAX, self.0.send(Ok(Bytes::copy_from_slice(bytes))));
+        let sent = tokio::runtime::Handle::current().block_on(sent);
+        sent.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?.map_err(gone)?;
         Ok(bytes.len())
     }
 

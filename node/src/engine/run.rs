@@ -46,6 +46,7 @@ pub(super) async fn run(
     let keeps = private && own || read_private && runner.withholds(&run.owner);
     let content = &runner.inner.content;
     let content = if keeps { content.private().clone() } else { content.clone() };
+    let kept_in = content.clone();
     let limits = output_limits(&runner, &run);
     let reason = run.execution.to_string();
     let serves = runner.inner.publisher.as_ref().filter(|_| run.task.publisher == Publisher::Local && ended.is_ok());
@@ -62,12 +63,13 @@ pub(super) async fn run(
     if let (Some(publisher), Some(root)) = (serves.filter(|_| !keeps), ended.root)
         && let Err(error) = publisher.keep(&root, &run.execution)
     {
+        let _ = kept_in.unpin_all(&run.execution.to_string());
         return node_failed(&format!("cannot serve its result: {error}"));
     }
     if let (Publisher::S3(place, encoding), Outcome::Completed { .. }) = (&run.task.publisher, &ended.outcome) {
         let inner = &runner.inner;
         let sent = tokio::select! {
-            sent = inner.stores.publish(&inner.web, &inner.content, &run, &inner.me, (place, *encoding), &mut ended) => sent,
+            sent = inner.stores.publish(&inner.web, &kept_in, &run, &inner.me, (place, *encoding), &mut ended) => sent,
             () = stop.cancelled() => Err(RunError::Stopped),
         };
         if let Err(error) = sent {
@@ -76,7 +78,7 @@ pub(super) async fn run(
                 RunError::Stopped => Outcome::Cancelled,
                 error => Outcome::NodeFailed { cause: TextMax::truncated(&error.to_string()) },
             };
-            let _ = inner.content.unpin_all(&run.execution.to_string());
+            let _ = kept_in.unpin_all(&run.execution.to_string());
             return Ended { outcome, root: None, size: 0, blocks: Vec::new(), ..ended };
         }
     }
@@ -129,6 +131,10 @@ async fn execute(
         // Said by the machine, too, as far as it knows what is private.
         let policy = &runner.inner.policy;
         policy.lets_out(&runner.inner.me, &run.owner, &run.task).map_err(|cause| RunError::Node(cause.into()))?;
+    }
+    if reads.private.load(Ordering::Relaxed) && run.task.publisher == Publisher::Local {
+        let cause = "what is made of private content is not served by a link: `job get` fetches it";
+        return Err(RunError::task(FailureKind::Program, cause));
     }
     let mut outputs = Vec::with_capacity(run.task.outputs.len());
     for output in &run.task.outputs {

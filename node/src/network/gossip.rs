@@ -90,7 +90,7 @@ pub(super) async fn take(
     match change {
         Change::Joined if advert.node != network.me => {
             tracing::info!(peer = advert.node.short(), name = %*advert.name, "node joined");
-            let _ = events.send(driver::Event::ViewGrew).await;
+            let _ = events.send(driver::Event::ViewGrew(advert.node)).await;
         }
         Change::Left => tracing::info!(peer = advert.node.short(), name = %*advert.name, "node left"),
         Change::Joined | Change::Updated | Change::Stale => {}

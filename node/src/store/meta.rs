@@ -64,7 +64,22 @@ impl Store {
         Ok(())
     }
 
-    /// Peers that were reached before, the latest first; older ones are forgotten.
+    /// Notes that `node` says of itself that it is at `address`, for a time when nobody better is known.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn hear_of_peer(&self, node: &NodeId, address: &Multiaddr) -> Result<(), StoreError> {
+        if self.get(Column::Peers, &node.0)?.is_some() {
+            return Ok(());
+        }
+        let mut batch = WriteBatch::default();
+        // Never reached: after all that were.
+        self.put_in(&mut batch, Column::Peers, &node.0, &[&[0; 8][..], &address.to_vec()].concat());
+        self.log().append(batch)?;
+        Ok(())
+    }
+
+    /// Peers that were reached before, the latest first, then those that were only heard of; what is too many is forgotten.
     ///
     /// # Errors
     /// If the disk fails.

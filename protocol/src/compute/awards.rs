@@ -204,11 +204,10 @@ impl State {
         held.phase = Phase::Ended;
         let outcome = if held.cancelled { Outcome::Cancelled } else { ended.outcome.clone() };
         let owner = held.record.owner;
-        let (mut withheld, mut ended) = (self.withholds(&owner, ended.read_private), ended);
-        if withheld && matches!(outcome, Outcome::Cancelled | Outcome::NodeFailed { .. }) {
-            // There is no result to wait for; what was printed until then stays here, too.
-            (ended.stdout, ended.stderr, withheld) = (Head::default(), Head::default(), false);
-        }
+        let private = self.withholds(&owner, ended.read_private);
+        let withheld = private && !matches!(outcome, Outcome::Cancelled | Outcome::NodeFailed { .. });
+        // Without a result there is nothing to wait for; and nothing that the program may have had a hand in is told.
+        let (outcome, ended) = if private && !withheld { unspoken(outcome) } else { (outcome, ended) };
         let Some(held) = self.held.get_mut(&execution) else { return };
         let body = ResultBody {
             execution,
@@ -271,7 +270,9 @@ impl State {
 
     /// The owner has the result's record; it may still need the bytes.
     pub(super) fn result_ack(&mut self, from: NodeId, execution: ExecutionId, now: Now) {
-        let Some(held) = self.held.get_mut(&execution).filter(|held| held.record.owner == from) else { return };
+        // One that comes before there was a result to have is nobody's who means well.
+        let sent = |held: &&mut Held| held.record.owner == from && held.phase == Phase::Ended;
+        let Some(held) = self.held.get_mut(&execution).filter(sent) else { return };
         held.word_from = now.tick;
         held.resend = held.resend.max(Span::secs(15));
         let again = now.tick + held.resend;
@@ -306,6 +307,23 @@ impl State {
             self.forget(execution, out);
         }
     }
+}
+
+/// An end of which nothing is told but that it came.
+fn unspoken(outcome: Outcome) -> (Outcome, Ended) {
+    let cause = TextMax::truncated("the node could not finish it, and keeps why to its operator: the data is private");
+    let outcome = if outcome == Outcome::Cancelled { outcome } else { Outcome::NodeFailed { cause } };
+    let ended = Ended {
+        outcome: outcome.clone(),
+        root: None,
+        size: 0,
+        usage: Usage::default(),
+        stdout: Head::default(),
+        stderr: Head::default(),
+        blocks: Vec::new(),
+        read_private: true,
+    };
+    (outcome, ended)
 }
 
 /// How long a holder goes on after its owner's last word. Never shorter than a lease: the owner must have had a chance to

@@ -247,7 +247,7 @@ impl State {
 
     pub(super) fn resend(&mut self, execution: ExecutionId, now: Now, out: &mut Outbox<Output>) {
         let Some(held) = self.held.get_mut(&execution) else { return };
-        let Some(result) = &held.record.result else { return };
+        let Some(result) = held.record.result.as_ref().filter(|_| !held.record.withheld) else { return };
         out.now(Output::Send { to: held.record.owner, message: Market::Result(result.clone()) });
         held.resend = Span(held.resend.0.saturating_mul(2)).min(RESEND_MAX);
         self.timers.set(Timer::Resend(execution), now.tick + held.resend);

@@ -10,7 +10,7 @@ use crate::record::Record;
 use crate::time::{Now, UnixMillis};
 use crate::wire::bounded::{ListMax, TextMax};
 use crate::wire::codec;
-use crate::wire::market::{FailureKind, Head, Outcome, Phase, RESULT_BODY_BYTES_MAX, ResultBody};
+use crate::wire::market::{FailureKind, Head, Outcome, Phase, RESULT_BODY_BYTES_MAX, ResultBody, SignedResult, Usage};
 
 /// A result that waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +58,10 @@ impl State {
     pub(super) fn let_out(&mut self, execution: ExecutionId, granted: bool, now: Now, out: &mut Outbox<Output>) {
         let Some(held) = self.held.get(&execution).filter(|held| held.record.withheld) else { return };
         let Some(result) = held.record.result.clone() else { return };
-        let result = if granted { result } else { self.kept_back(result) };
+        let Some(result) = (if granted { Some(result) } else { self.kept_back(&result) }) else {
+            // Cannot happen: it is our own. What cannot be read is not sent.
+            return self.forget(execution, out);
+        };
         let Some(held) = self.held.get_mut(&execution) else { return };
         held.record.result = Some(result);
         held.record.withheld = false;
@@ -74,17 +77,19 @@ impl State {
     }
 
     /// A result of which nothing is told but that it is kept back.
-    fn kept_back(&self, result: crate::wire::market::SignedResult) -> crate::wire::market::SignedResult {
-        let Ok(body) = codec::decode::<ResultBody>(&result.body, RESULT_BODY_BYTES_MAX) else { return result };
+    fn kept_back(&self, result: &SignedResult) -> Option<SignedResult> {
+        let body: ResultBody = codec::decode(&result.body, RESULT_BODY_BYTES_MAX).ok()?;
         let cause = TextMax::truncated("the operator of the node keeps the result back");
         let (body, signature) = self.sign(ResultBody {
             outcome: Outcome::Failed { kind: FailureKind::Withheld, cause },
             root: None,
             size: 0,
+            // Its numbers are of the program's choosing, too.
+            usage: Usage::default(),
             stdout: Head::default(),
             stderr: Head::default(),
             ..body
         });
-        crate::wire::market::SignedResult { body, signature, blocks: ListMax::default(), ..result }
+        Some(SignedResult { execution: result.execution, body, signature, blocks: ListMax::default() })
     }
 }

@@ -73,6 +73,9 @@ impl State {
         out: &mut Outbox<Output>,
     ) {
         let Some(execution) = self.executions.get_mut(&id).filter(|e| e.record.node == from) else { return };
+        // What reads no data can have read no private data.
+        let reads = self.jobs.get(&execution.record.job).is_some_and(|job| !job.task.inputs.is_empty());
+        let phase = if phase == Phase::Withheld && !reads { Phase::Publishing } else { phase };
         execution.heard = now.tick;
         execution.award = None;
         self.timers.cancel(&Timer::Award(id));

@@ -57,6 +57,9 @@ impl Bucket {
     }
 }
 
+/// How long a node may be silent that has a result which waits for its operator's word.
+const WITHHELD_SILENCE: Span = Span::secs(900);
+
 impl State {
     /// Begins to listen for `peer`, which has an award of ours.
     pub(super) fn watch(&mut self, peer: NodeId, now: Now) {
@@ -144,8 +147,8 @@ impl State {
             let Some(execution) = self.executions.get_mut(&id) else { continue };
             let Some(job) = self.jobs.get_mut(&execution.record.job) else { continue };
             // A result that is being fetched speaks for itself; its transfer has a limit of its own.
-            // So does one that waits for its operator: nobody else could bring it.
-            let waits = execution.phase == Some(Phase::Withheld);
+            // So does, for a while, one that waits for its operator: others are unlikely to have the data.
+            let waits = execution.phase == Some(Phase::Withheld) && now.tick.since(execution.heard) < WITHHELD_SILENCE;
             let settled = execution.suspected || execution.result.is_some() || waits || job.task.exclusive;
             if settled || !self.speculation.take(now.tick) {
                 continue;

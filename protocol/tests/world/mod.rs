@@ -584,6 +584,12 @@ impl World {
         self.hosts[node].compute.as_ref().map_or(0, compute::State::held_count)
     }
 
+    /// Has one node say something to another.
+    pub(crate) fn say(&mut self, from: usize, to: usize, message: Market) {
+        let to = self.id(to);
+        self.send(from, &to, message);
+    }
+
     /// The results that wait for the word of `node`'s operator.
     pub(crate) fn withheld(&self, node: usize) -> Vec<compute::Withheld> {
         self.hosts[node].compute.as_ref().map(|compute| compute.withheld().collect()).unwrap_or_default()

@@ -90,7 +90,8 @@ impl Service {
 
     /// A table that adverts have filled need not be filled by searching, which means calling a good part of the network.
     pub(super) fn end_bootstrap(&mut self) {
-        if self.in_table.len() < kad::K_VALUE.get() {
+        let known: usize = self.swarm.behaviour_mut().kad.kbuckets().map(|bucket| bucket.num_entries()).sum();
+        if known < kad::K_VALUE.get() {
             return;
         }
         for mut query in self.swarm.behaviour_mut().kad.iter_queries_mut() {
