@@ -18,7 +18,6 @@ use bacnode_protocol::wire::codec;
 use bacnode_protocol::wire::market::{Market, RESULT_BODY_BYTES_MAX, ResultBody};
 use bacnode_protocol::wire::signed::Signer;
 use bacnode_protocol::{compute, requester};
-use libp2p::Multiaddr;
 use rocksdb::WriteBatch;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
@@ -31,6 +30,7 @@ use crate::openness::Openness;
 use crate::store::{Store, UsageBooks};
 
 mod advert;
+mod care;
 mod effects;
 
 pub(crate) use self::advert::Announcer;
@@ -44,11 +44,6 @@ const TURN_MAX: usize = 256;
 const WATCH_MAX: usize = 1024;
 /// How often peers with open awards hear that we are alive.
 const ALIVE: Duration = Duration::from_secs(1);
-/// Between two sweeps of the content, and when room is short.
-const SWEEP_EVERY: Span = Span::secs(600);
-const SWEEP_SOON: Span = Span::secs(30);
-/// Free disk below which no more jobs are taken.
-const FREE_DISK_MIN: u64 = 256 << 20;
 
 /// What can happen to a node's machines.
 #[derive(Debug)]
@@ -302,19 +297,6 @@ impl Running {
         }
     }
 
-    /// Remembers where a node says it is: a restart may come before anybody but the bootstrap peer was called.
-    fn hear_of(&self, node: &NodeId) {
-        let view = self.hands.network.view();
-        let mut addresses = view.get(node).into_iter().flat_map(|peer| peer.advert.addresses.iter());
-        let address = addresses.find_map(|bytes| Multiaddr::try_from(bytes.to_vec()).ok());
-        drop(view);
-        if let Some(address) = address
-            && let Err(error) = self.hands.store.hear_of_peer(node, &address)
-        {
-            tracing::warn!(%error, "cannot remember a peer");
-        }
-    }
-
     /// A frame's messages go to both machines; each takes what is for its role.
     fn frame(&mut self, from: NodeId, messages: Vec<Market>) {
         self.requester_input(requester::Input::Alive(from));
@@ -452,65 +434,6 @@ impl Running {
                 crash::point("after-release");
             }
         }
-    }
-
-    /// Peers with which something is open hear from us every second; everybody hears when the disk is full.
-    fn say_alive(&mut self) {
-        let mut peers: BTreeSet<NodeId> = self.requester.holders().chain(self.compute.owners()).collect();
-        peers.remove(&self.hands.network.me);
-        for peer in &peers {
-            self.hands.links.send(*peer, Vec::new());
-        }
-        self.hands.network.busy.set_at_work(peers);
-        self.answers.retain(|_, answer| !answer.is_closed());
-        self.watchers.retain(|_, watchers| {
-            watchers.retain(|watcher| !watcher.is_closed());
-            !watchers.is_empty()
-        });
-        let used = self.compute.used().cpu_milli as f64;
-        self.cpu_mean += (used - self.cpu_mean) * (1.0 - (-ALIVE.as_secs_f64() / 60.0).exp());
-        let free = crate::config::free_disk(&self.hands.content.tmp());
-        let room = free.is_none_or(|free| free > FREE_DISK_MIN) && !self.hands.content.is_nearly_full();
-        self.sweep(room);
-        let accepting =
-            if room { self.hands.openness.look(self.cpu_mean) } else { Err("its disk is almost full".to_owned()) };
-        if accepting != self.accepting {
-            match &accepting {
-                Ok(()) => tracing::info!("jobs are taken again"),
-                Err(reason) if self.accepting.is_ok() => tracing::warn!(reason, "no jobs are taken"),
-                Err(_) => {}
-            }
-            self.accepting.clone_from(&accepting);
-            self.compute_input(compute::Input::Accepting(accepting));
-        }
-    }
-
-    /// Sweeps content away that nobody keeps: every so often, and sooner when room is short.
-    fn sweep(&mut self, room: bool) {
-        let pause = if room { SWEEP_EVERY } else { SWEEP_SOON };
-        if clock::tick().since(self.swept) >= pause {
-            self.sweep_now(None);
-        }
-    }
-
-    fn sweep_now(&mut self, answer: Option<oneshot::Sender<Result<u64, ContentError>>>) {
-        self.swept = clock::tick();
-        let content = self.hands.content.clone();
-        let open = self.requester.jobs().map(|job| job.to_string()).collect();
-        let keep = self.hands.keep_results;
-        tokio::task::spawn_blocking(move || {
-            let swept = content
-                .collect(&open, keep)
-                // What can be had again goes first.
-                .and_then(|freed| Ok(freed + content.private().collect(&open, keep)?));
-            match &swept {
-                Ok(freed) => tracing::debug!(freed, "content swept"),
-                Err(error) => tracing::warn!(%error, "cannot sweep the content"),
-            }
-            if let Some(answer) = answer {
-                let _ = answer.send(swept);
-            }
-        });
     }
 
     /// Takes leave: stops what runs, says so, syncs.

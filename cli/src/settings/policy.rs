@@ -43,33 +43,14 @@ pub(super) struct PolicyFile {
     probe_url: Option<String>,
 }
 
-/// Those of them that are limits.
-struct LimitsFile {
-    publish_listen: Option<SocketAddr>,
-    hours: Option<Vec<String>>,
-    max_load: Option<f64>,
-    max_task: Option<String>,
-    max_per_peer: Option<usize>,
-    max_queue: Option<usize>,
-    keep_results: Option<f64>,
-}
-
 /// Chooses every rule.
 pub(super) fn choose(
     config: &mut Config,
     args: &PolicyArgs,
-    file: PolicyFile,
+    mut file: PolicyFile,
     chooser: &mut Chooser<'_>,
 ) -> Result<()> {
-    let limits_file = LimitsFile {
-        publish_listen: file.publish_listen,
-        hours: file.hours,
-        max_load: file.max_load,
-        max_task: file.max_task,
-        max_per_peer: file.max_per_peer,
-        max_queue: file.max_queue,
-        keep_results: file.keep_results,
-    };
+    limits(config, args, &mut file, chooser)?;
     let policy = &mut config.policy;
     let list = |chooser: &mut Chooser<'_>, name, typed: &[String], file| {
         chooser.choose(name, some(typed), file, Vec::new(), |values| listed(values))
@@ -114,22 +95,22 @@ pub(super) fn choose(
     policy.probes = config.probe.is_some();
     let locality = chooser.choose("locality", args.locality, file.locality, Locality::Anywhere, named);
     policy.local_only = locality == Locality::Local;
-    limits(config, args, limits_file, chooser)
+    Ok(())
 }
 
 /// Chooses when jobs are taken, how many, how large, and how long what they leave is kept.
-fn limits(config: &mut Config, args: &PolicyArgs, file: LimitsFile, chooser: &mut Chooser<'_>) -> Result<()> {
+fn limits(config: &mut Config, args: &PolicyArgs, file: &mut PolicyFile, chooser: &mut Chooser<'_>) -> Result<()> {
     #[expect(clippy::ref_option, reason = "it is handed a setting of this type")]
     fn shown<T: ToString>(value: &Option<T>) -> String {
         value.as_ref().map_or_else(|| "none".into(), ToString::to_string)
     }
     let listen = args.publish_listen.map(Some);
     config.publish_listen = chooser.choose("publish_listen", listen, file.publish_listen.map(Some), None, shown);
-    let hours = chooser.choose("hours", some(&args.hours), file.hours, Vec::new(), |values| listed(values));
+    let hours = chooser.choose("hours", some(&args.hours), file.hours.take(), Vec::new(), |values| listed(values));
     config.openness.hours = hours.iter().map(|text| part_of_day(text)).collect::<Result<_>>()?;
     let load = chooser.choose("max_load", args.max_load.map(Some), file.max_load.map(Some), None, shown);
     config.openness.load_max = positive("max-load", load)?;
-    let task = chooser.choose("max_task", args.max_task.clone().map(Some), file.max_task.map(Some), None, shown);
+    let task = chooser.choose("max_task", args.max_task.clone().map(Some), file.max_task.take().map(Some), None, shown);
     config.policy.task_max = task.as_deref().map(task_max).transpose()?;
     let number = ToString::to_string;
     config.per_peer_max =

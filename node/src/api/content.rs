@@ -1,11 +1,10 @@
 //! Content: add, get, list, find.
 
 use std::collections::HashMap;
-use std::io::Write as _;
 use std::path::Path as FsPath;
 
 use axum::Json;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -13,17 +12,14 @@ use bacnode_protocol::api::{Content as Added, ContentUsage, Entry, Pin, Provider
 use bacnode_protocol::content::Cid;
 use bacnode_protocol::content::unixfs::is_safe_name;
 use futures::StreamExt as _;
-use tokio::sync::mpsc;
 
 use super::Api;
 use super::error::ApiError;
-use crate::content::{Content, ContentError, Imported, Limits, USER};
+use crate::content::{Content, ContentError, Imported, Limits, USER, stream};
 use crate::driver::Event;
 
 /// What one upload may hold.
 pub(super) const ENTRIES_MAX: u64 = 1_000_000;
-/// Bytes of a download in one piece.
-const PIECE_BYTES: usize = 256 << 10;
 /// Why content is kept that is being added.
 const UPLOAD: &str = "upload";
 
@@ -256,40 +252,14 @@ pub(super) async fn get(
         ("x-content-type-options", "nosniff".to_owned()),
         ("content-disposition", "attachment".to_owned()),
     ];
-    Ok((axum::response::AppendHeaders(headers), stream(held, root, folder)).into_response())
+    Ok((axum::response::AppendHeaders(headers), body(held, root, folder)).into_response())
 }
 
-/// Streams content, at the reader's pace.
-fn stream(content: Content, root: Cid, folder: bool) -> Body {
-    let (sender, receiver) = mpsc::channel(8);
-    tokio::task::spawn_blocking(move || {
-        let mut out = std::io::BufWriter::with_capacity(PIECE_BYTES, Pieces(sender));
-        let written =
-            if folder { content.write_tar(&root, &mut out) } else { content.write_file(&root, &mut out).map(|_| ()) };
-        let flushed = out.flush();
-        if let Err(error) = written.and(flushed.map_err(crate::content::io_error("cannot send"))) {
-            tracing::warn!(%root, %error, "a download broke off");
-            // The reader must not take what it got for the whole.
-            let _ = out.get_ref().0.blocking_send(Err(std::io::Error::other(error.to_string())));
-        }
-    });
-    Body::from_stream(futures::stream::unfold(receiver, |mut receiver| async move {
-        Some((receiver.recv().await?, receiver))
+/// A file's bytes, or a folder as an archive.
+fn body(content: Content, root: Cid, folder: bool) -> Body {
+    Body::from_stream(stream(move |out| {
+        if folder { content.write_tar(&root, out) } else { content.write_file(&root, out).map(|_| ()) }
     }))
-}
-
-struct Pieces(mpsc::Sender<Result<Bytes, std::io::Error>>);
-
-impl std::io::Write for Pieces {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let gone = |_| std::io::Error::from(std::io::ErrorKind::BrokenPipe);
-        self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes))).map_err(gone)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 pub(super) async fn ls(

@@ -12,6 +12,7 @@ mod export;
 mod import;
 mod pins;
 mod spool;
+mod stream;
 pub mod transfer;
 
 use std::collections::HashMap;
@@ -28,6 +29,7 @@ pub use self::export::Mount;
 pub use self::import::{Imported, Limits};
 pub use self::pins::Pin;
 pub(crate) use self::pins::{PUBLISHED, USER};
+pub(crate) use self::stream::stream;
 use crate::store::{Column, Store, StoreError};
 
 /// Files up to this size live in the database.

@@ -1,11 +1,9 @@
 //! The local publisher: results by a link to this node, for those who have a browser or `curl` and no node of their own.
 
-use std::io::Write as _;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
@@ -17,18 +15,14 @@ use flate2::write::GzEncoder;
 use libp2p::multiaddr::Protocol;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::content::{Content, ContentError, PUBLISHED};
+use crate::content::{Content, ContentError, PUBLISHED, io_error, stream};
 use crate::network::Network;
 
 /// Results served at one time.
 const SERVED_MAX: usize = 16;
-/// How long a reader may take for a piece.
-const READER_MAX: Duration = Duration::from_secs(30);
-/// Bytes in one piece.
-const PIECE_BYTES: usize = 256 << 10;
 /// What says where a result is, in the result itself.
 pub(super) const NOTE: &str = "published.json";
 
@@ -119,38 +113,12 @@ async fn serve(State(served): State<Served>, Path(name): Path<String>) -> Respon
     }
 }
 
-/// The result as it is packed, at the reader's pace.
+/// The result as it is packed.
 fn pack(content: Content, root: Cid, permit: OwnedSemaphorePermit) -> Body {
-    let (sender, receiver) = mpsc::channel(4);
-    tokio::task::spawn_blocking(move || {
+    Body::from_stream(stream(move |out| {
         let _permit = permit;
-        let mut out = std::io::BufWriter::with_capacity(PIECE_BYTES, Pieces(sender.clone()));
-        let mut packer = GzEncoder::new(&mut out, Compression::fast());
-        let written = content.write_tar(&root, &mut packer).map_err(|error| std::io::Error::other(error.to_string()));
-        let packed = written.and_then(|()| packer.finish().map(|_| ())).and_then(|()| out.flush());
-        if let Err(error) = packed {
-            // The reader must not take what it got for the whole.
-            let _ = sender.try_send(Err(error));
-        }
-    });
-    Body::from_stream(futures::stream::unfold(receiver, |mut receiver| async move {
-        Some((receiver.recv().await?, receiver))
+        let mut packer = GzEncoder::new(out, Compression::fast());
+        content.write_tar(&root, &mut packer)?;
+        packer.finish().map(|_| ()).map_err(io_error("cannot pack"))
     }))
-}
-
-struct Pieces(mpsc::Sender<Result<Bytes, std::io::Error>>);
-
-impl std::io::Write for Pieces {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let gone = |_| std::io::Error::from(std::io::ErrorKind::BrokenPipe);
-        // Whoever has stopped reading does not keep others from it.
-        let sent = tokio::time::timeout(READER_MAX, self.0.send(Ok(Bytes::copy_from_slice(bytes))));
-        let sent = tokio::runtime::Handle::current().block_on(sent);
-        sent.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?.map_err(gone)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }

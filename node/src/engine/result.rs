@@ -73,16 +73,8 @@ pub(super) fn publish(
     reason: &str,
 ) -> Ended {
     let (stdout, stderr) = (head(&result.join("stdout")), head(&result.join("stderr")));
-    let failed = |outcome, usage| Ended {
-        outcome,
-        root: None,
-        size: 0,
-        usage,
-        stdout: stdout.clone(),
-        stderr: stderr.clone(),
-        blocks: Vec::new(),
-        read_private: false,
-    };
+    let heads = |ended: Ended| Ended { stdout: stdout.clone(), stderr: stderr.clone(), ..ended };
+    let failed = |outcome, usage| heads(Ended { usage, ..Ended::bare(outcome) });
     let outcome = match ended {
         Ok(exit_code) => Outcome::Completed { exit_code },
         Err(RunError::Task { kind, cause }) => Outcome::Failed { kind, cause: TextMax::truncated(&cause) },
@@ -98,7 +90,7 @@ pub(super) fn publish(
     match imported {
         Ok(Imported { root, size, blocks }) => {
             usage.bytes_out = size;
-            Ended { outcome, root: Some(root), size, usage, stdout, stderr, blocks, read_private: false }
+            heads(Ended { root: Some(root), size, usage, blocks, ..Ended::bare(outcome) })
         }
         Err(ContentError::Refused(cause)) => {
             let cause = TextMax::truncated(&format!("the result cannot be kept: {cause}"));

@@ -7,7 +7,7 @@ use std::time::Instant;
 use bacnode_protocol::compute::{Ended, Run};
 use bacnode_protocol::job::format_bytes;
 use bacnode_protocol::wire::bounded::TextMax;
-use bacnode_protocol::wire::market::{FailureKind, Head, Outcome, Phase, Usage};
+use bacnode_protocol::wire::market::{FailureKind, Outcome, Phase, Usage};
 use bacnode_protocol::wire::s3::Publisher;
 use bacnode_protocol::wire::task::{DockerTask, EngineTask, WasmTask};
 use tokio_util::sync::CancellationToken;
@@ -87,16 +87,7 @@ pub(super) async fn run(
 
 /// A run that ended by this node's doing, with nothing to show.
 pub(super) fn node_failed(cause: &str) -> Ended {
-    Ended {
-        outcome: Outcome::NodeFailed { cause: TextMax::truncated(cause) },
-        root: None,
-        size: 0,
-        usage: Usage::default(),
-        stdout: Head::default(),
-        stderr: Head::default(),
-        blocks: Vec::new(),
-        read_private: false,
-    }
+    Ended::bare(Outcome::NodeFailed { cause: TextMax::truncated(cause) })
 }
 
 /// What a run may leave: what it asked for, where it did, and never more than the node allows.

@@ -313,16 +313,7 @@ impl State {
 fn unspoken(outcome: Outcome) -> (Outcome, Ended) {
     let cause = TextMax::truncated("the node could not finish it, and keeps why to its operator: the data is private");
     let outcome = if outcome == Outcome::Cancelled { outcome } else { Outcome::NodeFailed { cause } };
-    let ended = Ended {
-        outcome: outcome.clone(),
-        root: None,
-        size: 0,
-        usage: Usage::default(),
-        stdout: Head::default(),
-        stderr: Head::default(),
-        blocks: Vec::new(),
-        read_private: true,
-    };
+    let ended = Ended { read_private: true, ..Ended::bare(outcome.clone()) };
     (outcome, ended)
 }
 

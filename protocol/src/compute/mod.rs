@@ -100,6 +100,23 @@ pub struct Ended {
     pub read_private: bool,
 }
 
+impl Ended {
+    /// An end that left nothing.
+    #[must_use]
+    pub fn bare(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            root: None,
+            size: 0,
+            usage: Usage::default(),
+            stdout: Head::default(),
+            stderr: Head::default(),
+            blocks: Vec::new(),
+            read_private: false,
+        }
+    }
+}
+
 /// A root that lies here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Holding {

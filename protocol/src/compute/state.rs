@@ -11,7 +11,7 @@ use crate::record::{HeldRecord, Record};
 use crate::time::{Now, Span, Tick};
 use crate::timers::Timers;
 use crate::wire::bounded::TextMax;
-use crate::wire::market::{Ask, Head, Market, Outcome, Phase, Usage};
+use crate::wire::market::{Ask, Market, Outcome, Phase};
 use crate::wire::signed::Signer;
 use crate::wire::task::{Engines, Resources, Task};
 
@@ -156,16 +156,8 @@ impl State {
         } else if finished {
             self.timers.set(Timer::Resend(execution), now.tick + RESEND_MIN);
         } else {
-            let ended = super::Ended {
-                outcome: Outcome::NodeFailed { cause: TextMax::truncated("the node went down while it ran this") },
-                root: None,
-                size: 0,
-                usage: Usage::default(),
-                stdout: Head::default(),
-                stderr: Head::default(),
-                blocks: Vec::new(),
-                read_private: false,
-            };
+            let cause = TextMax::truncated("the node went down while it ran this");
+            let ended = super::Ended::bare(Outcome::NodeFailed { cause });
             self.ended(execution, ended, now, out);
         }
     }
