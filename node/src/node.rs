@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
 use crate::config::{Config, Role};
-use crate::content::{Content, ContentError};
+use crate::content::{Content, ContentError, UPLOAD, USER};
 use crate::driver::{Announcer, Driver, EVENTS_MAX, Event};
 use crate::engine::docker::{self, gpu::Gpu};
 use crate::engine::publish::Publisher;
@@ -227,7 +227,7 @@ impl Node {
     /// # Errors
     /// If there is no room or the disk fails.
     pub fn add(&self, bytes: &[u8]) -> Result<bacnode_protocol::content::Cid, ContentError> {
-        let root = self.content.import_bytes(bytes, "user")?.root;
+        let root = self.content.import_bytes(bytes, USER)?.root;
         self.network.provide(root);
         Ok(root)
     }
@@ -239,7 +239,7 @@ impl Node {
     pub async fn fetch(&self, root: bacnode_protocol::content::Cid) -> Result<u64, String> {
         use crate::network::Fetcher as _;
         let fetcher = DagFetcher::new(self.network.clone(), self.content.clone());
-        fetcher.fetch(root, Vec::new(), u64::MAX, "user".into()).await
+        fetcher.fetch(root, Vec::new(), u64::MAX, USER.into()).await
     }
 
     /// Takes leave of the network and ends everything.
@@ -326,12 +326,14 @@ fn forward(mut reports: mpsc::Receiver<Report>, events: mpsc::Sender<Event>) {
     });
 }
 
-/// A run that the end of a former life cut short may have pinned a result that no record speaks of.
+/// A run that the end of a former life cut short may have pinned a result that no record speaks of, and an upload what
+/// nobody was told of.
 fn drop_stray_pins(content: &Content, records: &bacnode_protocol::record::Records) -> Result<(), ContentError> {
     let held = records.held.iter().filter(|held| held.result.is_some() && (content.is_private() || !held.withheld));
     let held: std::collections::BTreeSet<String> = held.map(|held| held.execution.to_string()).collect();
+    let stray = |reason: &&String| *reason == UPLOAD || reason.starts_with("e-") && !held.contains(*reason);
     for pin in content.pins()? {
-        for reason in pin.reasons.iter().filter(|reason| reason.starts_with("e-") && !held.contains(*reason)) {
+        for reason in pin.reasons.iter().filter(stray) {
             content.unpin(&pin.root, reason)?;
         }
     }

@@ -11,9 +11,7 @@ use bacnode_protocol::requester::{self, Submission};
 use bacnode_protocol::time::{Now, Span, Tick, UnixMillis};
 use bacnode_protocol::view::View;
 use bacnode_protocol::wire::bounded::{BytesMax, ListMax, TextMax};
-use bacnode_protocol::wire::market::{
-    Ask, Award, Bid, Decline, Head, Lease, Market, Outcome, Phase, SignedResult, Usage,
-};
+use bacnode_protocol::wire::market::{Ask, Award, Bid, Decline, Lease, Market, Outcome, Phase, SignedResult};
 use bacnode_protocol::wire::s3::{Encoding, Place, Publisher};
 use bacnode_protocol::wire::signed::{SignatureBytes, Signer};
 use bacnode_protocol::wire::task::{Access, DockerTask, Engine, EngineTask, Engines, Reach, Resources, Task, WasmTask};
@@ -160,14 +158,10 @@ fn ended(n: u8) -> Ended {
         _ => Outcome::Cancelled,
     };
     Ended {
-        outcome,
         root: n.is_multiple_of(4).then(|| Cid::of(Codec::Raw, &[n])),
         size: 1,
-        usage: Usage::default(),
-        stdout: Head::default(),
-        stderr: Head::default(),
-        blocks: Vec::new(),
         read_private: n.is_multiple_of(3),
+        ..Ended::bare(outcome)
     }
 }
 

@@ -17,9 +17,9 @@ fn network() -> (Swarm, PathBuf) {
     (swarm, folder)
 }
 
-/// Runs `program` elsewhere with `folder` at `/work`, and gives where its result is.
+/// Runs `program` elsewhere with `folder` at `/source`, and gives where its result is.
 fn run(swarm: &Swarm, program: &Path, folder: &Path, more: &[&str], args: &[&str]) -> PathBuf {
-    let (input, to) = (format!("{}:/work", folder.display()), swarm.dir().join("result"));
+    let (input, to) = (format!("{}:/source", folder.display()), swarm.dir().join("result"));
     let (program, to_text) = (program.to_string_lossy(), to.to_string_lossy());
     let mut all = vec!["wasm", "run", "--memory", "1Gb", "-i", &input, "--result", "out:/out", "--download", &to_text];
     all.extend(more);
@@ -39,7 +39,7 @@ fn esbuild_bundles_typescript() {
     let (swarm, folder) = network();
     std::fs::write(folder.join("a.ts"), "import { x } from './b'; console.log(x as number)").expect("written");
     std::fs::write(folder.join("b.ts"), "export const x: number = 6 * 7").expect("written");
-    let args = ["/work/a.ts", "--bundle", "--minify", "--outfile=/out/a.js"];
+    let args = ["/source/a.ts", "--bundle", "--minify", "--outfile=/out/a.js"];
     let result = run(&swarm, &esbuild, &folder, &[], &args);
     assert!(read(&result.join("out/a.js")).contains("console.log("), "{}", read(&result.join("out/a.js")));
     assert!(!read(&result.join("out/a.js")).contains("import"));
@@ -56,7 +56,7 @@ endmodule
 ";
     std::fs::write(folder.join("counter.v"), counter).expect("written");
     let share = format!("{}:/share", share.display());
-    let script = "read_verilog /work/counter.v; synth -top counter; write_json /out/counter.json";
+    let script = "read_verilog /source/counter.v; synth -top counter; write_json /out/counter.json";
     let result = run(&swarm, &yosys, &folder, &["-i", &share], &["-q", "-p", script]);
     let netlist: serde_json::Value = serde_json::from_str(&read(&result.join("out/counter.json"))).expect("JSON");
     let cells = netlist["modules"]["counter"]["cells"].as_object().expect("cells");

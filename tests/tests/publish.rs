@@ -37,8 +37,12 @@ fn a_result_can_be_fetched_by_a_link() {
     assert!(unpacked.success());
     let read = |folder: &Path| std::fs::read_to_string(folder.join("stdout")).expect("stdout");
     assert_eq!(read(&folder), read(&to));
-    let (status, _) = fetch(&url.replace("e-", "e-0"));
-    assert_eq!(status, 404);
+    let id = url.strip_suffix(".tar.gz").expect("an archive");
+    let other = if id.ends_with('a') { "b" } else { "a" };
+    // Somebody else's, as far as that can be seen; and nobody's.
+    for unknown in [format!("{}{other}.tar.gz", &id[..id.len() - 1]), format!("{id}-x.tar.gz")] {
+        assert_eq!(fetch(&unknown).0, 404, "{unknown}");
+    }
 }
 
 #[test]

@@ -15,13 +15,11 @@ use futures::StreamExt as _;
 
 use super::Api;
 use super::error::ApiError;
-use crate::content::{Content, ContentError, Imported, Limits, USER, stream};
+use crate::content::{Content, ContentError, INPUT, Imported, Limits, UPLOAD, USER, stream};
 use crate::driver::Event;
 
 /// What one upload may hold.
 pub(super) const ENTRIES_MAX: u64 = 1_000_000;
-/// Why content is kept that is being added.
-const UPLOAD: &str = "upload";
 
 fn parse(text: &str) -> Result<Cid, ApiError> {
     text.parse().map_err(|error| ApiError::bad(format!("`{text}`: {error}")))
@@ -48,7 +46,7 @@ pub(super) async fn add(
     let dir = dir.map_err(|error| ApiError::unavailable(format!("cannot take an upload: {error}")))?;
     let path = dir.path().join("upload");
     receive(request.into_body(), &path).await?;
-    let content = if private { api.content.private().clone() } else { api.content.clone() };
+    let content = api.content.of_kind(private).clone();
     let imported = blocking(move || {
         let limits = Limits { bytes: u64::MAX, entries: ENTRIES_MAX };
         let imported = if folder {
@@ -63,8 +61,7 @@ pub(super) async fn add(
         imported
     });
     let Imported { root, size, .. } = imported.await?;
-    let (open, store) =
-        (api.content.clone(), if private { api.content.private().clone() } else { api.content.clone() });
+    let (open, store) = (api.content.clone(), api.content.of_kind(private).clone());
     let kept = blocking(move || {
         // What anybody can have here cannot be called private.
         let kept = !private || !open.holds(&root)?;
@@ -223,12 +220,11 @@ pub(super) async fn usage(State(api): State<Api>) -> Result<Json<ContentUsage>, 
 /// Brings the content here if it is not, and finds `path` in it; and says in which store.
 async fn hold(api: &Api, text: &str, path: &str) -> Result<(Content, Cid), ApiError> {
     let root = parse(text)?;
-    let (content, mut store) = (api.content.clone(), api.content.clone());
-    let (open, private) = blocking(move || Ok((content.holds(&root)?, content.private().holds(&root)?))).await?;
-    if private {
-        store = api.content.private().clone();
-    } else if !open {
-        let fetched = api.fetcher.fetch(root, Vec::new(), u64::MAX, "input".into()).await;
+    let content = api.content.clone();
+    let held = blocking(move || Ok(content.holder(&root)?.cloned())).await?;
+    let store = held.clone().unwrap_or_else(|| api.content.clone());
+    if held.is_none() {
+        let fetched = api.fetcher.fetch(root, Vec::new(), u64::MAX, INPUT.into()).await;
         fetched.map_err(|cause| ApiError::not_found(format!("{root} cannot be had: {cause}")))?;
     }
     let (content, path) = (store.clone(), path.to_owned());
@@ -291,7 +287,7 @@ pub(super) async fn providers(
     let root = parse(&text)?;
     let mut nodes = api.network.providers(root).await;
     let content = api.content.clone();
-    if blocking(move || Ok(content.holds(&root)? || content.private().holds(&root)?)).await? {
+    if blocking(move || Ok(content.holder(&root)?.is_some())).await? {
         nodes.insert(api.network.me);
     }
     let view = api.network.view();

@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Api;
 use super::error::ApiError;
-use crate::content::{Content, ContentError, Limits};
+use crate::content::{Content, ContentError, INPUT, Limits};
 use crate::driver::Event;
 
 /// Jobs on a page, unless the request says otherwise.
@@ -105,7 +105,7 @@ async fn prepare(api: &Api, valid: ValidJob) -> Result<Prepared, ApiError> {
                     let root = match &input.source {
                         ValidSource::InlineFolder(packed) => import_packed(&content, packed)
                             .map_err(|error| ApiError::bad(format!("Tasks[0].InputSources[{index}]: {error}")))?,
-                        ValidSource::Inline(bytes) => content.import_bytes(bytes, "input")?.root,
+                        ValidSource::Inline(bytes) => content.import_bytes(bytes, INPUT)?.root,
                         _ => continue,
                     };
                     if let Some(source) = spec.tasks.first_mut().and_then(|task| task.input_sources.get_mut(index)) {
@@ -140,7 +140,7 @@ fn import_packed(content: &Content, packed: &[u8]) -> Result<Cid, ContentError> 
         super::content::unpack(packed, &folder)?;
     }
     let limits = Limits { bytes: INLINE_FOLDER_BYTES_MAX, entries: super::content::ENTRIES_MAX };
-    Ok(content.import(&folder, limits, true, "input")?.root)
+    Ok(content.import(&folder, limits, true, INPUT)?.root)
 }
 
 async fn hand_in(api: &Api, id: JobId, prepared: Prepared, waits: bool) -> Result<(), ApiError> {

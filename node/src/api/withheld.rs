@@ -1,6 +1,7 @@
 //! Results that wait for the operator's word, since they were made of data that does not leave this node.
 
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use bacnode_protocol::api::{LetOut, Withheld};
@@ -43,8 +44,10 @@ pub(super) async fn list(State(api): State<Api>) -> Result<Json<Vec<Withheld>>, 
 pub(super) async fn decide(
     State(api): State<Api>,
     Path(text): Path<String>,
-    Json(word): Json<LetOut>,
+    body: Bytes,
 ) -> Result<Json<Vec<Withheld>>, ApiError> {
+    let word: LetOut = serde_json::from_slice(&body)
+        .map_err(|error| ApiError::bad(format!("the body is not a word on a result: {error}")))?;
     let meant = |withheld: &compute::Withheld| {
         let starts = |id: String| text.len() >= 4 && id.starts_with(&text);
         starts(withheld.execution.to_string()) || starts(withheld.job.to_string())

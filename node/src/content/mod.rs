@@ -28,7 +28,7 @@ use bacnode_protocol::job::format_bytes;
 pub use self::export::Mount;
 pub use self::import::{Imported, Limits};
 pub use self::pins::Pin;
-pub(crate) use self::pins::{PUBLISHED, USER};
+pub(crate) use self::pins::{INPUT, PUBLISHED, UPLOAD, USER};
 pub(crate) use self::stream::stream;
 use crate::store::{Column, Store, StoreError};
 
@@ -201,6 +201,21 @@ impl Content {
     #[must_use]
     pub fn is_private(&self) -> bool {
         self.0.private.is_none()
+    }
+
+    /// The store of one kind.
+    pub(crate) fn of_kind(&self, private: bool) -> &Self {
+        if private { self.private() } else { self }
+    }
+
+    /// The store that has everything below `root`, if one has.
+    pub(crate) fn holder(&self, root: &Cid) -> Result<Option<&Self>, ContentError> {
+        for store in [self.private(), self] {
+            if store.holds(root)? {
+                return Ok(Some(store));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether everything below `root` is here.

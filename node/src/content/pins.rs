@@ -11,6 +11,10 @@ use super::{Content, ContentError};
 
 /// Why content that a user added or pinned is kept.
 pub(crate) const USER: &str = "user";
+/// Why content is kept that is being added.
+pub(crate) const UPLOAD: &str = "upload";
+/// Why copies of inputs are kept; the oldest go first when room is needed.
+pub(crate) const INPUT: &str = "input";
 /// Why results that this node serves by a link are kept; the attempt that made one follows.
 pub(crate) const PUBLISHED: &str = "published";
 
@@ -183,7 +187,7 @@ impl Content {
         let used: HashSet<Cid> = self.mounted().keys().copied().collect();
         for (root, reason, size, _) in self.pin_entries()? {
             // A pin of no size is that of something that is being fetched.
-            if reason == "input" && size > 0 && !used.contains(&root) {
+            if reason == INPUT && size > 0 && !used.contains(&root) {
                 self.unpin(&root, &reason)?;
             }
         }
@@ -198,7 +202,7 @@ impl Content {
         entries.retain(|(root, reason, size, _)| {
             let job = reason.split('/').next().unwrap_or_default();
             let result = job == PUBLISHED || job.starts_with("j-") && !open_jobs.contains(job);
-            let copy = reason == "input" || result;
+            let copy = reason == INPUT || result;
             // A pin of no size is that of something that is being fetched.
             copy && *size > 0 && !used.contains(root)
         });
@@ -207,7 +211,7 @@ impl Content {
             crate::clock::unix().0.saturating_sub(u64::try_from(keep.as_millis()).unwrap_or(u64::MAX))
         });
         for (root, reason, size, created) in entries {
-            let over = created < kept_since && reason != "input";
+            let over = created < kept_since && reason != INPUT;
             if excess == 0 && !over {
                 continue;
             }

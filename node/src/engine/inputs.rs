@@ -13,10 +13,8 @@ use super::s3::Share;
 use super::wasm::ModuleSource;
 use super::web::Fetched;
 use super::{RunError, Runner};
-use crate::content::{ContentError, Limits, USER};
+use crate::content::{ContentError, INPUT, Limits, USER};
 
-/// Why copies of inputs are kept; the oldest go first when room is needed.
-const REASON: &str = "input";
 /// The longest module that is compiled.
 const MODULE_BYTES_MAX: u64 = 256 << 20;
 
@@ -79,14 +77,14 @@ pub(super) async fn fetch(
             }
             Source::Url { url, sha256 } => {
                 let inner = &runner.inner;
-                let fetched = inner.web.fetch(&inner.content, url, *sha256, inner.limits.input_bytes, REASON).await?;
+                let fetched = inner.web.fetch(&inner.content, url, *sha256, inner.limits.input_bytes, INPUT).await?;
                 mount_fetched(runner, fetched, guest, usage).await?
             }
             Source::S3(objects) => {
                 let inner = &runner.inner;
                 let limits = Limits { bytes: inner.limits.input_bytes, entries: inner.limits.output_entries };
                 let share = Share { slot: run.slot, slots: run.task.slots, limits };
-                let fetched = inner.stores.fetch(&inner.web, &inner.content, objects, share, REASON).await?;
+                let fetched = inner.stores.fetch(&inner.web, &inner.content, objects, share, INPUT).await?;
                 mount_fetched(runner, fetched, guest, usage).await?
             }
             Source::Local { path, writable } => {
@@ -141,7 +139,7 @@ async fn fetch_content(
 ) -> Result<crate::content::Mount, RunError> {
     let mut came = 0;
     for last in [false, true] {
-        let fetched = runner.inner.fetcher.fetch(root, vec![run.owner], u64::MAX, REASON.into()).await;
+        let fetched = runner.inner.fetcher.fetch(root, vec![run.owner], u64::MAX, INPUT.into()).await;
         came += fetched.map_err(|cause| RunError::Node(format!("input {root}: {cause}")))?;
         let content = runner.inner.content.clone();
         let mounted = blocking(move || Ok(content.mount(&root).and_then(|mount| Ok((mount, content.size(&root)?)))));

@@ -198,7 +198,7 @@ impl Runner {
             until: Arc::clone(&until),
             owner: run.owner,
             result: result.clone(),
-            keeps_logs: self.withholds(&run.owner) && may_read_private(&run),
+            keeps_logs: self.inner.policy.withholds_from(&self.inner.me, &run.owner) && may_read_private(&run),
         };
         tokio::spawn(expire(Arc::clone(&running.until), stop.clone()));
         self.lock().insert(execution, running);
@@ -249,11 +249,6 @@ impl Runner {
         let running = self.lock();
         let running = running.get(execution).filter(|running| running.owner == *owner && !running.keeps_logs)?;
         Some(running.result.clone())
-    }
-
-    /// Whether what this owner's runs make of data that does not leave this node waits for the operator's word.
-    fn withholds(&self, owner: &NodeId) -> bool {
-        self.inner.policy.withholds && *owner != self.inner.me
     }
 
     async fn report_phase(&self, execution: ExecutionId, phase: Phase) {

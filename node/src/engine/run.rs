@@ -8,14 +8,14 @@ use bacnode_protocol::compute::{Ended, Run};
 use bacnode_protocol::job::format_bytes;
 use bacnode_protocol::wire::bounded::TextMax;
 use bacnode_protocol::wire::market::{FailureKind, Outcome, Phase, Usage};
-use bacnode_protocol::wire::s3::Publisher;
+use bacnode_protocol::wire::s3::{Encoding, Place, Publisher};
 use bacnode_protocol::wire::task::{DockerTask, EngineTask, WasmTask};
 use tokio_util::sync::CancellationToken;
 
 use super::inputs::{self, Mount, Reads, Ready};
 use super::wasm::{Guest, GuestEnd};
 use super::{RunError, Runner, docker, publish, result};
-use crate::content::Limits;
+use crate::content::{Content, Limits};
 
 /// Runs it to its end, whatever that is.
 pub(super) async fn run(
@@ -43,9 +43,9 @@ pub(super) async fn run(
     // What its owner may not have yet is nobody else's either; and what this node's own user makes of private content is no
     // more for others than that.
     let own = run.owner == runner.inner.me;
-    let keeps = private && own || read_private && runner.withholds(&run.owner);
-    let content = &runner.inner.content;
-    let content = if keeps { content.private().clone() } else { content.clone() };
+    let withheld = read_private && runner.inner.policy.withholds_from(&runner.inner.me, &run.owner);
+    let keeps = private && own || withheld;
+    let content = runner.inner.content.of_kind(keeps).clone();
     let kept_in = content.clone();
     let limits = output_limits(&runner, &run);
     let reason = run.execution.to_string();
@@ -67,22 +67,33 @@ pub(super) async fn run(
         return node_failed(&format!("cannot serve its result: {error}"));
     }
     if let (Publisher::S3(place, encoding), Outcome::Completed { .. }) = (&run.task.publisher, &ended.outcome) {
-        let inner = &runner.inner;
-        let sent = tokio::select! {
-            sent = inner.stores.publish(&inner.web, &kept_in, &run, &inner.me, (place, *encoding), &mut ended) => sent,
-            () = stop.cancelled() => Err(RunError::Stopped),
-        };
-        if let Err(error) = sent {
-            // What is here is not where it should be: another node may do better.
-            let outcome = match error {
-                RunError::Stopped => Outcome::Cancelled,
-                error => Outcome::NodeFailed { cause: TextMax::truncated(&error.to_string()) },
-            };
-            let _ = kept_in.unpin_all(&run.execution.to_string());
-            return Ended { outcome, root: None, size: 0, blocks: Vec::new(), ..ended };
-        }
+        return send_away(&runner, &run, &kept_in, (place, *encoding), &stop, ended).await;
     }
     ended
+}
+
+/// Sends a result to a store, and leaves a note in its place.
+async fn send_away(
+    runner: &Runner,
+    run: &Run,
+    kept_in: &Content,
+    to: (&Place, Encoding),
+    stop: &CancellationToken,
+    mut ended: Ended,
+) -> Ended {
+    let inner = &runner.inner;
+    let sent = tokio::select! {
+        sent = inner.stores.publish(&inner.web, kept_in, run, &inner.me, to, &mut ended) => sent,
+        () = stop.cancelled() => Err(RunError::Stopped),
+    };
+    let outcome = match sent {
+        Ok(()) => return ended,
+        Err(RunError::Stopped) => Outcome::Cancelled,
+        // What is here is not where it should be: another node may do better.
+        Err(error) => Outcome::NodeFailed { cause: TextMax::truncated(&error.to_string()) },
+    };
+    let _ = kept_in.unpin_all(&run.execution.to_string());
+    Ended { outcome, root: None, size: 0, blocks: Vec::new(), ..ended }
 }
 
 /// A run that ended by this node's doing, with nothing to show.
@@ -121,7 +132,7 @@ async fn execute(
     if reads.private.load(Ordering::Relaxed) || reads.local.load(Ordering::Relaxed) {
         // Said by the machine, too, as far as it knows what is private.
         let policy = &runner.inner.policy;
-        policy.lets_out(&runner.inner.me, &run.owner, &run.task).map_err(|cause| RunError::Node(cause.into()))?;
+        policy.keeps_in(&runner.inner.me, &run.owner, &run.task).map_err(|cause| RunError::Node(cause.into()))?;
     }
     if reads.private.load(Ordering::Relaxed) && run.task.publisher == Publisher::Local {
         let cause = "what is made of private content is not served by a link: `job get` fetches it";

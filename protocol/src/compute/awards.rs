@@ -204,7 +204,7 @@ impl State {
         held.phase = Phase::Ended;
         let outcome = if held.cancelled { Outcome::Cancelled } else { ended.outcome.clone() };
         let owner = held.record.owner;
-        let private = self.withholds(&owner, ended.read_private);
+        let private = ended.read_private && self.config.policy.withholds_from(&self.signer.node(), &owner);
         let withheld = private && !matches!(outcome, Outcome::Cancelled | Outcome::NodeFailed { .. });
         // Without a result there is nothing to wait for; and nothing that the program may have had a hand in is told.
         let (outcome, ended) = if private && !withheld { unspoken(outcome) } else { (outcome, ended) };

@@ -103,10 +103,10 @@ impl Policy {
             broken.push("serves no results by links (rule: publish-listen)".into());
         }
         if reads_local(task) && !trusted && !self.data_peers.is_empty() {
-            broken.push("lends its local folders to other peers' jobs (rule: data-peer)".into());
+            broken.push("lends its local folders to none of this peer's jobs (rule: data-peer)".into());
         }
         let private = trusted && task.content_inputs().any(|root| holdings.is_private(&root));
-        if (private || reads_local(task)) && self.lets_out(me, from, task).is_err() {
+        if (private || reads_local(task)) && self.keeps_in(me, from, task).is_err() {
             broken.push(format!("{LEAK} (rule: data-peer)"));
         }
         if self.inputs_required && task.inputs.is_empty() {
@@ -129,14 +129,19 @@ impl Policy {
         from == me || self.data_peers.contains(from)
     }
 
-    /// Whether a task of `from` that reads what does not leave this node has no way to send it elsewhere before the operator
-    /// has seen its result.
+    /// Whether what jobs of `from` make of such data waits for the word of the operator of this node, `me`.
+    #[must_use]
+    pub fn withholds_from(&self, me: &NodeId, from: &NodeId) -> bool {
+        self.withholds && from != me
+    }
+
+    /// Whether a task of `from` that reads such data has no way to send it elsewhere before the operator has seen its result.
     ///
     /// # Errors
     /// If it has one, in words.
-    pub fn lets_out(&self, me: &NodeId, from: &NodeId, task: &Task) -> Result<(), &'static str> {
+    pub fn keeps_in(&self, me: &NodeId, from: &NodeId, task: &Task) -> Result<(), &'static str> {
         let sends = task.network != Access::None || task.publisher != Publisher::Content;
-        if self.withholds && from != me && sends { Err(LEAK) } else { Ok(()) }
+        if sends && self.withholds_from(me, from) { Err(LEAK) } else { Ok(()) }
     }
 
     /// Whether tasks may be given this variable of the node's own environment.

@@ -32,11 +32,6 @@ pub struct Withheld {
 }
 
 impl State {
-    /// Whether what this run made may not go to its owner yet.
-    pub(super) fn withholds(&self, owner: &NodeId, read_private: bool) -> bool {
-        read_private && self.config.policy.withholds && *owner != self.signer.node()
-    }
-
     /// Every result that waits.
     pub fn withheld(&self) -> impl Iterator<Item = Withheld> {
         let waiting = self.held.values().filter(|held| held.record.withheld);

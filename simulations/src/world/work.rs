@@ -11,7 +11,7 @@ use bacnode_protocol::time::{Span, Tick};
 use bacnode_protocol::wire::bounded::{BytesMax, ListMax, TextMax};
 use bacnode_protocol::wire::codec;
 use bacnode_protocol::wire::market::{
-    FailureKind, Head, InlineBlock, Lease, Outcome, Phase, RESULT_BODY_BYTES_MAX, ResultBody, Usage,
+    FailureKind, InlineBlock, Lease, Outcome, Phase, RESULT_BODY_BYTES_MAX, ResultBody,
 };
 use bacnode_protocol::wire::s3::Publisher;
 use bacnode_protocol::wire::task::{Access, EngineTask, Input, Resources, Source, Task, WasmTask};
@@ -408,13 +408,9 @@ fn ended(execution: &ExecutionId, outcome: Outcome, inline: bool) -> Ended {
     let has_root = matches!(outcome, Outcome::Completed { .. } | Outcome::Failed { .. });
     let block = InlineBlock { cid: root, bytes: BytesMax::new(execution.0.to_vec()).unwrap_or_default() };
     Ended {
-        outcome,
         root: has_root.then_some(root),
         size: 20,
-        usage: Usage::default(),
-        stdout: Head::default(),
-        stderr: Head::default(),
         blocks: if inline && has_root { vec![block] } else { Vec::new() },
-        read_private: false,
+        ..Ended::bare(outcome)
     }
 }

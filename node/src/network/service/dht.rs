@@ -62,9 +62,6 @@ impl Service {
     /// that is asked for in a step or two, and need not search the network for neighbours first.
     pub(super) fn fill_table(&mut self) {
         let view = self.network.view();
-        if view.len() == self.in_table.len() + 1 {
-            return;
-        }
         self.in_table.retain(|node| view.get(node).is_some());
         let new = view.iter().filter(|(node, _)| !self.in_table.contains(node) && **node != self.network.me);
         let new: Vec<(NodeId, Vec<Multiaddr>)> = new
