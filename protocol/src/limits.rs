@@ -83,6 +83,8 @@ pub const ASKED_PER_SLOT: usize = 3;
 pub const ASK_TIMEOUT: Span = Span::millis(1_000);
 /// After the first bid for a slot, how long others may still come in.
 pub const BID_WINDOW: Span = Span::millis(40);
+/// As long again for a peer that is known to hold inputs of the job: to move the data takes longer than to wait for it.
+pub const HOLDER_WINDOW: Span = Span::millis(300);
 /// How long a bid stands.
 pub const BID_TTL: Span = Span::secs(10);
 /// Silence after which a holder is suspected, at least.
@@ -103,3 +105,4 @@ pub const EXECUTION_TIMEOUT: Span = Span::secs(30 * 60);
 const _: () = assert!(TASK_BYTES_MAX * 2 < FRAME_BYTES_MAX);
 const _: () = assert!(INLINE_RESULT_BYTES_MAX * 2 < FRAME_BYTES_MAX);
 const _: () = assert!(SUSPECT_AFTER_MIN.0 > BID_WINDOW.0);
+const _: () = assert!(ASK_TIMEOUT.0 > HOLDER_WINDOW.0 && HOLDER_WINDOW.0 > BID_WINDOW.0);

@@ -439,3 +439,21 @@ fn an_attempt_that_is_heard_again_has_its_whole_time() {
         assert!(!world.told[&job].events.contains(&What::Lost), "seed {seed}: it was called off though it was heard");
     }
 }
+
+#[test]
+fn a_slow_holder_of_the_data_is_waited_for_and_a_silent_one_is_not() {
+    let ran = |late: Span| {
+        let mut world = World::new(31, 3);
+        let root = Cid::of(Codec::Raw, b"much data");
+        let input = Input { source: Source::Content(root), target: TextMax::truncated("/data") };
+        world.holds(1, root, 4 << 30);
+        world.holder = Some((1, late));
+        let task = Task { inputs: ListMax::truncated([input]), ..World::task() };
+        let job = world.submit(0, b"a", task, 1);
+        world.run(Span::millis(900));
+        assert_eq!(world.starts.values().sum::<u32>(), 1, "{:?}", world.told[&job].events);
+        *world.starts.keys().next().expect("it runs")
+    };
+    assert_eq!(ran(Span::millis(150)), 1);
+    assert_ne!(ran(Span::secs(20)), 1);
+}

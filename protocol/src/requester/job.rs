@@ -140,6 +140,16 @@ impl Job {
         out.push(when, told);
     }
 
+    /// Every known node that could ever run it, and why each other one could not; `me` alone, if only that one may.
+    pub(super) fn fitting(&self, me: &NodeId, view: &View, now: Now) -> (Vec<NodeId>, BTreeMap<NodeId, String>) {
+        let (mut fit, mut unfit) = view.fitting(&self.task, now.unix);
+        if self.only_here {
+            fit.retain(|node| node == me);
+            unfit.retain(|node, _| node == me);
+        }
+        (fit, unfit)
+    }
+
     /// Remembers why `node` did not do it.
     pub(super) fn blame(&mut self, node: NodeId, cause: impl Into<String>) {
         if self.causes.insert(node, cause.into()).is_none() {

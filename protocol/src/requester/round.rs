@@ -10,7 +10,7 @@ use super::state::{State, Timer};
 use crate::id::{ExecutionId, JobId, NodeId};
 use crate::job::state::{ExecutionState, JobState};
 use crate::limits::{
-    ASK_TIMEOUT, ASKED_PER_SLOT, ATTEMPTS_MAX, BID_WINDOW, CALL_AGAIN, CALL_PAUSE, CALL_WANT_MAX, NO_FIT_TIMEOUT,
+    ASK_TIMEOUT, ASKED_PER_SLOT, ATTEMPTS_MAX, BID_WINDOW, CALL_AGAIN, CALL_PAUSE, CALL_WANT_MAX, HOLDER_WINDOW, NO_FIT_TIMEOUT,
     RESEND_MIN,
 };
 use crate::outbox::{Outbox, When};
@@ -53,12 +53,9 @@ impl State {
             return;
         }
         let want = open.len();
-        let (mut fit, mut unfit) = view.fitting(&job.task, now.unix);
-        let me = self.signer.node();
-        fit.retain(|node| !job.unfit.contains_key(node) && (!job.only_here || *node == me));
-        let others = !job.only_here;
-        unfit.retain(|node, _| others || *node == me);
-        if others && (fit.is_empty() || (fit.len() < want && job.pause > Span::ZERO)) {
+        let (mut fit, unfit) = job.fitting(&self.signer.node(), view, now);
+        fit.retain(|node| !job.unfit.contains_key(node));
+        if !job.only_here && (fit.is_empty() || (fit.len() < want && job.pause > Span::ZERO)) {
             call(&job.task, [&mut job.called, &mut self.called], want.saturating_sub(fit.len()), now, out);
         }
         if fit.is_empty() {
@@ -130,18 +127,26 @@ impl State {
         }
         let what = What::Bid { wait_ms: bid.wait_ms, bytes_held: bid.bytes_held };
         round.bids.insert(from, bid);
-        let complete = round.bids.len() == round.asked.len();
-        let first = round.bids.len() == 1;
-        if let Some(job) = self.jobs.get_mut(&id) {
-            job.fitted = true;
-            job.tell(now.unix, view, None, Some(from), what, out);
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.fitted = true;
+        job.tell(now.unix, view, None, Some(from), what, out);
+        self.narrow_round(id, &from, now, view, out);
+    }
+
+    /// What `from` answered leaves less to wait for: nothing, or a short while for bids that are better than those here.
+    fn narrow_round(&mut self, id: JobId, from: &NodeId, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let Some(round) = &job.round else { return };
+        if round.bids.len() == round.asked.len() {
+            return self.close_round(id, now, view, out);
         }
-        if complete {
-            self.close_round(id, now, view, out);
-        } else if first {
-            let window = view.rtt(&from).unwrap_or_default().times(2).max(BID_WINDOW);
-            self.timers.set_earlier(Timer::Round(id), now.tick + window);
+        if round.bids.is_empty() {
+            return;
         }
+        let holder_owes = job.near.iter().any(|node| round.asked.contains(node) && !round.bids.contains_key(node));
+        let least = if holder_owes { HOLDER_WINDOW } else { BID_WINDOW };
+        let window = view.rtt(from).unwrap_or_default().times(2).max(least);
+        self.timers.set_earlier(Timer::Round(id), now.tick + window);
     }
 
     pub(super) fn decline(&mut self, from: NodeId, decline: &Decline, now: Now, view: &View, out: &mut Outbox<Output>) {
@@ -150,7 +155,6 @@ impl State {
         let Some(round) = job.round.as_mut().filter(|round| round.asked.contains(&from)) else { return };
         round.asked.remove(&from);
         round.bids.remove(&from);
-        let complete = round.bids.len() == round.asked.len();
         let reasons: Vec<&str> = decline.reasons.iter().map(|reason| &**reason).collect();
         let reason = if reasons.is_empty() { "gave no reason".into() } else { reasons.join("; ") };
         if decline.later {
@@ -160,9 +164,7 @@ impl State {
         }
         job.blame(from, reason.clone());
         job.tell(now.unix, view, None, Some(from), What::Declined { reason: TextMax::truncated(&reason) }, out);
-        if complete {
-            self.close_round(id, now, view, out);
-        }
+        self.narrow_round(id, &from, now, view, out);
     }
 
     fn close_round(&mut self, id: JobId, now: Now, view: &View, out: &mut Outbox<Output>) {
@@ -306,10 +308,8 @@ impl State {
             let message = format!("no place was free for {waited} s (QueueTimeout):\n{}", job.blames(view));
             return self.fail(id, message, now, view, out);
         }
-        let me = self.signer.node();
-        let could = |node: &&NodeId| !job.only_here || **node == me;
-        let fit = view.fitting(&job.task, now.unix).0;
-        let all_unfit = fit.iter().filter(could).all(|node| job.unfit.contains_key(node));
+        let (fit, _) = job.fitting(&self.signer.node(), view, now);
+        let all_unfit = fit.iter().all(|node| job.unfit.contains_key(node));
         if !all_unfit && job.state == JobState::Pending {
             let reason = job.blames(view).replace('\n', "; ");
             job.tell(now.unix, view, None, None, What::Queued { reason: TextMax::truncated(&reason) }, out);

@@ -1,26 +1,30 @@
 //! A small network of the real machines in virtual time: messages with latency, loss and repetition, disks that remember
 //! what was written, executors that take a while. Enough for the machines' own tests; the simulator does more.
 
+mod disk;
+mod effects;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use bacnode_protocol::compute::{self, Ended, Run};
-use bacnode_protocol::content::{Cid, Codec};
+use bacnode_protocol::compute::{self, Run};
+use bacnode_protocol::content::Cid;
 use bacnode_protocol::id::{BootId, ExecutionId, JobId, NetworkId, NodeId};
 use bacnode_protocol::job::state::JobState;
-use bacnode_protocol::outbox::{Outbox, When};
-use bacnode_protocol::record::{Record, Records, What};
+use bacnode_protocol::outbox::Outbox;
+use bacnode_protocol::record::What;
 use bacnode_protocol::requester::{self, Answer, Submission};
 use bacnode_protocol::time::{Now, Span, Tick, UnixMillis};
 use bacnode_protocol::view::View;
 use bacnode_protocol::wire::advert::Advert;
 use bacnode_protocol::wire::bounded::{ListMax, TextMax};
-use bacnode_protocol::wire::call::Call;
-use bacnode_protocol::wire::market::{Head, Lease, Market, Outcome, Phase, Usage};
+use bacnode_protocol::wire::market::{Lease, Market, Outcome};
 use bacnode_protocol::wire::s3::Publisher;
 use bacnode_protocol::wire::signed::Signer;
 use bacnode_protocol::wire::task::{Access, Engine, EngineTask, Engines, Resources, Task, WasmTask};
 use rand::rngs::ChaCha12Rng;
 use rand::{RngExt as _, SeedableRng as _};
+
+use self::disk::Disk;
 
 const GIB: u64 = 1 << 30;
 const SYNC: Span = Span::millis(3);
@@ -52,49 +56,6 @@ enum Event {
 enum Deferred {
     Requester(requester::Output),
     Compute(compute::Output),
-}
-
-#[derive(Debug, Default)]
-struct Disk {
-    jobs: BTreeMap<JobId, Record>,
-    states: BTreeMap<JobId, Record>,
-    executions: BTreeMap<ExecutionId, Record>,
-    events: BTreeMap<JobId, u32>,
-    held: BTreeMap<ExecutionId, Record>,
-}
-
-impl Disk {
-    fn write(&mut self, record: Record) {
-        match &record {
-            Record::Job(job) => _ = self.jobs.insert(job.id, record),
-            Record::JobState(state) => _ = self.states.insert(state.id, record),
-            Record::Execution(execution) => _ = self.executions.insert(execution.id, record),
-            Record::Event(job, sequence, _) => _ = self.events.insert(*job, sequence + 1),
-            Record::Held(held) => _ = self.held.insert(held.execution, record),
-            Record::Forget(execution) => _ = self.held.remove(execution),
-        }
-    }
-
-    fn records(&self) -> Records {
-        let mut records = Records::default();
-        for record in self.jobs.values().chain(self.executions.values()).chain(self.held.values()) {
-            match record.clone() {
-                Record::Job(job) => {
-                    let state = match self.states.get(&job.id) {
-                        Some(Record::JobState(state)) => Some(state.clone()),
-                        _ => None,
-                    };
-                    records.jobs.push((*job, state));
-                }
-                Record::Execution(execution) => records.executions.push(*execution),
-                Record::Held(held) => records.held.push(*held),
-                _ => {}
-            }
-        }
-        records.executions.sort_by_key(|execution| execution.token);
-        records.events = self.events.iter().map(|(job, count)| (*job, *count)).collect();
-        records
-    }
 }
 
 struct Host {
@@ -136,6 +97,8 @@ pub(crate) struct World {
     pub outcomes: Vec<Outcome>,
     /// Whether runs read what does not leave their node, whose operators withhold what comes of it.
     pub private: bool,
+    /// Who holds what jobs read, says every look-up; and how much longer its messages take.
+    pub holder: Option<(usize, Span)>,
 }
 
 fn network() -> NetworkId {
@@ -160,6 +123,7 @@ impl World {
             cut: BTreeSet::new(),
             outcomes: Vec::new(),
             private: false,
+            holder: None,
         };
         for index in 0..nodes {
             let mut secret = [0; 32];
@@ -327,17 +291,22 @@ impl World {
             request: 1,
             id,
             spec: b"{}".to_vec(),
-            task,
             slots,
             lease: Lease { heartbeat_ms: 1_000, length_ms: 5_000, grace_ms: 1_000, orphan_ms: 60_000 },
             queue_timeout: Span::secs(60),
             total_timeout: None,
-            elsewhere: Vec::new(),
+            elsewhere: task.content_inputs().collect(),
+            task,
             only_here: false,
             waits: false,
         };
         self.requester_input(node, requester::Input::Submit(Box::new(submission)));
         id
+    }
+
+    /// A node holds content.
+    pub(crate) fn holds(&mut self, node: usize, root: Cid, size: u64) {
+        self.compute_input(node, compute::Input::Holding(compute::Holding { root, size, private: false }));
     }
 
     pub(crate) fn stop(&mut self, node: usize, job: JobId) {
@@ -367,134 +336,11 @@ impl World {
         self.perform(node, Outbox::default(), out);
     }
 
-    fn perform(&mut self, node: usize, mut requester: Outbox<requester::Output>, mut compute: Outbox<compute::Output>) {
-        let mut deferred = Vec::new();
-        for queued in requester.drain() {
-            match queued.when {
-                When::Now => self.perform_requester(node, queued.output),
-                When::AfterSync => deferred.push(Deferred::Requester(queued.output)),
-            }
-        }
-        for queued in compute.drain() {
-            match queued.when {
-                When::Now => self.perform_compute(node, queued.output),
-                When::AfterSync => deferred.push(Deferred::Compute(queued.output)),
-            }
-        }
-        if !deferred.is_empty() {
-            let life = self.hosts[node].life;
-            self.push(SYNC, Event::Synced { node, life, outputs: deferred });
-        }
-        self.wake_later(node);
-    }
-
-    fn wake_later(&mut self, node: usize) {
-        if !std::mem::replace(&mut self.hosts[node].waking, true) {
-            self.push(Span::millis(20), Event::Wake { node });
-        }
-    }
-
-    fn perform_requester(&mut self, node: usize, output: requester::Output) {
-        let life = self.hosts[node].life;
-        match output {
-            requester::Output::Persist(record) => self.hosts[node].disk.write(record),
-            requester::Output::Send { to, message } => self.send(node, &to, message),
-            requester::Output::Call { engine, resources, want } => self.call(node, engine, resources, want),
-            requester::Output::FindProviders(job, _) => {
-                self.requester_input(node, requester::Input::Providers(job, BTreeSet::new()));
-            }
-            requester::Output::Fetch(fetch) => {
-                let execution = fetch.execution;
-                self.push(Span::millis(2), Event::Fetched { node, life, execution });
-            }
-            requester::Output::Drop(_) => {}
-            requester::Output::Answer(request, answer) => self.answers.push((request, answer)),
-            requester::Output::Tell(job, _, event) => {
-                let told = self.told.entry(job).or_default();
-                match &event.what {
-                    What::Ended { state, message } => told.ends.push((*state, message.to_string())),
-                    What::Accepted { root } => _ = told.accepted.insert(event.execution.expect("an attempt"), *root),
-                    _ => {}
-                }
-                told.events.push(event.what);
-            }
-        }
-    }
-
-    /// An open call reaches everybody; whoever answers sends its advert.
-    fn call(&mut self, node: usize, engine: Engine, resources: Resources, want: u32) {
-        let (now, owner) = (self.clock(), self.id(node));
-        let call = Call { owner, issued: now.unix, wire: (1, 1), engine, resources, want };
-        for other in 0..self.hosts.len() {
-            let id = self.id(other);
-            if self.hosts[other].up && self.hosts[other].view.answers(&call, &id, now.unix, &mut self.rng) {
-                let advert = self.advert(other);
-                let _ = self.hosts[node].view.offer(advert, now);
-                self.requester_input(node, requester::Input::ViewGrew);
-            }
-        }
-    }
-
     /// A node knows nobody any more but itself.
     pub(crate) fn forget_others(&mut self, node: usize) {
         let (now, advert) = (self.clock(), self.advert(node));
         self.hosts[node].view = View::new(network());
         let _ = self.hosts[node].view.offer(advert, now);
-    }
-
-    fn perform_compute(&mut self, node: usize, output: compute::Output) {
-        match output {
-            compute::Output::Persist(record) => self.hosts[node].disk.write(record),
-            compute::Output::Send { to, message } => self.send(node, &to, message),
-            compute::Output::Start(run) => {
-                *self.starts.entry(node).or_default() += 1;
-                let who = self.running.entry((run.job, run.slot)).or_default();
-                self.overlaps += u32::from(!who.is_empty());
-                who.insert(node);
-                let life = self.hosts[node].life;
-                self.compute_input(node, compute::Input::Phase(run.execution, Phase::Running));
-                self.push(self.run_for, Event::Ran { node, life, run });
-            }
-            compute::Output::Stop(execution) => self.end(node, execution, Outcome::Cancelled),
-            compute::Output::Unpin(_) | compute::Output::Extend(..) => {}
-            compute::Output::Consider(number, _) => {
-                self.compute_input(node, compute::Input::Considered(number, Ok(compute::Facts::default())));
-            }
-        }
-    }
-
-    fn end(&mut self, node: usize, execution: ExecutionId, outcome: Outcome) {
-        for who in self.running.values_mut() {
-            who.remove(&node);
-        }
-        let root = matches!(outcome, Outcome::Completed { .. }).then(|| Cid::of(Codec::Raw, b"result"));
-        let ended = Ended {
-            outcome,
-            root,
-            size: 6,
-            usage: Usage::default(),
-            stdout: Head::default(),
-            stderr: Head::default(),
-            blocks: Vec::new(),
-            read_private: self.private,
-        };
-        self.compute_input(node, compute::Input::Ended(execution, Box::new(ended)));
-    }
-
-    fn send(&mut self, from: usize, to: &NodeId, message: Market) {
-        let to = self.index(to);
-        if from == to {
-            return self.push(Span::ZERO, Event::Deliver { from, to, message });
-        }
-        let copies = if self.rng.random_bool(self.faults.loss) {
-            0
-        } else {
-            1 + usize::from(self.rng.random_bool(self.faults.repeat))
-        };
-        for _ in 0..copies {
-            let latency = Span(self.rng.random_range(100..=self.faults.latency_max.0.max(100)));
-            self.push(latency, Event::Deliver { from, to, message: message.clone() });
-        }
     }
 
     /// Runs until `until`.

@@ -1,0 +1,49 @@
+//! A disk: what was written, and what a restart reads of it.
+
+use std::collections::BTreeMap;
+
+use bacnode_protocol::id::{ExecutionId, JobId};
+use bacnode_protocol::record::{Record, Records};
+
+#[derive(Debug, Default)]
+pub(super) struct Disk {
+    jobs: BTreeMap<JobId, Record>,
+    states: BTreeMap<JobId, Record>,
+    executions: BTreeMap<ExecutionId, Record>,
+    events: BTreeMap<JobId, u32>,
+    held: BTreeMap<ExecutionId, Record>,
+}
+
+impl Disk {
+    pub(super) fn write(&mut self, record: Record) {
+        match &record {
+            Record::Job(job) => _ = self.jobs.insert(job.id, record),
+            Record::JobState(state) => _ = self.states.insert(state.id, record),
+            Record::Execution(execution) => _ = self.executions.insert(execution.id, record),
+            Record::Event(job, sequence, _) => _ = self.events.insert(*job, sequence + 1),
+            Record::Held(held) => _ = self.held.insert(held.execution, record),
+            Record::Forget(execution) => _ = self.held.remove(execution),
+        }
+    }
+
+    pub(super) fn records(&self) -> Records {
+        let mut records = Records::default();
+        for record in self.jobs.values().chain(self.executions.values()).chain(self.held.values()) {
+            match record.clone() {
+                Record::Job(job) => {
+                    let state = match self.states.get(&job.id) {
+                        Some(Record::JobState(state)) => Some(state.clone()),
+                        _ => None,
+                    };
+                    records.jobs.push((*job, state));
+                }
+                Record::Execution(execution) => records.executions.push(*execution),
+                Record::Held(held) => records.held.push(*held),
+                _ => {}
+            }
+        }
+        records.executions.sort_by_key(|execution| execution.token);
+        records.events = self.events.iter().map(|(job, count)| (*job, *count)).collect();
+        records
+    }
+}
