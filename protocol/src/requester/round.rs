@@ -10,8 +10,8 @@ use super::state::{State, Timer};
 use crate::id::{ExecutionId, JobId, NodeId};
 use crate::job::state::{ExecutionState, JobState};
 use crate::limits::{
-    ASK_TIMEOUT, ASKED_PER_SLOT, ATTEMPTS_MAX, BID_WINDOW, CALL_AGAIN, CALL_PAUSE, CALL_WANT_MAX, HOLDER_WINDOW, NO_FIT_TIMEOUT,
-    RESEND_MIN,
+    ASK_TIMEOUT, ASKED_PER_SLOT, ATTEMPTS_MAX, BID_WINDOW, CALL_AGAIN, CALL_PAUSE, CALL_WANT_MAX, HOLDER_WINDOW,
+    NO_FIT_TIMEOUT, RESEND_MIN,
 };
 use crate::outbox::{Outbox, When};
 use crate::record::{ExecutionRecord, Record, What};

@@ -1,6 +1,5 @@
 //! What the machines want done, done.
 
-
 use bacnode_protocol::compute::{self, Ended};
 use bacnode_protocol::content::{Cid, Codec};
 use bacnode_protocol::id::{ExecutionId, NodeId};
