@@ -166,6 +166,10 @@ pub(crate) struct DockerRun {
     /// A domain that it may speak to (`.example.org` is all below it), with `--network http`; may be repeated
     #[arg(long, value_name = "DOMAIN")]
     pub(crate) domain: Vec<String>,
+    /// A port at which it answers, from any free one of the machine or from HOST, with `--network bridge` or `host`; may be
+    /// repeated
+    #[arg(long, value_name = "NAME=[HOST:]PORT")]
+    pub(crate) port: Vec<String>,
     /// GPUs
     #[arg(long)]
     pub(crate) gpu: Option<String>,
@@ -191,6 +195,12 @@ pub(crate) struct WasmRun {
     /// The function to call
     #[arg(long, default_value = "_start")]
     pub(crate) entrypoint: String,
+    /// A module that it imports, by its file's name; may be repeated
+    #[arg(short = 'I', long, value_name = "FILE")]
+    pub(crate) import: Vec<String>,
+    /// A domain to which it may send web requests, if it is a component (`.example.org` is all below it); may be repeated
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) domain: Vec<String>,
     /// Seeded chance and a fixed clock: equal inputs give equal results
     #[arg(long)]
     pub(crate) deterministic: bool,

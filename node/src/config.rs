@@ -1,6 +1,7 @@
 //! Everything a node is told at its start, ready to use.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -54,6 +55,8 @@ pub struct Config {
     pub policy: Policy,
     /// Where results are served by links, if they are.
     pub publish_listen: Option<SocketAddr>,
+    /// Ports of this machine that containers are given when they do not say which.
+    pub ports: RangeInclusive<u16>,
     /// When jobs are taken.
     pub openness: Openness,
     /// Runs that may wait here, and that one peer may have here.
@@ -150,6 +153,7 @@ impl Config {
             docker: true,
             policy: Policy::default(),
             publish_listen: None,
+            ports: 20_000..=32_000,
             openness: Openness::default(),
             queue_max: 256,
             per_peer_max: 256,

@@ -272,6 +272,9 @@ impl Running {
             Event::Report(Report::Phase(execution, phase)) => {
                 self.compute_input(compute::Input::Phase(execution, phase));
             }
+            Event::Report(Report::Open(execution, ports)) => {
+                self.compute_input(compute::Input::Open(execution, ports));
+            }
             Event::Report(Report::Ended(execution, ended)) => {
                 crash::point("run-ended");
                 let submitter = self.compute.held().find(|(held, _)| **held == execution).map(|(_, owner)| *owner);

@@ -9,7 +9,7 @@ use bacnode_protocol::time::Span;
 use bacnode_protocol::wire::signed::Signer;
 use bacnode_protocol::wire::task::{Engine, Engines};
 use libp2p::Multiaddr;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
@@ -18,7 +18,7 @@ use crate::content::{Content, ContentError, UPLOAD, USER};
 use crate::driver::{Announcer, Driver, EVENTS_MAX, Event};
 use crate::engine::docker::{self, gpu::Gpu};
 use crate::engine::publish::Publisher;
-use crate::engine::{Report, Runner, wasm};
+use crate::engine::{Report, Runner, egress, wasm};
 use crate::identity::{Identity, KeyError};
 use crate::network::{self, DagFetcher, Handlers, Links, Network};
 use crate::store::{Store, StoreError, UsageBooks};
@@ -114,7 +114,8 @@ impl Node {
         let wasm = wasm_engine(&config, &store)?;
         let (reports, engine_reports) = mpsc::channel::<Report>(1024);
         let runs_jobs = config.compute && config.role == Role::Full;
-        let docker = if runs_jobs && config.docker { docker_engine(&config, &network).await? } else { None };
+        let room = egress::room();
+        let docker = if runs_jobs && config.docker { docker_engine(&config, &network, &room).await? } else { None };
         let gpus: Vec<Gpu> = docker.iter().flat_map(docker::Engine::gpus).cloned().collect();
         config.policy.proxies = docker.as_ref().is_some_and(docker::Engine::proxies);
         config.total.gpu = u32::try_from(gpus.len()).unwrap_or(u32::MAX);
@@ -140,6 +141,7 @@ impl Node {
             publisher,
             &config,
             network.me,
+            room,
             reports,
         );
         let runner = runner.map_err(|source| StartError::System { what: "cannot make the folder of runs", source })?;
@@ -275,9 +277,14 @@ fn own_program(config: &Config) -> Result<PathBuf, StartError> {
 }
 
 /// The Docker daemon, if there is one. Without it everything else works.
-async fn docker_engine(config: &Config, network: &Network) -> Result<Option<docker::Engine>, StartError> {
+async fn docker_engine(
+    config: &Config,
+    network: &Network,
+    room: &Arc<Semaphore>,
+) -> Result<Option<docker::Engine>, StartError> {
     let dir = config.data_dir.join("guard");
-    match docker::Engine::connect(network.me().to_string(), own_program(config)?, &dir, config.policy.web).await {
+    let (me, program, web) = (network.me().to_string(), own_program(config)?, config.policy.web);
+    match docker::Engine::connect(me, program, &dir, web, Arc::clone(room), config.ports.clone()).await {
         Ok(engine) => Ok(Some(engine)),
         Err(cause) => {
             tracing::info!(%cause, "docker is not here: no containers are run");

@@ -37,6 +37,12 @@ pub const OPEN_JOBS_MAX: usize = 10_000;
 pub const INPUTS_MAX: usize = 32;
 /// Domains that a task may name.
 pub const DOMAINS_MAX: usize = 64;
+/// Ports of one task.
+pub const PORTS_MAX: usize = 16;
+/// The first port of a machine that a task may be given: those before it are the system's own.
+pub const PORT_MIN: u16 = 1024;
+/// Modules that one task's module may import.
+pub const IMPORTS_MAX: usize = 16;
 /// Bytes of an input's URL.
 pub const URL_BYTES_MAX: usize = 2048;
 /// Asks that wait for the operator's probe or for the look of an image: in all, and of one peer.

@@ -4,13 +4,13 @@
 use crate::content::Cid;
 use crate::id::{ExecutionId, FencingToken, JobId, NodeId};
 use crate::job::state::{ExecutionState, JobState};
-use crate::limits::STORED_SPEC_BYTES_MAX;
+use crate::limits::{PORTS_MAX, STORED_SPEC_BYTES_MAX};
 use crate::time::UnixMillis;
-use crate::wire::bounded::{BytesMax, TextMax};
+use crate::wire::bounded::{BytesMax, ListMax, TextMax};
 use crate::wire::codec::{Decode, Encode};
 use crate::wire::market::{Lease, Phase, RESULT_BODY_BYTES_MAX, SignedResult, Text};
 use crate::wire::signed::SignatureBytes;
-use crate::wire::task::Task;
+use crate::wire::task::{OpenPort, Task};
 
 /// One thing to remember.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,6 +177,11 @@ pub enum What {
         state: JobState,
         /// Why.
         message: TextMax<4096>,
+    },
+    /// An attempt answers at these ports of its node.
+    Open {
+        /// Which.
+        ports: ListMax<OpenPort, PORTS_MAX>,
     },
 }
 

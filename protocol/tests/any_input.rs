@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use bacnode_protocol::compute::{self, Ended, Holding};
 use bacnode_protocol::content::{Cid, Codec};
 use bacnode_protocol::id::{BootId, ExecutionId, FencingToken, JobId, NetworkId, NodeId};
+use bacnode_protocol::limits::PORTS_MAX;
 use bacnode_protocol::outbox::Outbox;
 use bacnode_protocol::record::Records;
 use bacnode_protocol::requester::{self, Submission};
@@ -14,7 +15,9 @@ use bacnode_protocol::wire::bounded::{BytesMax, ListMax, TextMax};
 use bacnode_protocol::wire::market::{Ask, Award, Bid, Decline, Lease, Market, Outcome, Phase, SignedResult};
 use bacnode_protocol::wire::s3::{Encoding, Place, Publisher};
 use bacnode_protocol::wire::signed::{SignatureBytes, Signer};
-use bacnode_protocol::wire::task::{Access, DockerTask, Engine, EngineTask, Engines, Reach, Resources, Task, WasmTask};
+use bacnode_protocol::wire::task::{
+    Access, DockerTask, Engine, EngineTask, Engines, OpenPort, Reach, Resources, Task, WasmTask,
+};
 use proptest::prelude::*;
 
 fn signer(seed: u8) -> Signer {
@@ -43,6 +46,7 @@ fn task(n: u8) -> Task {
         module: TextMax::truncated("/m"),
         entrypoint: TextMax::truncated("_start"),
         args: ListMax::default(),
+        imports: ListMax::default(),
     };
     let docker = DockerTask {
         image: TextMax::truncated(["alpine", "a/b:c", ""][usize::from(n % 3)]),
@@ -62,12 +66,18 @@ fn task(n: u8) -> Task {
         deterministic: false,
         exclusive: n.is_multiple_of(4),
         network: if n.is_multiple_of(5) { Access::Bridge } else { Access::None },
+        ports: ListMax::default(),
         publisher: if n.is_multiple_of(7) {
             Publisher::S3(Place::default(), Encoding::Plain)
         } else {
             Publisher::Content
         },
     }
+}
+
+fn open(n: u8) -> ListMax<OpenPort, PORTS_MAX> {
+    let port = |n: u8| OpenPort { name: TextMax::truncated("p"), host: u16::from(n), target: 0 };
+    ListMax::truncated((0..n % 3).map(port))
 }
 
 fn market() -> impl Strategy<Value = Market> {
@@ -99,7 +109,7 @@ fn market() -> impl Strategy<Value = Market> {
         }),
         5 => Market::AwardAck { execution: execution(a) },
         6 => Market::AwardRefuse { execution: execution(a), reason: TextMax::default() },
-        7 => Market::Started { execution: execution(a) },
+        7 => Market::Started { execution: execution(a), ports: open(b) },
         8 => Market::Beat { execution: execution(a), beat: u32::from(b), phase: phases[phase] },
         9 => Market::BeatAck { execution: execution(a), beat: u32::from(b % 4) },
         10 => Market::Query { execution: execution(a) },

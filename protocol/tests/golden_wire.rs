@@ -17,7 +17,7 @@ use bacnode_protocol::wire::market::{
 use bacnode_protocol::wire::s3::Publisher;
 use bacnode_protocol::wire::signed::{Domain, Signer};
 use bacnode_protocol::wire::task::{
-    Access, Engine, EngineTask, Engines, EnvVar, Input, OutputPath, Resources, Source, Task, WasmTask,
+    Access, Engine, EngineTask, Engines, EnvVar, Input, OpenPort, OutputPath, Port, Resources, Source, Task, WasmTask,
 };
 use bacnode_protocol::wire::view::{NodeDetail, ViewReply, ViewRequest};
 
@@ -33,6 +33,7 @@ fn task() -> Task {
             module: TextMax::truncated("/main.wasm"),
             entrypoint: TextMax::truncated("_start"),
             args: ListMax::truncated([TextMax::truncated("--fast")]),
+            imports: ListMax::truncated([TextMax::truncated("/lib.wasm")]),
         }),
         inputs: ListMax::truncated([
             Input { source: Source::Content(Cid::of(Codec::Raw, b"module")), target: TextMax::truncated("/main.wasm") },
@@ -49,6 +50,7 @@ fn task() -> Task {
         deterministic: true,
         exclusive: false,
         network: Access::None,
+        ports: ListMax::truncated([Port { name: TextMax::truncated("http"), host: 8080, target: 80, local: true }]),
         publisher: Publisher::Content,
     }
 }
@@ -58,6 +60,7 @@ fn cases() -> Vec<(String, Vec<u8>)> {
     let token = FencingToken { epoch: 7, counter: 9 };
     let job = JobId::new(&me, "default", "golden", b"nonce");
     let execution = ExecutionId::new(&job, 2, token, &me);
+    let open = ListMax::truncated([OpenPort { name: TextMax::truncated("http"), host: 8080, target: 80 }]);
     let advert = Advert {
         node: me,
         sequence: 7 << 40 | 3,
@@ -139,7 +142,7 @@ fn cases() -> Vec<(String, Vec<u8>)> {
         ),
         ("award-ack", Market::AwardAck { execution }),
         ("award-refuse", Market::AwardRefuse { execution, reason: text() }),
-        ("started", Market::Started { execution }),
+        ("started", Market::Started { execution, ports: open }),
         ("beat", Market::Beat { execution, beat: 3, phase: Phase::Running }),
         ("beat-ack", Market::BeatAck { execution, beat: 3 }),
         ("query", Market::Query { execution }),

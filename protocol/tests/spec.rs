@@ -81,6 +81,63 @@ fn what_is_no_document_at_all() {
 }
 
 #[test]
+fn ports_go_with_a_network_of_their_own_and_each_has_a_name() {
+    let with = |network: &str| {
+        format!(
+            "{}    Network: {network}\n",
+            GOOD.replace("type: WASM", "type: docker").replace("EntryModule: main.wasm, ", "Image: a, ")
+        )
+    };
+    let good = check(&with(
+        "{Type: bridge, Ports: [{Name: web, Target: 80}, {Name: b, Static: 8080, HostNetwork: 127.0.0.1}]}",
+    ));
+    let ports = good.expect("valid").task(vec![]).expect("a task").ports;
+    assert_eq!((ports[0].host, ports[0].target, ports[0].local), (0, 80, false));
+    assert_eq!((ports[1].host, ports[1].target, ports[1].local), (8080, 0, true));
+    for (network, cause) in [
+        ("{Type: http, Domains: [a.b], Ports: [{Name: web}]}", "Ports: go with the network types `Bridge` and `Host`"),
+        ("{Type: bridge, Ports: [{Target: 80}]}", "Ports[0].Name: is required"),
+        ("{Type: bridge, Ports: [{Name: a-b}]}", "Ports[0].Name: is required: letters, digits and `_`"),
+        ("{Type: bridge, Ports: [{Name: a}, {Name: A}]}", "Ports[1].Name: `A` is there twice"),
+        ("{Type: bridge, Ports: [{Name: a, Static: 80}]}", "Ports[0].Static: must be from 1024 to 65535, or 0 for any"),
+        (
+            "{Type: bridge, Ports: [{Name: a, Static: 9999}, {Name: b, Static: 9999}]}",
+            "Ports[1].Static: 9999 is there twice",
+        ),
+        ("{Type: bridge, Ports: [{Name: a, Target: 70000}]}", "Ports[0].Target: must be from 1 to 65535"),
+        ("{Type: host, Ports: [{Name: a, Target: 80}]}", "Ports[0].Target: goes with the network type `Bridge`"),
+        (
+            "{Type: bridge, Ports: [{Name: a, HostNetwork: eth0}]}",
+            "Ports[0].HostNetwork: must be `0.0.0.0` or `127.0.0.1`",
+        ),
+        ("{Type: bridge, Ports: [{Name: a, Tarket: 80}]}", "did you mean `Target`?"),
+    ] {
+        let said = check(&with(network)).expect_err(network);
+        assert!(said.contains(cause), "{network}: {said}");
+    }
+}
+
+#[test]
+fn modules_import_what_lies_among_the_inputs_and_reach_web_servers_at_most() {
+    let import = |more: &str| {
+        wrong_or_not(&GOOD.replace("EntryModule: main.wasm,", &format!("EntryModule: main.wasm, {more},")))
+    };
+    assert_eq!(import("ImportModules: [main.wasm]"), "");
+    assert!(
+        import("ImportModules: [main.wasm, b.wasm]").contains("ImportModules[1]: `b.wasm` is not among the inputs")
+    );
+    let network = |network: &str| wrong_or_not(&format!("{GOOD}    Network: {network}\n"));
+    assert_eq!(network("{Type: HTTP, Domains: [example.org]}"), "");
+    assert!(network("{Type: Bridge}").contains("wasm tasks have no network of their own; use `None` or `HTTP`"));
+    let still = network("{Type: HTTP, Domains: [example.org]}\n    Deterministic: true");
+    assert!(still.contains("what comes over a network is not the same in every run"), "{still}");
+}
+
+fn wrong_or_not(text: &str) -> String {
+    check(text).err().unwrap_or_default()
+}
+
+#[test]
 fn bad_cids_and_urls() {
     let input =
         |source: &str| GOOD.replace("{Type: inline, Params: {URL: 'data:application/wasm;base64,AGFzbQ=='}}", source);

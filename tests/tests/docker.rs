@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bacnode_tests::docker::{self, IMAGE, containers};
-use bacnode_tests::{Node, Ran, Swarm, eventually, example};
+use bacnode_tests::{Node, Ran, Swarm, eventually, example, web_server};
 use serde_json::json;
 
 fn run(node: &Node, options: &[&str], script: &str) -> Ran {
@@ -272,21 +272,6 @@ fn no_container_outlives_its_lease_whoever_is_killed() {
     assert!(!containers(&id).contains(&left[0]), "{left:?}");
 }
 
-/// A web server that answers everything with one word.
-fn web_server() -> std::net::SocketAddr {
-    use std::io::{BufRead as _, BufReader, Write as _};
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address");
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let lines = BufReader::new(stream.try_clone().expect("a stream")).lines().map_while(Result::ok);
-            let _ = lines.take_while(|line| !line.is_empty()).count();
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nhello\n");
-        }
-    });
-    address
-}
-
 #[test]
 fn a_container_speaks_to_the_domains_of_its_job_and_to_nobody_else() {
     if !docker::is_here() {
@@ -326,4 +311,47 @@ fn a_private_address_behind_an_allowed_domain_is_not_reached() {
     assert_eq!(said.matches("403 Forbidden").count(), 2, "{said}");
     let refused = run(&swarm.nodes[0], &["--network", "bridge", "--wait-timeout", "10"], "true");
     assert!(refused.stderr.contains("rule: task-network"), "{refused:#?}");
+}
+
+#[test]
+fn a_container_answers_at_the_ports_that_its_job_names() {
+    if !docker::is_here() {
+        return;
+    }
+    let mut swarm = Swarm::empty(&[]);
+    swarm.add("open", &["--task-network", "bridge", "--ports", "23450-23459"]);
+    let node = &swarm.nodes[0];
+    let serve =
+        "mkdir /tmp/www; env | grep PORT | sort > /tmp/www/index.html; exec httpd -f -p $BACNODE_PORT_web -h /tmp/www";
+    let id = run(node, &["--network", "bridge", "--port", "web=8080", "--no-wait", "--id-only"], serve).ok();
+    let said = eventually("its page", || {
+        let ports: Vec<u16> = (23_450..23_460).collect();
+        ports.into_iter().find_map(|port| get(port).filter(|page| page.contains("BACNODE_HOST_PORT_web=2345")))
+    });
+    for variable in ["BACALHAU_HOST_PORT_web=2345", "BACALHAU_PORT_web=8080", "BACNODE_PORT_web=8080"] {
+        assert!(said.contains(variable), "{said}");
+    }
+    let story = node.run(&["job", "history", id.text()]).ok();
+    assert!(story.stdout.contains("answers for it: port web at 2345"), "{story:#?}");
+    // One that wants that very port is not taken on, and says so.
+    let port = said.lines().find_map(|line| line.strip_prefix("BACNODE_HOST_PORT_web=")).expect("a port");
+    let wanted = format!("web={port}:8080");
+    let refused = run(node, &["--network", "bridge", "--port", &wanted, "--wait-timeout", "4"], serve);
+    assert_ne!(refused.code, 0, "{refused:#?}");
+    let story = node.run(&["job", "list", "--limit", "1", "--output", "json"]).ok().json();
+    let story = node.run(&["job", "history", story[0]["ID"].as_str().expect("an id")]).ok();
+    assert!(story.stdout.contains(&format!("port {port} is taken")), "{story:#?}");
+    node.run(&["job", "stop", id.text()]).ok();
+    eventually("the port's end", || get(port.parse().expect("a number")).is_none().then_some(()));
+}
+
+/// The page of a web server of this machine.
+fn get(port: u16) -> Option<String> {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(2))).ok()?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page).ok()?;
+    Some(page)
 }

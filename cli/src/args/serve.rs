@@ -113,6 +113,9 @@ pub(crate) struct PolicyArgs {
     /// Serve results by links here, for jobs that ask for it (`-p local`)
     #[arg(long, env = "BACNODE_PUBLISH_LISTEN", value_name = "ADDRESS:PORT")]
     pub(crate) publish_listen: Option<SocketAddr>,
+    /// Ports of this machine for containers that do not say which (with `--task-network bridge` or `host`)
+    #[arg(long, env = "BACNODE_PORTS", value_name = "FROM-TO")]
+    pub(crate) ports: Option<String>,
     /// Take jobs at these hours only, by this machine's clock; may be repeated
     #[arg(long, env = "BACNODE_HOURS", value_name = "FROM-TO", value_delimiter = ',')]
     pub(crate) hours: Vec<String>,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bacnode_protocol::content::Cid;
 use bacnode_protocol::job::{
-    InputSource, JobSpec, Network, ResourcesSpec, ResultPath, SpecConfig, TaskSpec, Timeouts, ValidJob,
+    InputSource, JobSpec, Network, PortSpec, ResourcesSpec, ResultPath, SpecConfig, TaskSpec, Timeouts, ValidJob,
 };
 use serde_json::{Map, Value, json};
 
@@ -18,10 +18,25 @@ use crate::settings::pair;
 pub(super) async fn run_module(client: &Client, args: WasmRun) -> Result<()> {
     let module_name = Path::new(&args.module).file_name().and_then(|name| name.to_str()).unwrap_or("main.wasm");
     let target = format!("/{}", if module_name.ends_with(".wasm") { module_name } else { "main.wasm" });
-    let module = input(client, &args.module, &target).await?;
-    let params = json!({ "EntryModule": target, "Entrypoint": args.entrypoint, "Parameters": args.args });
+    let mut modules = vec![input(client, &args.module, &target).await?];
+    let mut imports = Vec::with_capacity(args.import.len());
+    for file in &args.import {
+        let name = Path::new(file).file_name().and_then(|name| name.to_str());
+        let name = name.ok_or_else(|| Failure::usage(format!("-I {file}: this is no file")))?;
+        modules.push(input(client, file, &format!("/{name}")).await?);
+        imports.push(format!("/{name}"));
+    }
+    let params = json!({
+        "EntryModule": target,
+        "Entrypoint": args.entrypoint,
+        "Parameters": args.args,
+        "ImportModules": imports,
+    });
     let mut spec = job(client, "wasm", &params, &args.task).await?;
-    spec.tasks[0].input_sources.insert(0, module);
+    spec.tasks[0].input_sources.splice(0..0, modules);
+    if !args.domain.is_empty() {
+        spec.tasks[0].network = Network { kind: "http".into(), domains: args.domain, ports: Vec::new() };
+    }
     spec.tasks[0].deterministic = args.deterministic;
     ValidJob::new(spec.clone())?;
     submit::submit(client, spec, args.waiting).await
@@ -36,10 +51,23 @@ pub(super) async fn run_container(client: &Client, args: DockerRun) -> Result<()
         "User": args.user.unwrap_or_default(),
     });
     let mut spec = job(client, "docker", &params, &args.task).await?;
-    spec.tasks[0].network = Network { kind: args.network, domains: args.domain };
+    let ports = args.port.iter().map(|text| port(text)).collect::<Result<_>>()?;
+    spec.tasks[0].network = Network { kind: args.network, domains: args.domain, ports };
     spec.tasks[0].resources.gpu = args.gpu.unwrap_or_default();
     ValidJob::new(spec.clone())?;
     submit::submit(client, spec, args.waiting).await
+}
+
+/// `NAME=TARGET`, or `NAME=HOST:TARGET`.
+fn port(text: &str) -> Result<PortSpec> {
+    let (name, ports) = pair("--port", text)?;
+    let (host, target) = ports.split_once(':').unwrap_or(("0", &ports));
+    let number = |port: &str| {
+        let wrong =
+            || Failure::usage(format!("--port {text}: `{port}` is not a port")).hint("NAME=TARGET or NAME=HOST:TARGET");
+        port.parse::<u16>().map(i64::from).map_err(|_| wrong())
+    };
+    Ok(PortSpec { name, fixed: number(host)?, target: number(target)?, host_network: String::new() })
 }
 
 async fn job(client: &Client, engine: &str, params: &Value, args: &TaskArgs) -> Result<JobSpec> {

@@ -1,6 +1,7 @@
 //! The operator's rules for jobs.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bacnode_node::config::Config;
@@ -9,6 +10,7 @@ use bacnode_node::openness::Hours;
 use bacnode_protocol::compute::{Grant, Web};
 use bacnode_protocol::id::NodeId;
 use bacnode_protocol::job::{parse_bytes, parse_cpu};
+use bacnode_protocol::limits::PORT_MIN;
 use bacnode_protocol::wire::task::{Reach, Resources};
 use serde::Deserialize;
 
@@ -32,6 +34,7 @@ pub(super) struct PolicyFile {
     withhold: Option<bool>,
     locality: Option<Locality>,
     publish_listen: Option<SocketAddr>,
+    ports: Option<String>,
     hours: Option<Vec<String>>,
     max_load: Option<f64>,
     max_task: Option<String>,
@@ -106,6 +109,8 @@ fn limits(config: &mut Config, args: &PolicyArgs, file: &mut PolicyFile, chooser
     }
     let listen = args.publish_listen.map(Some);
     config.publish_listen = chooser.choose("publish_listen", listen, file.publish_listen.map(Some), None, shown);
+    let ports = chooser.choose("ports", args.ports.clone(), file.ports.take(), "20000-32000".into(), Clone::clone);
+    config.ports = port_range(&ports)?;
     let hours = chooser.choose("hours", some(&args.hours), file.hours.take(), Vec::new(), |values| listed(values));
     config.openness.hours = hours.iter().map(|text| part_of_day(text)).collect::<Result<_>>()?;
     let load = chooser.choose("max_load", args.max_load.map(Some), file.max_load.map(Some), None, shown);
@@ -129,6 +134,15 @@ fn positive(flag: &str, value: Option<f64>) -> Result<Option<f64>> {
         }
         value => Ok(value),
     }
+}
+
+fn port_range(text: &str) -> Result<RangeInclusive<u16>> {
+    let range = text.split_once('-').and_then(|(from, to)| Some((from.trim().parse().ok()?, to.trim().parse().ok()?)));
+    let wrong = || {
+        let message = format!("--ports {text}: this is no range of ports from {PORT_MIN} to 65535");
+        Failure::usage(message).hint("write it like 20000-32000")
+    };
+    range.filter(|(from, to)| from <= to && *from >= PORT_MIN).map(|(from, to)| from..=to).ok_or_else(wrong)
 }
 
 fn part_of_day(text: &str) -> Result<Hours> {

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bacnode_protocol::compute::Web;
+use bacnode_protocol::wire::bounded::TextMax;
 use reqwest::Url;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -41,8 +42,30 @@ pub(super) struct Egress {
     pub(super) room: Arc<Semaphore>,
 }
 
+/// Where a task comes to the proxy.
+#[derive(Debug)]
+pub(super) enum Door {
+    /// In the network of a container.
+    Tcp(TcpListener),
+    /// In a folder that a worker knows of.
+    Unix(UnixListener),
+}
+
+trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
+impl Door {
+    async fn accept(&self) -> std::io::Result<Box<dyn Wire>> {
+        Ok(match self {
+            Self::Tcp(listener) => Box::new(listener.accept().await?.0),
+            Self::Unix(listener) => Box::new(listener.accept().await?.0),
+        })
+    }
+}
+
 /// Room for the connections of all tasks.
-pub(super) fn room() -> Arc<Semaphore> {
+pub(crate) fn room() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(ALL_CONNECTIONS_MAX))
 }
 
@@ -59,13 +82,13 @@ struct Wanted {
 type Refusal = (&'static str, String);
 
 /// Serves one task until it is dropped.
-pub(super) async fn serve(listener: TcpListener, egress: Egress) {
+pub(super) async fn serve(door: Door, egress: Egress) {
     let mut open = JoinSet::new();
     loop {
         while open.len() >= CONNECTIONS_MAX {
             open.join_next().await;
         }
-        let Ok((client, _)) = listener.accept().await else {
+        let Ok(client) = door.accept().await else {
             // Out of descriptors, most likely: they come back.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
@@ -81,7 +104,11 @@ pub(super) async fn serve(listener: TcpListener, egress: Egress) {
 }
 
 impl Egress {
-    async fn pass(&self, mut client: TcpStream) {
+    pub(super) fn new(domains: &[TextMax<255>], web: Web, room: Arc<Semaphore>) -> Self {
+        Self { domains: domains.iter().map(ToString::to_string).collect(), web, room }
+    }
+
+    async fn pass(&self, mut client: impl Wire) {
         let (head, rest) = match tokio::time::timeout(HEAD_TIMEOUT, read_head(&mut client)).await {
             Ok(Ok(read)) => read,
             Ok(Err(refusal)) => return refuse(client, refusal).await,
@@ -128,7 +155,7 @@ impl Egress {
 }
 
 /// The head of a request, and what came after it.
-async fn read_head(client: &mut TcpStream) -> Result<(Vec<u8>, Vec<u8>), Refusal> {
+async fn read_head(client: &mut impl Wire) -> Result<(Vec<u8>, Vec<u8>), Refusal> {
     let mut head = Vec::with_capacity(1024);
     loop {
         if let Some(end) = head.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -176,7 +203,7 @@ fn wanted(head: &[u8]) -> Result<Wanted, Refusal> {
     Ok(Wanted { host: host.trim_matches(['[', ']']).to_owned(), port, head: Some(passed) })
 }
 
-async fn refuse(mut client: TcpStream, (status, cause): Refusal) {
+async fn refuse(mut client: impl Wire, (status, cause): Refusal) {
     let body = format!("bacnode: {cause}\n");
     let length = body.len();
     let answer = format!(

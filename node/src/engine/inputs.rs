@@ -10,7 +10,7 @@ use bacnode_protocol::wire::market::{FailureKind, Usage};
 use bacnode_protocol::wire::task::Source;
 
 use super::s3::Share;
-use super::wasm::ModuleSource;
+use super::wasm::{Imports, ModuleSource};
 use super::web::Fetched;
 use super::{RunError, Runner};
 use crate::content::{ContentError, INPUT, Limits, USER};
@@ -176,6 +176,27 @@ fn local(allowed: &[(PathBuf, bool)], path: &str, writable: bool) -> Result<Path
         return Err(RunError::Node(cause));
     }
     Ok(real)
+}
+
+/// The modules that a program may import: those that its task lists, and by their paths all that lie among its inputs.
+pub(super) struct Modules<'a> {
+    pub(super) inputs: &'a [Ready],
+    /// Paths.
+    pub(super) listed: Vec<&'a str>,
+}
+
+impl Imports for Modules<'_> {
+    async fn find(&self, name: &str) -> Option<ModuleSource> {
+        let named = |path: &&&str| {
+            let file = path.rsplit('/').next().unwrap_or(path);
+            [file, file.trim_end_matches(".wasm"), path.trim_start_matches('/'), path].contains(&name)
+        };
+        let path = match self.listed.iter().find(named) {
+            Some(path) => (*path).to_owned(),
+            None => format!("/{}", name.trim_start_matches('/')),
+        };
+        module(self.inputs, &path).await.ok()
+    }
 }
 
 /// Where the module's bytes are.

@@ -6,7 +6,7 @@
 //! by their guard.
 
 pub mod docker;
-mod egress;
+pub(crate) mod egress;
 mod inputs;
 pub mod probe;
 pub mod publish;
@@ -23,9 +23,12 @@ use std::sync::{Arc, Mutex};
 
 use bacnode_protocol::compute::{Considered, Ended, Facts, Policy, Refusal, Run};
 use bacnode_protocol::id::{ExecutionId, NodeId};
+use bacnode_protocol::limits::PORTS_MAX;
 use bacnode_protocol::time::{Span, Tick};
+use bacnode_protocol::wire::bounded::ListMax;
 use bacnode_protocol::wire::market::{FailureKind, Phase};
-use bacnode_protocol::wire::task::{EngineTask, Source};
+use bacnode_protocol::wire::task::{EngineTask, OpenPort, Source};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::probe::Probe;
@@ -42,6 +45,8 @@ const EXPIRY_LOOK: std::time::Duration = std::time::Duration::from_millis(500);
 pub enum Report {
     /// It is in another phase.
     Phase(ExecutionId, Phase),
+    /// It answers at these ports.
+    Open(ExecutionId, ListMax<OpenPort, PORTS_MAX>),
     /// It ended.
     Ended(ExecutionId, Box<Ended>),
 }
@@ -99,6 +104,8 @@ struct Inner {
     dir: PathBuf,
     running: Mutex<HashMap<ExecutionId, Running>>,
     reports: tokio::sync::mpsc::Sender<Report>,
+    /// For connections of all tasks' proxies together.
+    room: Arc<Semaphore>,
 }
 
 /// A run that can be stopped and whose output can be read.
@@ -132,6 +139,7 @@ impl Runner {
         publisher: Option<publish::Publisher>,
         config: &Config,
         me: NodeId,
+        room: Arc<Semaphore>,
         reports: tokio::sync::mpsc::Sender<Report>,
     ) -> std::io::Result<Self> {
         let dir = content.tmp().join("runs");
@@ -157,6 +165,7 @@ impl Runner {
             dir,
             running,
             reports,
+            room,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -174,7 +183,7 @@ impl Runner {
             probe.ask(considered).await?;
         }
         match (&considered.task.engine, &self.inner.docker) {
-            (EngineTask::Docker(task), Some(docker)) => docker.look_at(&task.image).await,
+            (EngineTask::Docker(task), Some(docker)) => docker.look_at(&task.image, &considered.task).await,
             (EngineTask::Docker(_), None) => Err(Refusal { reason: "has no docker engine".into(), later: false }),
             (EngineTask::Wasm(_), _) => Ok(Facts::default()),
         }

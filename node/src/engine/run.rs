@@ -1,20 +1,23 @@
 //! One run, from its inputs to its result.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bacnode_protocol::compute::{Ended, Run};
 use bacnode_protocol::job::format_bytes;
-use bacnode_protocol::wire::bounded::TextMax;
+use bacnode_protocol::wire::bounded::{ListMax, TextMax};
 use bacnode_protocol::wire::market::{FailureKind, Outcome, Phase, Usage};
 use bacnode_protocol::wire::s3::{Encoding, Place, Publisher};
-use bacnode_protocol::wire::task::{DockerTask, EngineTask, WasmTask};
+use bacnode_protocol::wire::task::{Access, DockerTask, EngineTask, WasmTask};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
+use super::egress::{self, Egress};
 use super::inputs::{self, Mount, Reads, Ready};
 use super::wasm::{Guest, GuestEnd};
-use super::{RunError, Runner, docker, publish, result};
+use super::{Inner, RunError, Runner, docker, publish, result};
 use crate::content::{Content, Limits};
 
 /// Runs it to its end, whatever that is.
@@ -182,6 +185,8 @@ async fn run_module(
     if !mounts.iter().chain(&outputs).any(|mount| mount.guest.trim_end_matches('/') == "/tmp") {
         mounts.push(Mount { host: temporary(work), guest: "/tmp".into(), writable: true });
     }
+    let way_out = WayOut::open(inner, &run.task.network)
+        .map_err(|error| RunError::Node(format!("cannot make a way to the web for it: {error}")))?;
     let args: Vec<String> = std::iter::once(wasm.module.to_string())
         .chain(wasm.args.iter().map(std::string::ToString::to_string))
         .collect();
@@ -196,14 +201,36 @@ async fn run_module(
         file_bytes_max: output_limits(runner, run).bytes,
         memory_max: run.task.resources.memory,
         timeout_ms: run.task.timeout_ms,
+        way_out: way_out.as_ref().map(|way_out| way_out.door.to_string_lossy().into_owned()),
         deterministic: run.task.deterministic,
         seed: u64::from_be_bytes(run.job.0[12..].try_into().unwrap_or_default()) ^ u64::from(run.slot),
     };
     runner.report_phase(run.execution, Phase::Running).await;
-    let end = inner.wasm.run(&run.owner, artefact, guest).await?;
+    let modules = inputs::Modules { inputs: sources, listed: wasm.imports.iter().map(|path| &**path).collect() };
+    let end = inner.wasm.run(&run.owner, artefact, guest, &modules).await?;
     usage.cpu_ms = end.cpu_ms;
     usage.memory_peak = end.memory_peak;
     finish(end, run, runner)
+}
+
+/// The way of a module to the web servers that its task names, for as long as this is kept.
+struct WayOut {
+    door: PathBuf,
+    _dir: tempfile::TempDir,
+    _proxy: AbortOnDropHandle<()>,
+}
+
+impl WayOut {
+    fn open(inner: &Inner, network: &Access) -> std::io::Result<Option<Self>> {
+        let Access::Http(domains) = network else { return Ok(None) };
+        // Not in the node's own folder: the path of a socket must be short.
+        let dir = tempfile::Builder::new().prefix("bacnode-").tempdir()?;
+        let door = dir.path().join("door");
+        let listener = tokio::net::UnixListener::bind(&door)?;
+        let egress = Egress::new(domains, inner.policy.web, Arc::clone(&inner.room));
+        let proxy = tokio::spawn(egress::serve(egress::Door::Unix(listener), egress));
+        Ok(Some(Self { door, _dir: dir, _proxy: AbortOnDropHandle::new(proxy) }))
+    }
 }
 
 async fn run_container(
@@ -225,6 +252,11 @@ async fn run_container(
     }
     let reports = runner.inner.reports.clone();
     let execution = run.execution;
+    let (opened, variables) = engine.open_ports(&run.task)?;
+    if !opened.open.is_empty() {
+        let ports = ListMax::truncated(opened.open.iter().cloned());
+        let _ = reports.send(super::Report::Open(execution, ports)).await;
+    }
     let work = docker::Work {
         execution,
         task: &run.task,
@@ -232,7 +264,8 @@ async fn run_container(
         image: &docker.image,
         digest: run.image,
         mounts: sources.iter().map(Ready::mount).chain(outputs).collect(),
-        env: environment(runner, run)?,
+        env: environment(runner, run)?.into_iter().chain(variables).collect(),
+        ports: &opened.open,
         result,
         log_bytes_max: runner.inner.limits.log_bytes,
         output_bytes_max: output_limits(runner, run).bytes,

@@ -5,14 +5,15 @@ use std::collections::VecDeque;
 use super::state::{Held, State, Timer};
 use super::{Ended, Output, Run, inline_blocks};
 use crate::id::{ExecutionId, NodeId};
-use crate::limits::{RESEND_MIN, RUN_RESOURCES_MIN, TEXT_BYTES_MAX};
+use crate::limits::{PORTS_MAX, RESEND_MIN, RUN_RESOURCES_MIN, TEXT_BYTES_MAX};
 use crate::outbox::{Outbox, When};
 use crate::record::{HeldRecord, Record};
 use crate::time::{Now, Span};
-use crate::wire::bounded::{BytesMax, TextMax};
+use crate::wire::bounded::{BytesMax, ListMax, TextMax};
 use crate::wire::codec;
 use crate::wire::market::{Award, Head, Market, Outcome, Phase, ResultBody, SignedResult, Usage};
 use crate::wire::signed::Domain;
+use crate::wire::task::OpenPort;
 
 impl State {
     pub(super) fn award(&mut self, from: NodeId, award: Award, now: Now, out: &mut Outbox<Output>) {
@@ -58,6 +59,7 @@ impl State {
             image,
             phase: Phase::Queued,
             started: None,
+            ports: ListMax::default(),
             word_from: sent,
             beat: 0,
             beats: VecDeque::new(),
@@ -109,9 +111,16 @@ impl State {
         held.phase = phase;
         let to = held.record.owner;
         if phase == Phase::Running {
-            out.now(Output::Send { to, message: Market::Started { execution } });
+            let ports = held.ports.clone();
+            out.now(Output::Send { to, message: Market::Started { execution, ports } });
         } else {
             self.beat(execution, now, out);
+        }
+    }
+
+    pub(super) fn opened(&mut self, execution: ExecutionId, ports: ListMax<OpenPort, PORTS_MAX>) {
+        if let Some(held) = self.held.get_mut(&execution) {
+            held.ports = ports;
         }
     }
 
@@ -127,6 +136,11 @@ impl State {
         }
         let message = Market::Beat { execution, beat: held.beat, phase: held.phase };
         out.now(Output::Send { to: held.record.owner, message });
+        if held.phase == Phase::Running && !held.ports.is_empty() {
+            // Nobody acknowledges a start: what only that says is said again.
+            let message = Market::Started { execution, ports: held.ports.clone() };
+            out.now(Output::Send { to: held.record.owner, message });
+        }
         let heartbeat = Span::millis(u64::from(held.record.lease.heartbeat_ms).max(500));
         self.timers.set(Timer::Beat(execution), now.tick + heartbeat);
     }

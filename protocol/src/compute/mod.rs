@@ -20,11 +20,12 @@ pub use self::state::{Config, State};
 pub use self::withheld::Withheld;
 use crate::content::Cid;
 use crate::id::{ExecutionId, JobId, NodeId};
+use crate::limits::PORTS_MAX;
 use crate::record::Record;
 use crate::time::Tick;
 use crate::wire::bounded::ListMax;
 use crate::wire::market::{Head, InlineBlock, Market, Outcome, Phase, Usage};
-use crate::wire::task::Task;
+use crate::wire::task::{OpenPort, Task};
 
 /// What can happen to the machine.
 #[derive(Debug, Clone)]
@@ -42,6 +43,8 @@ pub enum Input {
     PeerUp(NodeId),
     /// A run is in another phase.
     Phase(ExecutionId, Phase),
+    /// A run is about to answer at these ports.
+    Open(ExecutionId, ListMax<OpenPort, PORTS_MAX>),
     /// A run ended.
     Ended(ExecutionId, Box<Ended>),
     /// Content is held here now.

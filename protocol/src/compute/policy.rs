@@ -161,7 +161,7 @@ impl Policy {
     /// Whether a task can have the network that it asks for: engines differ in what they can guard.
     pub(super) fn offers(&self, engine: &EngineTask, network: &Access) -> bool {
         match engine {
-            EngineTask::Wasm(_) => *network == Access::None,
+            EngineTask::Wasm(_) => matches!(network, Access::None | Access::Http(_)),
             // Without a proxy it must not think that it has a network.
             EngineTask::Docker(_) => self.proxies || !matches!(network, Access::Http(_)),
         }

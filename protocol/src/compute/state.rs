@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, VecDeque};
 use super::{Holdings, Input, Load, Output, Policy};
 use crate::id::{BootId, ExecutionId, NodeId};
 use crate::job::format_bytes;
-use crate::limits::{HOLDINGS_MAX, RESEND_MAX, RESEND_MIN};
+use crate::limits::{HOLDINGS_MAX, PORTS_MAX, RESEND_MAX, RESEND_MIN};
 use crate::outbox::Outbox;
 use crate::record::{HeldRecord, Record};
 use crate::time::{Now, Span, Tick};
 use crate::timers::Timers;
-use crate::wire::bounded::TextMax;
+use crate::wire::bounded::{ListMax, TextMax};
 use crate::wire::market::{Ask, Market, Outcome, Phase};
 use crate::wire::signed::Signer;
-use crate::wire::task::{Engines, Resources, Task};
+use crate::wire::task::{Engines, OpenPort, Resources, Task};
 
 /// What the operator lets this node do.
 #[derive(Debug, Clone)]
@@ -58,6 +58,8 @@ pub(super) struct Held {
     pub(super) exclusive: bool,
     pub(super) phase: Phase,
     pub(super) started: Option<Tick>,
+    /// Where it answers.
+    pub(super) ports: ListMax<OpenPort, PORTS_MAX>,
     /// From when the owner's word counts: the sending of the bid or beat that it last answered.
     pub(super) word_from: Tick,
     pub(super) beat: u32,
@@ -142,6 +144,7 @@ impl State {
             exclusive: true,
             phase: if withheld { Phase::Withheld } else { Phase::Ended },
             started: None,
+            ports: ListMax::default(),
             word_from: now.tick,
             beat: 0,
             beats: VecDeque::new(),
@@ -175,6 +178,7 @@ impl State {
             Input::Tick => self.tick(now, out),
             Input::PeerUp(peer) => self.peer_up(peer, now),
             Input::Phase(execution, phase) => self.phase(execution, phase, now, out),
+            Input::Open(execution, ports) => self.opened(execution, ports),
             Input::Ended(execution, ended) => self.ended(execution, *ended, now, out),
             Input::Holding(holding) => {
                 let known = self.holdings.of_kind(holding.private);

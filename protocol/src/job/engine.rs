@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::fields::{Fields, Problems};
 use super::inputs::{ValidInput, absolute, check_path, covers};
 use super::spec::TaskSpec;
-use crate::limits::ARGS_MAX;
+use crate::limits::{ARGS_MAX, IMPORTS_MAX};
 use crate::wire::bounded::{ListMax, TextMax};
 use crate::wire::task::{DockerTask, EngineTask, WasmTask, is_image_name};
 
@@ -39,7 +39,7 @@ fn wasm(path: &str, params: &Value, task: &TaskSpec, inputs: &[ValidInput], prob
     let module = fields.text("EntryModule", problems).unwrap_or_default();
     let entrypoint = fields.text("Entrypoint", problems).filter(|e| !e.is_empty()).unwrap_or_else(|| "_start".into());
     let args = fields.texts("Parameters", problems);
-    let imports = fields.list("ImportModules", problems);
+    let imports = fields.texts("ImportModules", problems);
     if module.is_empty() {
         problems.add(fields.at("EntryModule"), "is required: the path of an input that is the module");
     } else if !inputs.iter().any(|input| covers(&input.target, &absolute(&module))) && !inputs.is_empty() {
@@ -50,8 +50,15 @@ fn wasm(path: &str, params: &Value, task: &TaskSpec, inputs: &[ValidInput], prob
         let message = format!("`{module}` is not among the inputs: there are none (add it to InputSources)");
         problems.add(fields.at("EntryModule"), message);
     }
-    if !imports.is_empty() {
-        problems.add(fields.at("ImportModules"), "are not offered yet; link the modules into one");
+    if imports.len() > IMPORTS_MAX {
+        let message = format!("has {} entries; at most {IMPORTS_MAX}", imports.len());
+        problems.add(fields.at("ImportModules"), message);
+    }
+    for (i, import) in imports.iter().enumerate() {
+        if !inputs.iter().any(|input| covers(&input.target, &absolute(import))) {
+            let path = fields.at("ImportModules");
+            problems.add(format!("{path}[{i}]"), format!("`{import}` is not among the inputs"));
+        }
     }
     check_args(&fields.at("Parameters"), &args, problems);
     fields.finish(problems);
@@ -59,6 +66,7 @@ fn wasm(path: &str, params: &Value, task: &TaskSpec, inputs: &[ValidInput], prob
         module: TextMax::truncated(&absolute(&module)),
         entrypoint: TextMax::truncated(&entrypoint),
         args: texts(&args),
+        imports: ListMax::truncated(imports.iter().map(|import| TextMax::truncated(&absolute(import)))),
     })
 }
 

@@ -7,6 +7,7 @@ mod engine;
 mod fields;
 mod inputs;
 mod parse;
+mod ports;
 mod resources;
 mod s3;
 mod selector;
@@ -20,6 +21,7 @@ pub use self::parse::{parse, read_document, render};
 pub use self::resources::{format_bytes, format_cpu, parse_bytes, parse_cpu};
 pub use self::selector::{NotASelector, Selector};
 pub use self::spec::{
-    Constraint, InputSource, JobSpec, LeaseSpec, Network, ResourcesSpec, ResultPath, SpecConfig, TaskSpec, Timeouts,
+    Constraint, InputSource, JobSpec, LeaseSpec, Network, PortSpec, ResourcesSpec, ResultPath, SpecConfig, TaskSpec,
+    Timeouts,
 };
 pub use self::valid::ValidJob;

@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 
 use super::fields::{Fields, InvalidSpec, Problems};
 use super::spec::{
-    Constraint, InputSource, JobSpec, LeaseSpec, Network, ResourcesSpec, ResultPath, SpecConfig, TaskSpec, Timeouts,
+    Constraint, InputSource, JobSpec, LeaseSpec, Network, PortSpec, ResourcesSpec, ResultPath, SpecConfig, TaskSpec,
+    Timeouts,
 };
 use crate::limits::SPEC_BYTES_MAX;
 
@@ -201,10 +202,24 @@ fn resources(path: &str, value: &Value, problems: &mut Problems) -> ResourcesSpe
 fn network(path: &str, value: &Value, problems: &mut Problems) -> Network {
     let mut fields = Fields::of(path, value, problems);
     let kind = fields.text("Type", problems).unwrap_or_default();
-    let network = Network { kind, domains: fields.texts("Domains", problems) };
-    fields.take("Ports");
+    let domains = fields.texts("Domains", problems);
+    let ports = fields.list("Ports", problems);
+    let ports = ports.into_iter().map(|(path, value)| port(&path, value, problems)).collect();
+    let network = Network { kind, domains, ports };
     fields.finish(problems);
     network
+}
+
+fn port(path: &str, value: &Value, problems: &mut Problems) -> PortSpec {
+    let mut fields = Fields::of(path, value, problems);
+    let port = PortSpec {
+        name: fields.text("Name", problems).unwrap_or_default(),
+        fixed: fields.integer("Static", problems).unwrap_or(0),
+        target: fields.integer("Target", problems).unwrap_or(0),
+        host_network: fields.text("HostNetwork", problems).unwrap_or_default(),
+    };
+    fields.finish(problems);
+    port
 }
 
 fn timeouts(path: &str, value: &Value, problems: &mut Problems) -> Timeouts {

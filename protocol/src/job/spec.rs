@@ -151,6 +151,31 @@ pub struct Network {
     /// With `HTTP`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub domains: Vec<String>,
+    /// With `Bridge` and `Host`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PortSpec>,
+}
+
+/// A port at which the task answers.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PortSpec {
+    /// Part of the names of the variables that tell the task of it.
+    pub name: String,
+    /// The machine's port; 0 for any.
+    #[serde(rename = "Static", skip_serializing_if = "is_zero")]
+    pub fixed: i64,
+    /// The task's port; 0 for the same as the machine's.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub target: i64,
+    /// The address of the machine at which it answers: all of them, or `127.0.0.1`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub host_network: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "it is handed a field")]
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 /// Seconds; 0 is the default.

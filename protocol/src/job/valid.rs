@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::engine::check_engine;
 use super::fields::{InvalidSpec, Problems};
 use super::inputs::{ValidInput, absolute, check_inputs, check_path};
+use super::ports::check_ports;
 use super::resources::{parse_bytes, parse_cpu};
 use super::s3::check_publisher;
 use super::spec::{JobSpec, TaskSpec};
@@ -50,6 +51,7 @@ impl ValidJob {
         let engine = check_engine(path, &mut task_spec, &inputs, &mut problems);
         check_targets(path, &task_spec, &mut problems);
         let network = check_network(path, &task_spec, &mut problems);
+        let ports = check_ports(path, &task_spec, &network, &mut problems);
         let publisher = check_publisher(path, &task_spec, &mut problems);
         let resources = check_resources(path, &task_spec, &mut problems);
         let (timeout, queue_timeout, total_timeout) = check_timeouts(path, &task_spec, &mut problems);
@@ -71,6 +73,7 @@ impl ValidJob {
             deterministic: task_spec.deterministic,
             exclusive: task_spec.exclusive,
             network,
+            ports,
             publisher,
         };
         problems.into_result(Self { spec, slots, inputs, queue_timeout, total_timeout, lease, task })
@@ -144,8 +147,12 @@ fn check_network(path: &str, task: &TaskSpec, problems: &mut Problems) -> Access
     if wanted.reach() != Reach::Http && !task.network.domains.is_empty() {
         problems.add(format!("{path}.Network.Domains"), "go with the network type `HTTP`");
     }
-    if task.engine.kind == "wasm" && wanted != Access::None {
-        problems.add(format!("{path}.Network.Type"), "wasm tasks have no network; use `None`");
+    if task.engine.kind == "wasm" && !matches!(wanted, Access::None | Access::Http(_)) {
+        problems.add(format!("{path}.Network.Type"), "wasm tasks have no network of their own; use `None` or `HTTP`");
+    }
+    if task.deterministic && wanted != Access::None {
+        problems
+            .add(format!("{path}.Network.Type"), "what comes over a network is not the same in every run; use `None`");
     }
     wanted
 }

@@ -4,13 +4,14 @@ use super::Output;
 use super::state::{State, Timer};
 use crate::id::{ExecutionId, JobId, NodeId};
 use crate::job::state::{ExecutionState, JobState};
-use crate::limits::{RESEND_MAX, RESEND_MIN};
+use crate::limits::{PORTS_MAX, RESEND_MAX, RESEND_MIN};
 use crate::outbox::{Outbox, When};
 use crate::record::What;
 use crate::time::{Now, Span, Tick};
 use crate::view::View;
-use crate::wire::bounded::TextMax;
+use crate::wire::bounded::{ListMax, TextMax};
 use crate::wire::market::{Market, Phase};
+use crate::wire::task::OpenPort;
 
 /// Why an attempt is called off that takes too long.
 const OVERDUE: &str = "it did not end in its time";
@@ -40,6 +41,26 @@ impl State {
         }
         self.timers.cancel(&Timer::Award(id));
         self.arm_lease(id);
+    }
+
+    /// Where an attempt answers. Said again with each beat.
+    pub(super) fn opened(
+        &mut self,
+        from: NodeId,
+        id: ExecutionId,
+        ports: ListMax<OpenPort, PORTS_MAX>,
+        now: Now,
+        view: &View,
+        out: &mut Outbox<Output>,
+    ) {
+        let Some(execution) = self.executions.get_mut(&id).filter(|e| e.record.node == from) else { return };
+        let Some(job) = self.jobs.get_mut(&execution.record.job) else { return };
+        // A task that wants none has none.
+        if execution.ports == ports || ports.len() > job.task.ports.len() {
+            return;
+        }
+        execution.ports.clone_from(&ports);
+        job.tell(now.unix, view, Some(&execution.record), None, What::Open { ports }, out);
     }
 
     pub(super) fn award_refuse(

@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{ExecutionId, FencingToken, JobId, NodeId};
 use crate::job::state::{ExecutionState, JobState};
-use crate::limits::{HISTORY_MAX, RESEND_MIN};
+use crate::limits::{HISTORY_MAX, PORTS_MAX, RESEND_MIN};
 use crate::outbox::{Outbox, When};
 use crate::record::{ExecutionRecord, JobEvent, Record, What};
 use crate::requester::Output;
 use crate::time::{Now, Span, Tick, UnixMillis};
 use crate::view::View;
-use crate::wire::bounded::TextMax;
+use crate::wire::bounded::{ListMax, TextMax};
 use crate::wire::market::{Bid, Lease, ResultBody};
-use crate::wire::task::Task;
+use crate::wire::task::{OpenPort, Task};
 
 /// A job that has not ended.
 #[derive(Debug, Clone)]
@@ -89,6 +89,8 @@ pub(super) struct Execution {
     pub(super) called_off: bool,
     /// The furthest phase that its holder told of.
     pub(super) phase: Option<crate::wire::market::Phase>,
+    /// Where it answers.
+    pub(super) ports: ListMax<OpenPort, PORTS_MAX>,
     /// The result, once it came.
     pub(super) result: Option<ResultBody>,
 }
@@ -180,6 +182,7 @@ impl Execution {
             end_by: now,
             called_off: false,
             phase: None,
+            ports: ListMax::default(),
             result: None,
         }
     }

@@ -205,8 +205,9 @@ impl State {
             Market::Decline(decline) => self.decline(from, &decline, now, view, out),
             Market::AwardAck { execution } => self.award_ack(from, execution, now, out),
             Market::AwardRefuse { execution, reason } => self.award_refuse(from, execution, &reason, now, view, out),
-            Market::Started { execution } => {
+            Market::Started { execution, ports } => {
                 self.phase(from, execution, crate::wire::market::Phase::Running, now, view, out);
+                self.opened(from, execution, ports, now, view, out);
             }
             Market::Beat { execution, beat, phase } => self.beat(from, execution, beat, phase, now, view, out),
             Market::Result(result) => self.result(from, result, now, view, out),

@@ -8,10 +8,12 @@ use super::bounded::{BytesMax, ListMax, TextMax};
 use super::codec::{Decode, Encode};
 use super::envelope::Message;
 use super::signed::SignatureBytes;
-use super::task::Task;
+use super::task::{OpenPort, Task};
 use crate::content::Cid;
 use crate::id::{BootId, ExecutionId, FencingToken, JobId, NodeId};
-use crate::limits::{FRAME_BYTES_MAX, FRAME_MESSAGES_MAX, INLINE_BLOCKS_MAX, INLINE_RESULT_BYTES_MAX, TEXT_BYTES_MAX};
+use crate::limits::{
+    FRAME_BYTES_MAX, FRAME_MESSAGES_MAX, INLINE_BLOCKS_MAX, INLINE_RESULT_BYTES_MAX, PORTS_MAX, TEXT_BYTES_MAX,
+};
 use crate::time::UnixMillis;
 
 /// A reason or a cause, in plain words, for people.
@@ -282,6 +284,8 @@ pub enum Market {
     Started {
         /// The attempt.
         execution: ExecutionId,
+        /// Where it answers.
+        ports: ListMax<OpenPort, PORTS_MAX>,
     },
     /// Node: still here; also sent at each change of phase.
     Beat {

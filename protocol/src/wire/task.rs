@@ -4,7 +4,7 @@ use super::bounded::{ListMax, TextMax};
 use super::codec::{Decode, Encode};
 use super::s3::{Objects, Publisher};
 use crate::content::Cid;
-use crate::limits::{ARGS_MAX, DOMAINS_MAX, INPUTS_MAX, OUTPUTS_MAX, URL_BYTES_MAX};
+use crate::limits::{ARGS_MAX, DOMAINS_MAX, IMPORTS_MAX, INPUTS_MAX, OUTPUTS_MAX, PORT_MIN, PORTS_MAX, URL_BYTES_MAX};
 
 /// Amounts of what jobs use and nodes have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
@@ -147,7 +147,7 @@ pub struct OutputPath {
     pub path: TextMax<1024>,
 }
 
-/// A WASI preview 1 command.
+/// A WASI command: a module of preview 1 or a component of preview 2.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct WasmTask {
     /// Path of the module among the inputs.
@@ -156,6 +156,8 @@ pub struct WasmTask {
     pub entrypoint: TextMax<255>,
     /// Arguments after the program's name.
     pub args: ListMax<TextMax<8192>, ARGS_MAX>,
+    /// Paths, among the inputs, of modules that it imports under other names than their paths.
+    pub imports: ListMax<TextMax<1024>, IMPORTS_MAX>,
 }
 
 /// A container.
@@ -254,7 +256,7 @@ impl EngineTask {
     /// Whether its paths and names are plain.
     fn is_plain(&self) -> bool {
         match self {
-            Self::Wasm(wasm) => is_plain_path(&wasm.module),
+            Self::Wasm(wasm) => is_plain_path(&wasm.module) && wasm.imports.iter().all(|path| is_plain_path(path)),
             Self::Docker(docker) => {
                 let dir = docker.workdir.is_empty() || is_plain_path(&docker.workdir);
                 let whole = |texts: &[TextMax<8192>]| texts.iter().all(|text| !text.contains('\0'));
@@ -264,6 +266,15 @@ impl EngineTask {
                     && docker.user.bytes().all(|b| b.is_ascii_graphic())
             }
         }
+    }
+}
+
+impl Port {
+    /// Whether its name can be part of a variable's, and its port may be had by anybody.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        let word = !self.name.is_empty() && self.name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        word && (self.host == 0 || self.host >= PORT_MIN)
     }
 }
 
@@ -303,6 +314,30 @@ impl EnvVar {
     }
 }
 
+/// A port at which a task answers.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Port {
+    /// What the task calls it.
+    pub name: TextMax<64>,
+    /// The machine's port that leads to it; 0 for any that is free.
+    pub host: u16,
+    /// The task's port; 0 for the same as the machine's.
+    pub target: u16,
+    /// Whether only the machine itself may speak to it.
+    pub local: bool,
+}
+
+/// A port of a machine that leads to a task.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct OpenPort {
+    /// What the task calls it.
+    pub name: TextMax<64>,
+    /// The machine's port.
+    pub host: u16,
+    /// The task's.
+    pub target: u16,
+}
+
 /// Everything a compute node needs to run one slot of a job.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct Task {
@@ -326,6 +361,8 @@ pub struct Task {
     pub exclusive: bool,
     /// Whom it may speak to.
     pub network: Access,
+    /// Where it answers.
+    pub ports: ListMax<Port, PORTS_MAX>,
     /// Where its result goes.
     pub publisher: Publisher,
 }
@@ -358,6 +395,7 @@ impl Task {
             && self.env.iter().all(env)
             && self.are_targets_apart()
             && self.inputs.iter().all(|input| is_plain_path(&input.target) && is_plain_source(&input.source))
+            && self.ports.iter().all(Port::is_plain)
             && !matches!(&self.publisher, Publisher::S3(place, _) if !place.is_plain())
             && self.engine.is_plain()
     }

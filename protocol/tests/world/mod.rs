@@ -271,6 +271,7 @@ impl World {
                 module: TextMax::truncated("/main.wasm"),
                 entrypoint: TextMax::truncated("_start"),
                 args: ListMax::default(),
+                imports: ListMax::default(),
             }),
             inputs: ListMax::default(),
             outputs: ListMax::default(),
@@ -281,6 +282,7 @@ impl World {
             deterministic: false,
             exclusive: false,
             network: Access::None,
+            ports: ListMax::default(),
             publisher: Publisher::Content,
         }
     }

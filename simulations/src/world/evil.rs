@@ -31,7 +31,7 @@ pub(super) fn describe(message: &Market) -> String {
         Market::Award(award) => format!("Award {} slot {} of {}", short(&award.execution), award.slot, award.job),
         Market::AwardAck { execution } => format!("AwardAck {}", short(execution)),
         Market::AwardRefuse { execution, reason } => format!("AwardRefuse {} ({})", short(execution), &**reason),
-        Market::Started { execution } => format!("Started {}", short(execution)),
+        Market::Started { execution, .. } => format!("Started {}", short(execution)),
         Market::Beat { execution, beat, phase } => format!("Beat {beat} {} {phase:?}", short(execution)),
         Market::BeatAck { execution, beat } => format!("BeatAck {beat} {}", short(execution)),
         Market::Query { execution } => format!("Query {}", short(execution)),
@@ -133,7 +133,7 @@ impl World<'_> {
         match self.rng.random_range(0..12) {
             0 => Market::AwardAck { execution },
             1 => Market::AwardRefuse { execution, reason: TextMax::truncated("forged") },
-            2 => Market::Started { execution },
+            2 => Market::Started { execution, ports: ListMax::default() },
             3 => {
                 let phase =
                     *[Phase::Unknown, Phase::Running, Phase::Ended].choose(&mut self.rng).unwrap_or(&Phase::Unknown);

@@ -41,6 +41,7 @@ fn task(plan: &JobPlan, job: usize) -> Task {
             module: TextMax::truncated("/main.wasm"),
             entrypoint: TextMax::truncated("_start"),
             args: ListMax::default(),
+            imports: ListMax::default(),
         }),
         inputs: ListMax::truncated(plan.inputs.then_some(input)),
         outputs: ListMax::default(),
@@ -51,6 +52,7 @@ fn task(plan: &JobPlan, job: usize) -> Task {
         deterministic: false,
         exclusive: plan.exclusive,
         network: Access::None,
+        ports: ListMax::default(),
         publisher: Publisher::Content,
     }
 }

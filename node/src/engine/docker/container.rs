@@ -7,7 +7,7 @@ use std::time::Duration;
 use bacnode_protocol::id::ExecutionId;
 use bacnode_protocol::job::format_bytes;
 use bacnode_protocol::wire::market::FailureKind;
-use bacnode_protocol::wire::task::{Access, DockerTask, Task};
+use bacnode_protocol::wire::task::{Access, DockerTask, OpenPort, Task};
 use bollard::Docker;
 use bollard::container::{AttachContainerResults, LogOutput};
 use bollard::errors::Error as DockerError;
@@ -25,7 +25,7 @@ use super::super::RunError;
 use super::super::inputs::Mount;
 use super::gpu::{Gpu, Vendor};
 use super::image::Image;
-use super::{EXECUTION_LABEL, NODE_LABEL, Until, doorway, plain};
+use super::{EXECUTION_LABEL, NODE_LABEL, Until, doorway, plain, ports};
 
 /// Processes and threads of one container.
 pub(in crate::engine) const PIDS_MAX: i64 = 256;
@@ -53,6 +53,8 @@ pub(in crate::engine) struct Work<'a> {
     pub(in crate::engine) digest: Option<[u8; 32]>,
     pub(in crate::engine) mounts: Vec<Mount>,
     pub(in crate::engine) env: Vec<(String, String)>,
+    /// Ports of the machine that lead to it.
+    pub(in crate::engine) ports: &'a [OpenPort],
     /// Where stdout and stderr go.
     pub(in crate::engine) result: &'a Path,
     pub(in crate::engine) log_bytes_max: u64,
@@ -202,6 +204,7 @@ fn body(node: &str, image: &Image, gpus: &[&Gpu], work: &Work<'_>) -> ContainerC
         working_dir: (!docker.workdir.is_empty()).then(|| docker.workdir.to_string()),
         user: Some(user_of(docker)),
         env: Some(env.chain((!own_home).then(|| "HOME=/tmp".to_owned())).collect()),
+        exposed_ports: Some(work.ports.iter().map(|port| format!("{}/tcp", port.target)).collect()),
         labels: Some(labels.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
         stop_timeout: Some(super::STOP_GRACE.as_secs().cast_signed()),
         // An image's own would run as often as it likes, beside the limits.
@@ -259,6 +262,7 @@ fn host_config(task: &Task, image: &Image, gpus: &[&Gpu], work: &Work<'_>) -> Ho
         ipc_mode: Some("private".into()),
         cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
         network_mode: Some(network_mode(&task.network, &work.execution)),
+        port_bindings: (task.network == Access::Bridge).then(|| ports::bindings(task, work.ports)),
         tmpfs: Some(tmpfs),
         // What is printed goes into the result; the daemon would keep it line by line, at a hundredth of the speed.
         log_config: Some(HostConfigLogConfig { typ: Some("none".into()), config: None }),

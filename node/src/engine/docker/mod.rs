@@ -11,8 +11,10 @@ mod doorway;
 pub mod gpu;
 pub mod guard;
 mod image;
+mod ports;
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,7 +22,7 @@ use std::time::Duration;
 
 use bacnode_protocol::compute::{Facts, Refusal, Web};
 use bacnode_protocol::id::ExecutionId;
-use bacnode_protocol::wire::task::Access;
+use bacnode_protocol::wire::task::{Access, Task};
 use bollard::Docker;
 use bollard::errors::Error as DockerError;
 use bollard::query_parameters::{
@@ -34,6 +36,7 @@ pub(super) use self::container::{ContainerEnd, PIDS_MAX, Work, default_user};
 use self::gpu::{Gpu, Gpus};
 use self::guard::Guard;
 use self::image::Images;
+use self::ports::{Opened, Ports};
 use super::RunError;
 use super::egress::{self, Egress};
 
@@ -56,6 +59,7 @@ pub struct Engine {
     images: Arc<Images>,
     guard: Arc<Guard>,
     gpus: Arc<Gpus>,
+    ports: Arc<Ports>,
     making: Arc<Making>,
     web: Web,
     /// Connections of all proxies together.
@@ -83,7 +87,14 @@ impl Engine {
     ///
     /// # Errors
     /// If there is none that answers, in words.
-    pub async fn connect(node: String, program: PathBuf, dir: &Path, web: Web) -> Result<Self, String> {
+    pub(crate) async fn connect(
+        node: String,
+        program: PathBuf,
+        dir: &Path,
+        web: Web,
+        room: Arc<Semaphore>,
+        ports: RangeInclusive<u16>,
+    ) -> Result<Self, String> {
         let docker = Docker::connect_with_defaults().map_err(|error| error.to_string())?;
         let hello = async {
             let docker = docker.negotiate_version().await?;
@@ -99,7 +110,8 @@ impl Engine {
         let images = Images::new(docker.clone(), os, arch, web);
         let guard = Guard::new(program, dir.to_owned());
         let (images, guard, gpus) = (Arc::new(images), Arc::new(guard), Arc::new(Gpus::new(gpus)));
-        let engine = Self { docker, node, images, guard, gpus, making: Arc::default(), web, room: egress::room() };
+        let ports = Arc::new(Ports::new(ports));
+        let engine = Self { docker, node, images, guard, gpus, ports, making: Arc::default(), web, room };
         engine.sweep().await.map_err(|error| plain(&error))?;
         Ok(engine)
     }
@@ -119,9 +131,17 @@ impl Engine {
     /// What an image's name stands for, and how much of it lies here.
     ///
     /// # Errors
-    /// If it is not to be had, or is made for other machines.
-    pub async fn look_at(&self, image: &str) -> Result<Facts, Refusal> {
+    /// If it is not to be had, or is made for other machines, or a port that its task wants is taken.
+    pub async fn look_at(&self, image: &str, task: &Task) -> Result<Facts, Refusal> {
+        self.ports.look_at(task)?;
         self.images.look_at(image).await
+    }
+
+    /// The ports of a task, and the variables that tell it of them.
+    pub(super) fn open_ports(&self, task: &Task) -> Result<(Opened<'_>, Vec<(String, String)>), RunError> {
+        let opened = self.ports.open(task)?;
+        let variables = ports::variables(&opened.open).collect();
+        Ok((opened, variables))
     }
 
     /// Runs a task to the end of its program. The container is left for [`Engine::remove`].
@@ -148,9 +168,9 @@ impl Engine {
         // As with the container itself: whoever waits for it, it is made to the end before it can be removed.
         let opened = tokio::spawn(async move { (doorway::open(&docker, &node, &execution).await, turn) }).await;
         let (listener, turn) = opened.map_err(|_| RunError::Node("making its network broke down".into()))?;
-        let domains = domains.iter().map(ToString::to_string).collect();
-        let egress = Egress { domains, web: self.web, room: Arc::clone(&self.room) };
-        Ok((turn, Some(AbortOnDropHandle::new(tokio::spawn(egress::serve(listener?, egress))))))
+        let egress = Egress::new(domains, self.web, Arc::clone(&self.room));
+        let proxy = tokio::spawn(egress::serve(egress::Door::Tcp(listener?), egress));
+        Ok((turn, Some(AbortOnDropHandle::new(proxy))))
     }
 
     /// Lets a run go on until then, whatever becomes of this process.

@@ -65,7 +65,7 @@ impl Artefacts {
                 read.ok().and_then(Result::ok).ok_or_else(|| RunError::Node("cannot read the module".into()))?;
             Sha256::digest(bytes).to_vec()
         };
-        let version = concat!(env!("CARGO_PKG_VERSION"), "/wasmtime-48/exceptions");
+        let version = concat!(env!("CARGO_PKG_VERSION"), "/wasmtime-48/components");
         let mut hash = Sha256::new();
         for part in [&digest[..], version.as_bytes(), processor(), &[u8::from(deterministic)]] {
             hash.update((part.len() as u64).to_be_bytes());

@@ -15,6 +15,11 @@ pub(super) struct Lacking {
     name: String,
 }
 
+/// The modules that a module imports, beside its surroundings; the same one as often as it imports something of it.
+pub(super) fn of_others(module: &Module) -> impl Iterator<Item = &str> {
+    module.imports().map(|import| import.module()).filter(|name| !name.starts_with("wasi_"))
+}
+
 /// Links a module. Functions that nobody has end the program when it calls them: builds for several surroundings import
 /// what they use in one of them only.
 ///

@@ -1,4 +1,4 @@
-//! WebAssembly (WASI preview 1) in warm worker processes.
+//! WebAssembly (modules of WASI preview 1, components of preview 2) in warm worker processes.
 //!
 //! A worker is this program under another name: no keys, no database, no environment, no descriptors but one end of a
 //! socket pair, and it ends when that does. It runs one guest at a time and serves one owner only; after a trap, or when
@@ -7,8 +7,11 @@
 //! sealed memory.
 
 mod artefacts;
+mod context;
+mod http;
 mod imports;
 mod pool;
+mod program;
 mod socket;
 pub mod worker;
 
@@ -80,6 +83,8 @@ pub struct Guest {
     pub memory_max: u64,
     /// Milliseconds.
     pub timeout_ms: u64,
+    /// The socket of the proxy through which it reaches the web, if it may.
+    pub way_out: Option<String>,
     /// Seeded chance and a fixed clock.
     pub deterministic: bool,
     /// For the chance.
@@ -116,6 +121,15 @@ pub struct GuestEnd {
     pub memory_peak: u64,
 }
 
+impl GuestEnd {
+    fn unrunnable(cause: String) -> Self {
+        Self { outcome: GuestOutcome::Unrunnable(cause), cpu_ms: 0, memory_peak: 0 }
+    }
+}
+
+/// A module that others import: the name under which they do, and its artefact if there is such a module.
+type Import = (String, Option<[u8; 32]>);
+
 /// What a worker is told.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 enum Request {
@@ -124,10 +138,12 @@ enum Request {
         /// For deterministic runs.
         deterministic: bool,
     },
-    /// Run the artefact in the descriptor.
+    /// Run the artefact in the first descriptor.
     Run {
         /// Names the artefact, so that a worker that has it loaded need not load it again.
         artefact: [u8; 32],
+        /// What is known of the modules that it imports. The artefacts are in the other descriptors, in this order.
+        imports: Vec<Import>,
         /// What to run.
         guest: Guest,
     },
@@ -140,6 +156,17 @@ enum Reply {
     Compiled(Result<(), String>),
     /// The guest ended.
     Ran(GuestEnd),
+    /// It was not run: it imports modules of these names, of which nothing was said.
+    Needs(Vec<String>),
+}
+
+/// Modules of one program that others import.
+const IMPORTS_MAX: usize = 16;
+
+/// The modules that a program may import.
+pub(super) trait Imports: Send + Sync {
+    /// The one of that name, if there is one.
+    fn find(&self, name: &str) -> impl Future<Output = Option<ModuleSource>> + Send;
 }
 
 /// Bytes of a request or a reply, at most.
@@ -194,32 +221,73 @@ impl Engine {
     /// Runs `guest` for `owner`. When the future is dropped, the worker is killed.
     ///
     /// # Errors
-    /// If no worker can be had, or it breaks down.
-    pub async fn run(&self, owner: &NodeId, artefact: Artefact, guest: Guest) -> Result<GuestEnd, RunError> {
+    /// If no worker can be had, it breaks down, or a module that it imports does not compile.
+    pub(super) async fn run(
+        &self,
+        owner: &NodeId,
+        artefact: Artefact,
+        guest: Guest,
+        modules: &impl Imports,
+    ) -> Result<GuestEnd, RunError> {
         let mut worker = self.pool.take(owner).await?;
         let limit = Duration::from_millis(guest.timeout_ms) + KILL_AFTER;
-        let request = Request::Run { artefact: artefact.digest, guest };
-        let reply = tokio::time::timeout(limit, worker.call(&request, &[artefact.file()])).await;
-        let timed_out = GuestEnd { outcome: GuestOutcome::Time, cpu_ms: 0, memory_peak: 0 };
-        match reply {
-            // Blocked in a call to the host; dropping the worker kills it.
-            Err(_) => Ok(timed_out),
-            Ok(Ok(Reply::Ran(end))) => {
-                if matches!(end.outcome, GuestOutcome::Exited(_)) {
-                    self.pool.give_back(worker, owner).await;
+        let deterministic = guest.deterministic;
+        let mut request = Request::Run { artefact: artefact.digest, imports: Vec::new(), guest };
+        let mut files = vec![artefact.file()];
+        loop {
+            let reply = tokio::time::timeout(limit, worker.call(&request, &files)).await;
+            let timed_out = GuestEnd { outcome: GuestOutcome::Time, cpu_ms: 0, memory_peak: 0 };
+            return match reply {
+                // Blocked in a call to the host; dropping the worker kills it.
+                Err(_) => Ok(timed_out),
+                Ok(Ok(Reply::Needs(names))) => {
+                    let Request::Run { imports, .. } = &mut request else { continue };
+                    for name in names {
+                        let import = self.import(&name, deterministic, modules).await?;
+                        imports.push((name, import.as_ref().map(|artefact| artefact.digest)));
+                        files.extend(import.as_ref().map(Artefact::file));
+                    }
+                    if files.len() > 1 + IMPORTS_MAX {
+                        let cause = format!("the module imports more than {IMPORTS_MAX} others");
+                        return Err(RunError::task(FailureKind::Program, cause));
+                    }
+                    continue;
                 }
-                Ok(end)
-            }
-            Ok(Ok(Reply::Compiled(_))) => Err(RunError::Node("a worker answered something else".into())),
-            Ok(Err(error)) => match worker.death().await {
-                pool::Death::FileSize => Ok(GuestEnd { outcome: GuestOutcome::Output, ..timed_out }),
-                pool::Death::Deadline => Ok(timed_out),
-                pool::Death::Killed => Err(RunError::Node("its worker was killed by the system".into())),
-                pool::Death::Other(how) => Ok(GuestEnd {
-                    outcome: GuestOutcome::Trapped(format!("its worker ended ({how}; {error})")),
-                    ..timed_out
-                }),
-            },
+                Ok(Ok(Reply::Ran(end))) => {
+                    if matches!(end.outcome, GuestOutcome::Exited(_)) {
+                        self.pool.give_back(worker, owner).await;
+                    }
+                    Ok(end)
+                }
+                Ok(Ok(Reply::Compiled(_))) => Err(RunError::Node("a worker answered something else".into())),
+                Ok(Err(error)) => died(&mut worker, &error).await,
+            };
         }
     }
+
+    /// The artefact of the module that a program imports under a name.
+    async fn import(
+        &self,
+        name: &str,
+        deterministic: bool,
+        modules: &impl Imports,
+    ) -> Result<Option<Artefact>, RunError> {
+        let Some(module) = modules.find(name).await else { return Ok(None) };
+        match self.compile(&module, deterministic).await {
+            Ok(artefact) => Ok(Some(artefact)),
+            Err(RunError::Task { kind, cause }) => Err(RunError::task(kind, format!("import `{name}`: {cause}"))),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What the end of a worker says of its guest.
+async fn died(worker: &mut pool::Worker, error: &std::io::Error) -> Result<GuestEnd, RunError> {
+    let outcome = match worker.death().await {
+        pool::Death::FileSize => GuestOutcome::Output,
+        pool::Death::Deadline => GuestOutcome::Time,
+        pool::Death::Killed => return Err(RunError::Node("its worker was killed by the system".into())),
+        pool::Death::Other(how) => GuestOutcome::Trapped(format!("its worker ended ({how}; {error})")),
+    };
+    Ok(GuestEnd { outcome, cpu_ms: 0, memory_peak: 0 })
 }

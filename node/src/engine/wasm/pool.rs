@@ -23,6 +23,9 @@ const USED_MAX: usize = 4;
 /// The signal that ends a process that writes past its file size limit, on every system this runs on.
 const SIGXFSZ: i32 = 25;
 
+/// The variables that name other certificates than the system's.
+const CERTIFICATES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
+
 /// The signal of the system's last resort.
 const SIGKILL: i32 = 9;
 
@@ -52,6 +55,8 @@ impl Worker {
         let child = Command::new(program)
             .arg(worker::COMMAND)
             .env_clear()
+            // Whom components trust with their web requests is the operator's to say.
+            .envs(CERTIFICATES.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -196,7 +201,7 @@ impl Pool {
         match reply {
             Ok(Reply::Compiled(Ok(()))) => artefacts::read_all(&artefact).map_err(failed),
             Ok(Reply::Compiled(Err(cause))) => Err(RunError::task(FailureKind::Program, cause)),
-            Ok(Reply::Ran(_)) => Err(RunError::Node("a worker answered something else".into())),
+            Ok(Reply::Ran(_) | Reply::Needs(_)) => Err(RunError::Node("a worker answered something else".into())),
             Err(error) => {
                 let cause = format!("the module breaks the compiler ({error})");
                 Err(RunError::task(FailureKind::Program, cause))

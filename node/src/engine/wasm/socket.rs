@@ -13,10 +13,10 @@ use rustix::net::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::MESSAGE_BYTES_MAX;
+use super::{IMPORTS_MAX, MESSAGE_BYTES_MAX};
 
 /// Descriptors with one message.
-const FILES_MAX: usize = 2;
+const FILES_MAX: usize = 1 + IMPORTS_MAX;
 
 /// Linux keeps a write to a closed socket from raising a signal per call; elsewhere the Rust runtime ignores the signal.
 #[cfg(target_os = "linux")]

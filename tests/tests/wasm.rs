@@ -1,0 +1,123 @@
+//! What WebAssembly programs may be beside a module of WASI preview 1: components, and modules that import others.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use bacnode_tests::{Ran, Swarm, eventually, example, web_server};
+
+fn run(swarm: &Swarm, options: &[&str], module: &str, args: &[&str]) -> Ran {
+    let module = example(module);
+    let command = [&["wasm", "run", "--id-only"], options, &[&module, "--"], args].concat();
+    swarm.nodes[0].run(&command)
+}
+
+/// What a run printed, that ended well.
+fn printed(swarm: &Swarm, options: &[&str], module: &str, args: &[&str]) -> String {
+    let ran = run(swarm, options, module, args).ok();
+    swarm.nodes[0].run(&["job", "logs", ran.text()]).ok().stdout
+}
+
+#[test]
+fn a_module_imports_another_that_its_task_lists_or_that_lies_beside_it() {
+    let swarm = Swarm::new(1);
+    let library = example("trials/library.wasm");
+    assert_eq!(printed(&swarm, &["-I", &library], "trials/dynamic.wasm", &[]), "8 42 2\n");
+    // As files for Bacalhau have it: under the name by which it is imported.
+    let beside = format!("{library}:/library.wasm");
+    assert_eq!(printed(&swarm, &["-i", &beside], "trials/dynamic.wasm", &[]), "8 42 2\n");
+    // The same program again, warm: another instance, that was asked nothing yet.
+    assert_eq!(printed(&swarm, &["-i", &beside], "trials/dynamic.wasm", &[]), "8 42 2\n");
+    let lacking = run(&swarm, &[], "trials/dynamic.wasm", &[]);
+    assert!(lacking.stderr.contains("`twice` of `library.wasm`"), "{lacking:#?}");
+    let wrong = run(&swarm, &["-I", &example("trials/fetch.wasm")], "trials/dynamic.wasm", &[]);
+    assert!(wrong.stderr.contains("`twice` of `library.wasm`"), "{wrong:#?}");
+    let component = format!("{}:/library.wasm", example("trials/fetch.wasm"));
+    let wrong = run(&swarm, &["-i", &component], "trials/dynamic.wasm", &[]);
+    assert!(wrong.stderr.contains("`library.wasm` is a component; modules import modules"), "{wrong:#?}");
+}
+
+#[test]
+fn a_component_reads_its_inputs_and_speaks_to_the_domains_of_its_job() {
+    let mut swarm = Swarm::empty(&[]);
+    swarm.add("open", &["--task-network", "http", "--web", "any"]);
+    let address = web_server();
+    let text = swarm.dir().join("text");
+    std::fs::write(&text, "from a file\n").expect("a file");
+    let input = format!("{}:/data/text", text.display());
+    let url = format!("http://{address}/x");
+    let options = ["-i", &input, "--domain", "127.0.0.1"];
+    let said = printed(&swarm, &options, "trials/fetch.wasm", &["/data/text", &url]);
+    assert_eq!(said, format!("from a file\n{url}: 200, hello\n"));
+    // Another name for the same server, and a job that names no domain.
+    let other = format!("http://localhost:{}/x", address.port());
+    for (options, url) in [(&options[..], &other), (&[], &url)] {
+        let denied = run(&swarm, options, "trials/fetch.wasm", &[url]);
+        assert_eq!(denied.code, 1, "{denied:#?}");
+        let job = swarm.nodes[0].run(&["job", "list", "--limit", "1", "--output", "json"]).ok().json();
+        let printed = swarm.nodes[0].run(&["job", "logs", job[0]["ID"].as_str().expect("an id")]);
+        assert!(printed.stderr.contains("HttpRequestDenied"), "{printed:#?}");
+    }
+}
+
+/// A web server that speaks TLS, and the certificate by which it is known.
+struct Secure(std::process::Child);
+
+impl Secure {
+    fn start(dir: &Path) -> Option<(Self, u16, PathBuf)> {
+        let (key, certificate) = (dir.join("key.pem"), dir.join("certificate.pem"));
+        let openssl = |args: &[&str]| {
+            let quiet = std::process::Stdio::null;
+            Command::new("openssl").args(args).stdin(quiet()).stdout(quiet()).stderr(quiet()).spawn().ok()
+        };
+        let (key, shown) = (key.to_str()?, certificate.to_str()?);
+        let request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"];
+        let more = [
+            "-addext",
+            "subjectAltName=DNS:localhost",
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+            "-keyout",
+            key,
+            "-out",
+            shown,
+        ];
+        let Some(mut made) = openssl(&[&request[..], &more].concat()) else {
+            println!("NOT RUN: there is no openssl here");
+            return None;
+        };
+        assert!(made.wait().expect("it ends").success());
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+        let server = openssl(&["s_server", "-accept", &free.to_string(), "-key", key, "-cert", shown, "-www"])?;
+        eventually("the server", || std::net::TcpStream::connect(("127.0.0.1", free)).ok());
+        Some((Self(server), free, certificate))
+    }
+}
+
+impl Drop for Secure {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_component_trusts_the_certificates_that_the_operator_trusts() {
+    let mut swarm = Swarm::empty(&[]);
+    let Some((_server, port, certificate)) = Secure::start(swarm.dir()) else { return };
+    let rules = ["--task-network", "http", "--web", "any"];
+    swarm.add_with("trusting", &rules, &[("SSL_CERT_FILE", &certificate.to_string_lossy())]);
+    let url = format!("https://localhost:{port}/");
+    let said = printed(&swarm, &["--domain", "localhost"], "trials/fetch.wasm", &[&url]);
+    assert!(said.starts_with(&format!("{url}: 200, ")) && said.contains("TLSv1.3"), "{said}");
+    let mut strict = Swarm::empty(&[]);
+    strict.add("strict", &rules);
+    let refused = run(&strict, &["--domain", "localhost"], "trials/fetch.wasm", &[&url]);
+    assert_eq!(refused.code, 1, "{refused:#?}");
+}
+
+#[test]
+fn a_node_that_allows_no_network_takes_no_job_that_wants_one() {
+    let swarm = Swarm::new(1);
+    let refused = run(&swarm, &["--domain", "example.org", "--wait-timeout", "10"], "trials/fetch.wasm", &[]);
+    assert!(refused.stderr.contains("rule: task-network"), "{refused:#?}");
+}
