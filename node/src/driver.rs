@@ -134,6 +134,7 @@ impl Driver {
         epoch: u64,
         config: compute::Config,
         records: Records,
+        left: Vec<compute::Run>,
         usage: UsageBooks,
     ) -> Running {
         let now = clock::now();
@@ -145,7 +146,7 @@ impl Driver {
         let roots = roots.collect();
         let boot = bacnode_protocol::id::BootId(epoch);
         let compute =
-            compute::State::restore(signer.clone(), boot, config, records.held.clone(), now, &mut compute_out);
+            compute::State::restore(signer.clone(), boot, config, records.held.clone(), left, now, &mut compute_out);
         let mut seed = [0; 32];
         // Only the drawing of lots depends on it.
         let _ = getrandom::fill(&mut seed);
@@ -187,6 +188,11 @@ impl Driver {
 }
 
 impl Running {
+    /// What goes on from a former life.
+    pub(crate) fn runs(&self) -> BTreeSet<ExecutionId> {
+        self.compute.runs().collect()
+    }
+
     /// Runs turns until the node leaves.
     pub(crate) async fn run(mut self, mut events: mpsc::Receiver<Event>) {
         let mut synced = self.hands.store.log().synced();

@@ -179,7 +179,9 @@ impl Node {
         drop_stray_pins(&content, &records)?;
         drop_stray_pins(content.private(), &records)?;
         let usage = UsageBooks::open(&store)?;
-        let running = driver.start(&signer, epoch, machine(&config, engines), records, usage);
+        let left = runner.left().await;
+        let running = driver.start(&signer, epoch, machine(&config, engines), records, left, usage);
+        runner.sweep(&running.runs()).await;
         node.driver_task = Some(tokio::spawn(running.run(receiver)));
         for pin in content.pins()? {
             network.provide(pin.root);

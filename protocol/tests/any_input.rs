@@ -110,8 +110,8 @@ fn market() -> impl Strategy<Value = Market> {
         5 => Market::AwardAck { execution: execution(a) },
         6 => Market::AwardRefuse { execution: execution(a), reason: TextMax::default() },
         7 => Market::Started { execution: execution(a), ports: open(b) },
-        8 => Market::Beat { execution: execution(a), beat: u32::from(b), phase: phases[phase] },
-        9 => Market::BeatAck { execution: execution(a), beat: u32::from(b % 4) },
+        8 => Market::Beat { execution: execution(a), beat: u64::from(b), phase: phases[phase] },
+        9 => Market::BeatAck { execution: execution(a), beat: u64::from(b % 4) },
         10 => Market::Query { execution: execution(a) },
         11 => Market::Result(SignedResult {
             execution: execution(a),
@@ -214,7 +214,7 @@ proptest! {
             policy: compute::Policy { probes: true, reach: Reach::Host, ..compute::Policy::default() },
         };
         let (mut asked, mut awarded) = (Outbox::default(), Outbox::default());
-        let mut compute = compute::State::restore(me.clone(), BootId(1), config, Vec::new(), now, &mut awarded);
+        let mut compute = compute::State::restore(me.clone(), BootId(1), config, Vec::new(), Vec::new(), now, &mut awarded);
         let mut requester = requester::State::restore(
             me, 1, [1; 32], requester::Config::default(), Records::default(), now, &view, &mut asked,
         );

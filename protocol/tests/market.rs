@@ -457,3 +457,33 @@ fn a_slow_holder_of_the_data_is_waited_for_and_a_silent_one_is_not() {
     assert_eq!(ran(Span::millis(150)), 1);
     assert_ne!(ran(Span::secs(20)), 1);
 }
+
+#[test]
+fn a_run_that_outlives_its_node_goes_on_as_long_as_its_owners_word_lasts() {
+    let (mut went_on, mut began_again) = (0, 0);
+    for seed in 0..20 {
+        for down in [Span::secs(2), Span::secs(9)] {
+            let mut world = World::new(seed, 3);
+            (world.run_for, world.outlive) = (Span::secs(3), true);
+            let task = Task { exclusive: true, ..World::task() };
+            let job = world.submit(0, b"a", task, 1);
+            world.run(Span::secs(1));
+            let winner = world.runner().expect("somebody runs it");
+            world.crash(winner);
+            world.run(down);
+            world.start(winner);
+            world.run(Span::secs(60));
+            assert_eq!(ended(&world, &job), [JobState::Completed], "seed {seed}");
+            let starts = world.starts.values().sum::<u32>();
+            if down < Span::secs(5) {
+                went_on += 1;
+                assert_eq!(starts, 1, "seed {seed}: {:?}", world.told[&job].events);
+            } else {
+                began_again += 1;
+                assert_eq!(starts, 2, "seed {seed}: {:?}", world.told[&job].events);
+            }
+            assert_eq!((world.used(winner), world.held(winner)), (Resources::default(), 0), "seed {seed}");
+        }
+    }
+    assert_eq!((went_on, began_again), (20, 20));
+}

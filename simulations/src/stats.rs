@@ -26,6 +26,8 @@ pub struct Stats {
     pub records: u64,
     /// Runs started.
     pub runs: u64,
+    /// Of these, taken up again after a restart.
+    pub resumed: u64,
     /// Market messages and their bytes.
     pub messages: u64,
     /// Bytes of market messages.
@@ -119,6 +121,7 @@ impl Stats {
             (&mut self.events, other.events),
             (&mut self.records, other.records),
             (&mut self.runs, other.runs),
+            (&mut self.resumed, other.resumed),
             (&mut self.messages, other.messages),
             (&mut self.message_bytes, other.message_bytes),
             (&mut self.advert_bytes, other.advert_bytes),

@@ -355,3 +355,49 @@ fn get(port: u16) -> Option<String> {
     stream.read_to_string(&mut page).ok()?;
     Some(page)
 }
+
+/// A job, one at a time, whose node is killed while it runs and comes up again at once: what it printed, and how many
+/// attempts it took.
+fn outlives(options: &[&str], rules: &[&str], script: &str) -> Option<(String, usize)> {
+    if !docker::is_here() {
+        return None;
+    }
+    let mut swarm = Swarm::empty(&[]);
+    swarm.add("mortal", rules);
+    let id = run(&swarm.nodes[0], &[options, &["--no-wait", "--id-only"]].concat(), script).ok();
+    let started = || containers(&swarm.nodes[0].identity.peer_id).len() == 1;
+    eventually("its start", || started().then_some(()));
+    std::thread::sleep(Duration::from_millis(700));
+    swarm.nodes[0].kill();
+    std::thread::sleep(Duration::from_millis(500));
+    swarm.nodes[0].restart();
+    let job = swarm.nodes[0].await_job(id.text(), "Completed");
+    let printed = swarm.nodes[0].run(&["job", "logs", id.text()]).ok().stdout;
+    eventually("the end of its container", || containers(&swarm.nodes[0].identity.peer_id).is_empty().then_some(()));
+    Some((printed, job.executions.expect("executions").items.len()))
+}
+
+#[test]
+fn a_container_and_all_that_it_prints_outlive_their_node() {
+    let script = "for i in 1 2 3 4 5 6 7 8 9 10; do echo line $i; sleep 0.3; done";
+    let Some((printed, attempts)) = outlives(&[], &[], script) else { return };
+    let lines: Vec<String> = (1..=10).map(|i| format!("line {i}")).collect();
+    assert_eq!((printed.trim_end(), attempts), (lines.join("\n").as_str(), 1));
+    // One that ends while nobody looks.
+    let (printed, attempts) = outlives(&[], &[], "echo first; sleep 1; echo last").expect("as above");
+    assert_eq!((printed.as_str(), attempts), ("first\nlast\n", 1));
+}
+
+#[test]
+fn a_container_finds_its_inputs_and_its_way_to_the_web_after_its_node_came_back() {
+    let address = web_server();
+    let input = std::env::temp_dir().join(format!("bacnode-input-{}", std::process::id()));
+    std::fs::write(&input, "from a file\n").expect("a file");
+    let mounted = format!("{}:/data/text", input.display());
+    let options = ["-i", &mounted, "--network", "http", "--domain", "127.0.0.1"];
+    let script = format!("cat /data/text; sleep 2; cat /data/text; wget -qO- http://{address}/x");
+    let outlived = outlives(&options, &["--task-network", "http", "--web", "any"], &script);
+    std::fs::remove_file(&input).expect("it is there");
+    let Some((printed, attempts)) = outlived else { return };
+    assert_eq!((printed.as_str(), attempts), ("from a file\nfrom a file\nhello\n", 1));
+}

@@ -280,6 +280,12 @@ impl Content {
         self.0.dir.join("tmp")
     }
 
+    /// A folder on the disk of the content, for the results of what runs.
+    #[must_use]
+    pub fn runs(&self) -> PathBuf {
+        self.0.dir.join("runs")
+    }
+
     /// Tells `listener` what is held now, and every change from now on.
     ///
     /// # Errors

@@ -50,6 +50,7 @@ impl Running {
                     let _ = events.send(Event::Considered(number, found)).await;
                 });
             }
+            compute::Output::Resume(run) => self.hands.runner.resume(*run),
             compute::Output::Start(run) => {
                 self.hands.runner.start(*run);
                 crash::point("run-started");

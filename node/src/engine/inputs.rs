@@ -30,6 +30,11 @@ pub(super) struct Ready {
 }
 
 impl Ready {
+    /// The content that is mounted here, and whether it is private.
+    pub(super) fn mounted(&self) -> Option<(bool, Cid)> {
+        Some((self.mount.as_ref()?.content().is_private(), self.root?))
+    }
+
     /// As it is, for engines that mount files, too.
     pub(super) fn mount(&self) -> Mount {
         Mount { host: self.host.clone(), guest: self.guest.clone(), writable: self.writable }

@@ -8,6 +8,7 @@
 pub mod docker;
 pub(crate) mod egress;
 mod inputs;
+mod note;
 pub mod probe;
 pub mod publish;
 mod result;
@@ -16,7 +17,7 @@ mod s3;
 pub mod wasm;
 mod web;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -31,6 +32,7 @@ use bacnode_protocol::wire::task::{EngineTask, OpenPort, Source};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use self::note::Note;
 use self::probe::Probe;
 
 use crate::config::{Config, TaskLimits};
@@ -127,7 +129,7 @@ impl std::fmt::Debug for Runner {
 }
 
 impl Runner {
-    /// A runner that works below `dir`, which it empties, and says what happens to `reports`.
+    /// A runner that says what happens to `reports`.
     ///
     /// # Errors
     /// If the folder cannot be made.
@@ -142,9 +144,8 @@ impl Runner {
         room: Arc<Semaphore>,
         reports: tokio::sync::mpsc::Sender<Report>,
     ) -> std::io::Result<Self> {
-        let dir = content.tmp().join("runs");
+        let dir = content.runs();
         std::fs::create_dir_all(&dir)?;
-        crate::content::clear(&dir);
         let running = Mutex::new(HashMap::new());
         let (limits, allow_local, policy) = (config.limits, config.allow_local.clone(), config.policy.clone());
         let (web, stores) = (web::Fetcher::new(policy.web), s3::Stores::new(policy.clone()));
@@ -189,8 +190,45 @@ impl Runner {
         }
     }
 
+    /// Runs of a former life of this node that may go on: their containers are there, and are watched.
+    pub async fn left(&self) -> Vec<Run> {
+        let Some(docker) = &self.inner.docker else { return Vec::new() };
+        let left = docker.left().await;
+        let left =
+            left.inspect_err(|cause| tracing::warn!(%cause, "cannot see what a former life left")).unwrap_or_default();
+        let run = |(execution, until)| Note::read(&self.result_of(&execution))?.run(execution, until);
+        left.into_iter().filter_map(run).collect()
+    }
+
+    /// Removes what a former life of this node left of any other run than these.
+    pub async fn sweep(&self, kept: &BTreeSet<ExecutionId>) {
+        if let Some(docker) = &self.inner.docker {
+            docker.sweep(kept).await;
+        }
+        for entry in std::fs::read_dir(&self.inner.dir).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let of = name.to_str().and_then(|name| name.split('.').next()?.parse().ok());
+            if of.is_none_or(|execution| !kept.contains(&execution)) {
+                crate::content::remove_tree(&entry.path());
+            }
+        }
+    }
+
+    fn result_of(&self, execution: &ExecutionId) -> PathBuf {
+        self.inner.dir.join(execution.to_string())
+    }
+
     /// Starts `run`; its end is reported exactly once.
     pub fn start(&self, run: Run) {
+        self.go(run, false);
+    }
+
+    /// Goes on with a run of a former life; its end is reported exactly once.
+    pub fn resume(&self, run: Run) {
+        self.go(run, true);
+    }
+
+    fn go(&self, run: Run, is_left: bool) {
         let execution = run.execution;
         if run.until <= crate::clock::tick() {
             // The start had to wait for the disk, too long.
@@ -199,7 +237,7 @@ impl Runner {
             tokio::spawn(async move { reports.send(Report::Ended(execution, ended)).await });
             return;
         }
-        let result = self.inner.dir.join(execution.to_string());
+        let result = self.result_of(&execution);
         let until = Arc::new(AtomicU64::new(run.until.0));
         let stop = CancellationToken::new();
         let running = Running {
@@ -214,7 +252,7 @@ impl Runner {
         let this = self.clone();
         tokio::spawn(async move {
             // A panic in an engine is this node's fault and must not leave the slot taken.
-            let task = tokio::spawn(run::run(this.clone(), run, stop.clone(), until, result.clone()));
+            let task = tokio::spawn(run::run(this.clone(), run, is_left, stop.clone(), until, result.clone()));
             let ended = task.await;
             if let (Err(_), Some(docker)) = (&ended, &this.inner.docker) {
                 docker.remove(&execution, false).await;
@@ -224,6 +262,7 @@ impl Runner {
             stop.cancel();
             this.lock().remove(&execution);
             crate::content::remove_tree(&result);
+            Note::remove(&result);
             let _ = this.inner.reports.send(Report::Ended(execution, Box::new(ended))).await;
         });
     }

@@ -16,6 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::egress::{self, Egress};
 use super::inputs::{self, Mount, Reads, Ready};
+use super::note::Note;
 use super::wasm::{Guest, GuestEnd};
 use super::{Inner, RunError, Runner, docker, publish, result};
 use crate::content::{Content, Limits};
@@ -24,14 +25,22 @@ use crate::content::{Content, Limits};
 pub(super) async fn run(
     runner: Runner,
     run: Run,
+    is_left: bool,
     stop: CancellationToken,
     until: docker::Until,
     result: PathBuf,
 ) -> Ended {
     let started = Instant::now();
     let (mut usage, reads) = (Usage::default(), Reads::default());
+    let program = async {
+        if is_left {
+            resume(&runner, &run, &result, &until, &reads, &mut usage).await
+        } else {
+            execute(&runner, &run, &result, &until, &reads, &mut usage).await
+        }
+    };
     let ended = tokio::select! {
-        ended = execute(&runner, &run, &result, &until, &reads, &mut usage) => ended,
+        ended = program => ended,
         () = stop.cancelled() => Err(RunError::Stopped),
     };
     if let (EngineTask::Docker(_), Some(docker)) = (&run.task.engine, &runner.inner.docker) {
@@ -152,7 +161,7 @@ async fn execute(
         match &run.task.engine {
             EngineTask::Wasm(wasm) => run_module(runner, run, wasm, result, &sources, &work, outputs, usage).await,
             EngineTask::Docker(docker) => {
-                run_container(runner, run, docker, result, &sources, outputs, until, usage).await
+                run_container(runner, run, docker, result, &sources, outputs, until, reads, usage).await
             }
         }
     };
@@ -241,6 +250,7 @@ async fn run_container(
     sources: &[Ready],
     outputs: Vec<Mount>,
     until: &docker::Until,
+    reads: &Reads,
     usage: &mut Usage,
 ) -> Result<i32, RunError> {
     let engine = runner.inner.docker.as_ref();
@@ -257,6 +267,7 @@ async fn run_container(
         let ports = ListMax::truncated(opened.open.iter().cloned());
         let _ = reports.send(super::Report::Open(execution, ports)).await;
     }
+    let note = Note::new(run, sources, reads, usage, &opened.open);
     let work = docker::Work {
         execution,
         task: &run.task,
@@ -272,7 +283,61 @@ async fn run_container(
         until,
         started: &|| _ = reports.try_send(super::Report::Phase(execution, Phase::Running)),
     };
-    let end = engine.run(work).await?;
+    let end = engine.run(work, note).await?;
+    container_ended(end, run, usage)
+}
+
+/// Goes on with a container that a former life of the node left.
+async fn resume(
+    runner: &Runner,
+    run: &Run,
+    result: &Path,
+    until: &docker::Until,
+    reads: &Reads,
+    usage: &mut Usage,
+) -> Result<i32, RunError> {
+    let lost = || RunError::Node("the node went down while it ran this".into());
+    let note = Note::read(result).ok_or_else(lost)?;
+    note.recall(reads, usage);
+    let (Some(engine), EngineTask::Docker(docker)) = (&runner.inner.docker, &run.task.engine) else {
+        return Err(lost());
+    };
+    // What it reads stays where it is.
+    let mut mounts = Vec::new();
+    for (private, root) in note.mounted() {
+        mounts.push(runner.inner.content.of_kind(private).mount(&root)?);
+    }
+    let opened = engine.open_ports_again(note.ports());
+    if !opened.open.is_empty() {
+        let ports = ListMax::truncated(opened.open.iter().cloned());
+        let _ = runner.inner.reports.send(super::Report::Open(run.execution, ports)).await;
+    }
+    let limits = output_limits(runner, run);
+    let work = docker::Work {
+        execution: run.execution,
+        task: &run.task,
+        docker,
+        image: &docker.image,
+        digest: run.image,
+        mounts: Vec::new(),
+        env: Vec::new(),
+        ports: &opened.open,
+        result,
+        log_bytes_max: runner.inner.limits.log_bytes,
+        output_bytes_max: limits.bytes,
+        until,
+        started: &|| (),
+    };
+    let written = [result.to_owned()];
+    let end = tokio::select! {
+        end = engine.resume(work, &note.gpus) => end?,
+        excess = result::watch(&written, limits) => return Err(excess),
+    };
+    container_ended(end, run, usage)
+}
+
+/// The exit code of a container's program, or the limit that it ran into.
+fn container_ended(end: docker::ContainerEnd, run: &Run, usage: &mut Usage) -> Result<i32, RunError> {
     usage.cpu_ms = end.cpu_ms;
     usage.memory_peak = end.memory_peak;
     if end.out_of_memory {

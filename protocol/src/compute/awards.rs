@@ -61,7 +61,7 @@ impl State {
             started: None,
             ports: ListMax::default(),
             word_from: sent,
-            beat: 0,
+            beat: self.boot.0 << 32,
             beats: VecDeque::new(),
             cancelled: false,
             expired: false,
@@ -145,7 +145,7 @@ impl State {
         self.timers.set(Timer::Beat(execution), now.tick + heartbeat);
     }
 
-    pub(super) fn beat_ack(&mut self, from: NodeId, execution: ExecutionId, beat: u32, out: &mut Outbox<Output>) {
+    pub(super) fn beat_ack(&mut self, from: NodeId, execution: ExecutionId, beat: u64, out: &mut Outbox<Output>) {
         let Some(held) = self.held.get_mut(&execution).filter(|held| held.record.owner == from) else { return };
         let Some(&(_, sent)) = held.beats.iter().find(|(known, _)| *known == beat) else { return };
         // Acknowledgements may overtake each other, and a round trip may be longer than a heartbeat.
@@ -245,6 +245,8 @@ impl State {
         let held = self.held.get_mut(&execution).expect("looked up above");
         held.record.result = Some(result);
         held.record.withheld = withheld;
+        // As with results that were there before: what was promised in another life may have been longer than is known.
+        held.word_from = held.word_from.max(self.since);
         out.now(Output::Persist(Record::Held(Box::new(held.record.clone()))));
         if withheld {
             // Its owner goes on hearing of it, as of one that runs.
@@ -333,7 +335,7 @@ fn unspoken(outcome: Outcome) -> (Outcome, Ended) {
 
 /// How long a holder goes on after its owner's last word. Never shorter than a lease: the owner must have had a chance to
 /// answer a beat.
-fn word_length(held: &Held, orphan_max: Span) -> Span {
+pub(super) fn word_length(held: &Held, orphan_max: Span) -> Span {
     let lease = held.record.lease;
     let length = Span::millis(u64::from(lease.length_ms));
     let exclusive = held.exclusive && held.phase < Phase::Withheld;

@@ -147,6 +147,8 @@ pub enum Output {
     Consider(u64, Box<Considered>),
     /// Run this.
     Start(Box<Run>),
+    /// Go on with this run, which a former life of the node left running.
+    Resume(Box<Run>),
     /// That run may go on until then.
     Extend(ExecutionId, Tick),
     /// Stop that run, if it still runs.

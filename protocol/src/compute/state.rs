@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Holdings, Input, Load, Output, Policy};
+use super::awards::word_length;
+use super::{Holdings, Input, Load, Output, Policy, Run};
 use crate::id::{BootId, ExecutionId, NodeId};
 use crate::job::format_bytes;
-use crate::limits::{HOLDINGS_MAX, PORTS_MAX, RESEND_MAX, RESEND_MIN};
+use crate::limits::{HOLDINGS_MAX, PORTS_MAX, RESEND_MAX, RESEND_MIN, RUN_RESOURCES_MIN};
 use crate::outbox::Outbox;
 use crate::record::{HeldRecord, Record};
 use crate::time::{Now, Span, Tick};
@@ -62,9 +63,10 @@ pub(super) struct Held {
     pub(super) ports: ListMax<OpenPort, PORTS_MAX>,
     /// From when the owner's word counts: the sending of the bid or beat that it last answered.
     pub(super) word_from: Tick,
-    pub(super) beat: u32,
+    /// The number of its last beat. The upper half is this life's: what answers a beat of another one answers none of this.
+    pub(super) beat: u64,
     /// The last beats and when they were sent.
-    pub(super) beats: VecDeque<(u32, Tick)>,
+    pub(super) beats: VecDeque<(u64, Tick)>,
     /// Called off: by its owner, or because nothing was heard of it.
     pub(super) cancelled: bool,
     pub(super) expired: bool,
@@ -85,6 +87,8 @@ pub(super) enum Timer {
 pub struct State {
     pub(super) signer: Signer,
     pub(super) boot: BootId,
+    /// When this life began.
+    pub(super) since: Tick,
     pub(super) config: Config,
     pub(super) accepting: Result<(), String>,
     pub(super) next_bid: u64,
@@ -102,19 +106,22 @@ pub struct State {
 
 impl State {
     /// The machine of the node that signs with `signer`, in its life `boot`, from what it remembers. Awards that were
-    /// running when the node went down have failed by its doing; finished ones wait for their owners.
+    /// running when the node went down go on if they are `left`, running, and their owners' word still counts; else they
+    /// have failed by the node's doing. Finished ones wait for their owners.
     #[must_use]
     pub fn restore(
         signer: Signer,
         boot: BootId,
         config: Config,
         held: Vec<HeldRecord>,
+        left: Vec<Run>,
         now: Now,
         out: &mut Outbox<Output>,
     ) -> Self {
         let mut state = Self {
             signer,
             boot,
+            since: now.tick,
             config,
             accepting: Ok(()),
             next_bid: 1,
@@ -127,10 +134,55 @@ impl State {
             run_ms: 100,
             timers: Timers::default(),
         };
+        let mut left: BTreeMap<ExecutionId, Run> = left.into_iter().map(|run| (run.execution, run)).collect();
         for record in held {
-            state.readopt(record, now, out);
+            match left.remove(&record.execution).filter(|run| state.may_go_on(&record, run, now)) {
+                Some(run) => state.resume(record, run, now, out),
+                None => state.readopt(record, now, out),
+            }
         }
         state
+    }
+
+    /// Whether a run that was left running is the one that the record is of, and may have what it has.
+    fn may_go_on(&self, record: &HeldRecord, run: &Run, now: Now) -> bool {
+        let same = (run.owner, run.job, run.slot) == (record.owner, record.job, record.slot);
+        let resources = run.task.resources.at_least(&RUN_RESOURCES_MIN);
+        let room = resources.fits(&self.config.total.minus(&self.used));
+        same && room && record.result.is_none() && run.until > now.tick
+    }
+
+    fn resume(&mut self, record: HeldRecord, run: Run, now: Now, out: &mut Outbox<Output>) {
+        let execution = record.execution;
+        let mut held = Held {
+            record,
+            task: None,
+            image: run.image,
+            resources: run.task.resources.at_least(&RUN_RESOURCES_MIN),
+            exclusive: run.task.exclusive,
+            phase: Phase::Running,
+            started: Some(now.tick),
+            ports: ListMax::default(),
+            word_from: now.tick,
+            beat: self.boot.0 << 32,
+            beats: VecDeque::new(),
+            cancelled: false,
+            expired: false,
+            resend: RESEND_MIN,
+        };
+        let length = word_length(&held, self.config.orphan_max);
+        held.word_from = Tick(run.until.0.saturating_sub(length.0));
+        self.used = self.used.plus(&held.resources);
+        self.held.insert(execution, held);
+        self.arm_lease(execution);
+        // Its owner has heard nothing since the node went down.
+        self.timers.set(Timer::Beat(execution), now.tick);
+        out.now(Output::Resume(Box::new(run)));
+    }
+
+    /// What runs.
+    pub fn runs(&self) -> impl Iterator<Item = ExecutionId> {
+        self.held.iter().filter(|(_, held)| held.running()).map(|(execution, _)| *execution)
     }
 
     fn readopt(&mut self, record: HeldRecord, now: Now, out: &mut Outbox<Output>) {
@@ -146,7 +198,7 @@ impl State {
             started: None,
             ports: ListMax::default(),
             word_from: now.tick,
-            beat: 0,
+            beat: self.boot.0 << 32,
             beats: VecDeque::new(),
             cancelled: false,
             expired: false,

@@ -129,7 +129,7 @@ impl State {
         &mut self,
         from: NodeId,
         id: ExecutionId,
-        beat: u32,
+        beat: u64,
         phase: Phase,
         now: Now,
         view: &View,

@@ -291,8 +291,8 @@ pub enum Market {
     Beat {
         /// The attempt.
         execution: ExecutionId,
-        /// Rises by one.
-        beat: u32,
+        /// Rises by one, and never comes back: not in another life of the node either.
+        beat: u64,
         /// How far it is.
         phase: Phase,
     },
@@ -301,7 +301,7 @@ pub enum Market {
         /// The attempt.
         execution: ExecutionId,
         /// The beat heard.
-        beat: u32,
+        beat: u64,
     },
     /// Owner: how far is this? Answered by a beat, or a result.
     Query {

@@ -99,11 +99,21 @@ impl World {
                 self.overlaps += u32::from(!who.is_empty());
                 who.insert(node);
                 let life = self.hosts[node].life;
+                self.hosts[node].runs.insert(run.execution, (*run).clone());
                 self.compute_input(node, compute::Input::Phase(run.execution, Phase::Running));
                 self.push(self.run_for, Event::Ran { node, life, run });
             }
             compute::Output::Stop(execution) => self.end(node, execution, Outcome::Cancelled),
-            compute::Output::Unpin(_) | compute::Output::Extend(..) => {}
+            compute::Output::Resume(run) => {
+                let life = self.hosts[node].life;
+                self.push(self.run_for, Event::Ran { node, life, run });
+            }
+            compute::Output::Extend(execution, until) => {
+                if let Some(run) = self.hosts[node].runs.get_mut(&execution) {
+                    run.until = until;
+                }
+            }
+            compute::Output::Unpin(_) => {}
             compute::Output::Consider(number, _) => {
                 self.compute_input(node, compute::Input::Considered(number, Ok(compute::Facts::default())));
             }
@@ -111,6 +121,7 @@ impl World {
     }
 
     pub(super) fn end(&mut self, node: usize, execution: ExecutionId, outcome: Outcome) {
+        self.hosts[node].runs.remove(&execution);
         for who in self.running.values_mut() {
             who.remove(&node);
         }

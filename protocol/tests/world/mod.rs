@@ -68,6 +68,8 @@ struct Host {
     compute: Option<compute::State>,
     total: Resources,
     waking: bool,
+    /// What its executor runs.
+    runs: BTreeMap<ExecutionId, Run>,
 }
 
 /// What one job's watchers were told.
@@ -99,6 +101,8 @@ pub(crate) struct World {
     pub private: bool,
     /// Who holds what jobs read, says every look-up; and how much longer its messages take.
     pub holder: Option<(usize, Span)>,
+    /// Whether runs outlive their nodes.
+    pub outlive: bool,
 }
 
 fn network() -> NetworkId {
@@ -124,6 +128,7 @@ impl World {
             outcomes: Vec::new(),
             private: false,
             holder: None,
+            outlive: false,
         };
         for index in 0..nodes {
             let mut secret = [0; 32];
@@ -141,6 +146,7 @@ impl World {
                 compute: None,
                 total,
                 waking: false,
+                runs: BTreeMap::new(),
             };
             world.hosts.push(host);
         }
@@ -220,7 +226,11 @@ impl World {
         let records = host.disk.records();
         let (signer, life) = (host.signer.clone(), host.life);
         let held = records.held.clone();
-        host.compute = Some(compute::State::restore(signer.clone(), BootId(life), config, held, now, &mut compute_out));
+        let left = host.runs.values().cloned().collect();
+        let (boot, signer) = (BootId(life), signer.clone());
+        let machine = compute::State::restore(signer.clone(), boot, config, held, left, now, &mut compute_out);
+        host.runs.retain(|execution, _| machine.runs().any(|run| run == *execution));
+        host.compute = Some(machine);
         let (settings, view) = (requester::Config::default(), &host.view);
         let machine =
             requester::State::restore(signer, life, [7; 32], settings, records, now, view, &mut requester_out);
@@ -244,8 +254,11 @@ impl World {
         self.hosts[node].up = false;
         self.hosts[node].requester = None;
         self.hosts[node].compute = None;
-        for who in self.running.values_mut() {
-            who.remove(&node);
+        if !self.outlive {
+            self.hosts[node].runs.clear();
+            for who in self.running.values_mut() {
+                who.remove(&node);
+            }
         }
         let me = self.id(node);
         for other in 0..self.hosts.len() {

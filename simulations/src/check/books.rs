@@ -54,7 +54,7 @@ pub(crate) struct Books {
     /// The last of them.
     recent: VecDeque<ExecutionId>,
     bids: BTreeMap<(usize, u64, u64), (NodeId, Tick)>,
-    beats: BTreeMap<(usize, ExecutionId, u32), Tick>,
+    beats: BTreeMap<(usize, ExecutionId, u64), Tick>,
     words: BTreeMap<(usize, ExecutionId), Word>,
     running: BTreeMap<(JobId, u32), BTreeSet<(usize, ExecutionId)>>,
     tokens: BTreeMap<usize, FencingToken>,
@@ -188,7 +188,7 @@ impl Books {
             }
             Market::BeatAck { execution, beat } if self.is_owner(from, execution) => {
                 // Of beats long past a holder need not know when it sent them.
-                let of_run = (index, *execution, 0)..=(index, *execution, u32::MAX);
+                let of_run = (index, *execution, 0)..=(index, *execution, u64::MAX);
                 let newest = self.beats.range(of_run).next_back().map_or(0, |((_, _, newest), _)| *newest);
                 if newest.saturating_sub(*beat) >= 16 {
                     return;
@@ -393,6 +393,11 @@ impl Books {
     pub(crate) fn some_execution(&self, chance: u64) -> Option<(ExecutionId, NodeId)> {
         let execution = self.recent.get(chance.checked_rem(self.recent.len() as u64)? as usize)?;
         Some((*execution, self.awards.get(execution)?.to))
+    }
+
+    /// The last beat that an honest node sent of an execution.
+    pub(crate) fn some_beat(&self, execution: &ExecutionId) -> Option<u64> {
+        self.beats.keys().rev().find(|(_, of, _)| of == execution).map(|(_, _, beat)| *beat)
     }
 
     /// A node lost its disk: what it had promised is gone with it, and its new life is another matter.

@@ -190,6 +190,7 @@ impl World<'_> {
             compute::Output::Send { to, message } => self.send(index, &to, message),
             compute::Output::Consider(number, _) => self.consider(index, number),
             compute::Output::Start(run) => self.start_run(index, *run),
+            compute::Output::Resume(run) => self.resume_run(index, &run),
             compute::Output::Extend(execution, until) => self.extend(index, &execution, until),
             compute::Output::Stop(execution) => self.stop_run(index, &execution),
             compute::Output::Unpin(execution) => {

@@ -139,7 +139,10 @@ impl World<'_> {
                     *[Phase::Unknown, Phase::Running, Phase::Ended].choose(&mut self.rng).unwrap_or(&Phase::Unknown);
                 Market::Beat { execution, beat: self.rng.random(), phase }
             }
-            4 => Market::BeatAck { execution, beat: self.rng.random_range(0..100) },
+            4 => {
+                let last = self.books.some_beat(&execution).unwrap_or_default();
+                Market::BeatAck { execution, beat: last.saturating_add(self.rng.random_range(0..4)) }
+            }
             5 => Market::Query { execution },
             6 => Market::ResultAck { execution },
             7 => Market::Verdict { execution, accepted: true },

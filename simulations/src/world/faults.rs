@@ -5,6 +5,7 @@ use rand::seq::SliceRandom as _;
 
 use bacnode_protocol::{compute, requester};
 
+use super::host::Running;
 use super::{Event, World};
 use crate::plan::{MILLI, Micros, SECOND, What};
 
@@ -66,8 +67,11 @@ impl World<'_> {
         self.trace.note(self.now, (index, None), "crash", &[u8::from(power)], || {
             if power { "loses power".into() } else { "is killed".into() }
         });
-        let runs: Vec<_> = self.hosts[index].runs.keys().copied().collect();
-        for execution in runs {
+        // Containers outlive the process by which they were started, not the machine.
+        let outlived = !power && self.rng.random_bool(0.5);
+        let lost = |running: &Running| !outlived || running.stopping;
+        let runs = self.hosts[index].runs.iter().filter(|(_, running)| lost(running));
+        for execution in runs.map(|(execution, _)| *execution).collect::<Vec<_>>() {
             self.end_run(index, &execution);
         }
         let unsynced = self.hosts[index].disk.unsynced();

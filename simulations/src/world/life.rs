@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bacnode_protocol::compute;
-use bacnode_protocol::id::{BootId, JobId};
+use bacnode_protocol::id::{BootId, ExecutionId, JobId};
 use bacnode_protocol::outbox::Outbox;
 use bacnode_protocol::requester;
 use bacnode_protocol::view::View;
@@ -50,7 +50,9 @@ impl World<'_> {
         host.kept = held.iter().filter_map(|held| Some((held.execution, work::root_of(held)?))).collect();
         let open: BTreeSet<JobId> = records.jobs.iter().map(|(job, _)| job.id).collect();
         let filled = records.executions.iter().filter(|execution| execution.accepted).count();
-        let compute = compute::State::restore(signer.clone(), BootId(epoch), config, held, now, &mut compute_out);
+        let left = host.runs.values().filter(|running| !running.dead);
+        let left = left.map(|running| compute::Run { until: running.until, ..running.run.clone() }).collect();
+        let compute = compute::State::restore(signer.clone(), BootId(epoch), config, held, left, now, &mut compute_out);
         let mut seed = [0; 32];
         self.rng.fill(&mut seed[..]);
         let settings = requester::Config::default();
@@ -64,8 +66,13 @@ impl World<'_> {
         if host.is_honest() && restored.len() + filled < open.len() {
             self.books.fail(Invariant::S14RecoveryEquality, "an open job did not come back");
         }
+        let kept: BTreeSet<ExecutionId> = compute.runs().collect();
+        let swept: Vec<ExecutionId> = host.runs.keys().filter(|execution| !kept.contains(execution)).copied().collect();
         host.compute = Some(compute);
         host.requester = Some(machine);
+        for execution in swept {
+            self.end_run(index, &execution);
+        }
         self.logs[index] = Log::default();
         self.trace.note(self.now, (index, None), "start", &epoch.to_le_bytes(), || format!("starts, epoch {epoch}"));
         self.announce_self(index);

@@ -153,6 +153,27 @@ impl World<'_> {
         }
     }
 
+    /// A run that outlived its process goes on.
+    pub(super) fn resume_run(&mut self, index: usize, run: &Run) {
+        self.serial += 1;
+        let (serial, life, execution) = (self.serial, self.hosts[index].life, run.execution);
+        self.trace.note(self.now, (index, None), "resume", &execution.0, || format!("goes on with {execution}"));
+        self.stats.resumed += 1;
+        let Some(running) = self.hosts[index].runs.get_mut(&execution) else { return };
+        running.serial = serial;
+        let until = running.until;
+        self.expire_later(index, serial, execution, until);
+        let plan = self.by_job.get(&run.job).map(|job| self.plan.jobs[*job].clone());
+        let (after, outcome) = self.draw_end(index, run, plan.as_ref(), false);
+        if let Some(takes) = after {
+            // Of which some lies behind it.
+            let after = self.rng.random_range(0..=takes);
+            let inline = plan.as_ref().is_some_and(|plan| plan.inline);
+            let ended = Box::new(ended(&execution, outcome, inline));
+            self.push(after, Event::Ends { host: index, life, serial, execution, ended });
+        }
+    }
+
     /// The operator's program looks at an ask; now and then it says no, or nothing at all.
     pub(super) fn consider(&mut self, host: usize, number: u64) {
         let (after, luck) = (self.rng.random_range(0..200 * MILLI), self.rng.random_range(0..100));

@@ -1,30 +1,28 @@
 //! One container: what it is given, and what it prints and does until it ends.
 
-use std::io::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bacnode_protocol::id::ExecutionId;
-use bacnode_protocol::job::format_bytes;
 use bacnode_protocol::wire::market::FailureKind;
 use bacnode_protocol::wire::task::{Access, DockerTask, OpenPort, Task};
 use bollard::Docker;
-use bollard::container::{AttachContainerResults, LogOutput};
 use bollard::errors::Error as DockerError;
 use bollard::models::{
     ContainerCreateBody, DeviceRequest, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig,
     Mount as BindMount, MountType, ResourcesUlimits,
 };
-use bollard::query_parameters::{
-    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, StatsOptionsBuilder, WaitContainerOptionsBuilder,
-};
-use futures::{Stream, StreamExt as _};
+use bollard::query_parameters::{CreateContainerOptionsBuilder, StatsOptionsBuilder, WaitContainerOptionsBuilder};
+use futures::StreamExt as _;
 use tokio::sync::OwnedMutexGuard;
 
 use super::super::RunError;
 use super::super::inputs::Mount;
 use super::gpu::{Gpu, Vendor};
+use super::guard::Guard;
 use super::image::Image;
+use super::output::Output;
 use super::{EXECUTION_LABEL, NODE_LABEL, Until, doorway, plain, ports};
 
 /// Processes and threads of one container.
@@ -89,39 +87,52 @@ pub(in crate::engine) fn default_user() -> (u32, u32) {
     }
 }
 
-/// Makes a container, attaches to what it prints, and starts it; `turn` is held until that is done, whoever waits for it.
+/// Makes a container, has the guard write what it prints, and starts it; `turn` is held until that is done, whoever waits
+/// for it.
 pub(super) async fn start(
     docker: &Docker,
+    guard: &Arc<Guard>,
     node: &str,
     image: &Image,
     gpus: &[&Gpu],
     work: &Work<'_>,
     turn: OwnedMutexGuard<()>,
-) -> Result<AttachContainerResults, RunError> {
-    let (docker, name, body) = (docker.clone(), name(&work.execution), body(node, image, gpus, work));
+) -> Result<Output, RunError> {
+    let (docker, guard, body) = (docker.clone(), Arc::clone(guard), body(node, image, gpus, work));
+    let (execution, result, log_bytes_max) = (work.execution, work.result.to_owned(), work.log_bytes_max);
     let made = tokio::spawn(async move {
         let _turn = turn;
+        let name = name(&execution);
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
-        docker.create_container(Some(options), body).await?;
+        docker.create_container(Some(options), body).await.map_err(|error| refused(&error))?;
         // Before the start, or its first words are lost: the daemon keeps none.
-        let options = AttachContainerOptionsBuilder::new().stream(true).stdout(true).stderr(true).build();
-        let attached = docker.attach_container(&name, Some(options)).await?;
-        docker.start_container(&name, None).await?;
-        Ok::<_, DockerError>(attached)
+        let output = guard.attach(&execution, &result, log_bytes_max, false).await?;
+        docker.start_container(&name, None).await.map_err(|error| refused(&error))?;
+        Ok(output)
     });
-    let made = made.await.map_err(|_| RunError::Node("making the container broke down".into()))?;
-    made.map_err(|error| refused(&error))
+    made.await.map_err(|_| RunError::Node("making the container broke down".into()))?
 }
 
-/// Follows a container to the end of its program.
+/// How long a container has run, that was started in a former life of the node.
+pub(super) async fn age(docker: &Docker, execution: &ExecutionId) -> Result<Duration, RunError> {
+    let found = docker.inspect_container(&name(execution), None).await;
+    let found = found.map_err(|error| RunError::Node(format!("docker: {}", plain(&error))))?;
+    let started = found.state.and_then(|state| state.started_at).unwrap_or_default();
+    let started = chrono::DateTime::parse_from_rfc3339(&started);
+    let started = started.map_err(|_| RunError::Node("docker does not tell when the container was started".into()))?;
+    Ok((chrono::Utc::now() - started.to_utc()).to_std().unwrap_or_default())
+}
+
+/// Follows a container that has run for `age` to the end of its program.
 pub(super) async fn watch(
     docker: &Docker,
-    attached: AttachContainerResults,
+    mut output: Output,
+    age: Duration,
     work: Work<'_>,
 ) -> Result<ContainerEnd, RunError> {
     let name = name(&work.execution);
     (work.started)();
-    let timeout = Duration::from_millis(work.task.timeout_ms);
+    let left = Duration::from_millis(work.task.timeout_ms).saturating_sub(age);
     let ends = async {
         let options = WaitContainerOptionsBuilder::new().condition("not-running").build();
         let mut ended = std::pin::pin!(docker.wait_container(&name, Some(options)));
@@ -131,11 +142,10 @@ pub(super) async fn watch(
             Some(Err(error)) => Err(RunError::Node(format!("docker: {}", plain(&error)))),
         }
     };
-    let logs = write_logs(attached.output, &work);
     let mut usage = ContainerEnd::default();
     let watched = watch_usage(docker, &name, &mut usage);
     {
-        let (mut logs, mut ends) = (std::pin::pin!(logs), std::pin::pin!(ends));
+        let (mut logs, mut ends) = (std::pin::pin!(output.printed()), std::pin::pin!(ends));
         let mut watched = std::pin::pin!(watched);
         let mut printed = false;
         let run = async {
@@ -150,7 +160,7 @@ pub(super) async fn watch(
                 }
             }
         };
-        tokio::time::timeout(timeout, run).await.map_err(|_| {
+        tokio::time::timeout(left, run).await.map_err(|_| {
             let seconds = work.task.timeout_ms as f64 / 1_000.0;
             RunError::task(FailureKind::Time, format!("the program ran longer than its {seconds} s"))
         })??;
@@ -306,35 +316,6 @@ fn device_requests(gpus: &[&Gpu]) -> Option<Vec<DeviceRequest>> {
     let requests: Vec<DeviceRequest> =
         [of(Vendor::Nvidia, "nvidia"), of(Vendor::Amd, "amd")].into_iter().flatten().collect();
     (!requests.is_empty()).then_some(requests)
-}
-
-/// Writes what the program prints into the result, as it prints it.
-async fn write_logs(
-    mut pieces: impl Stream<Item = Result<LogOutput, DockerError>> + Unpin,
-    work: &Work<'_>,
-) -> Result<(), RunError> {
-    let unwritable = |error: std::io::Error| RunError::Node(format!("cannot write what the program prints: {error}"));
-    let create = |stream: &str| std::fs::File::create(work.result.join(stream)).map_err(unwritable);
-    let mut files = [(create("stdout")?, 0u64), (create("stderr")?, 0u64)];
-    while let Some(piece) = pieces.next().await {
-        let (index, bytes) = match piece.map_err(|error| RunError::Node(format!("docker: {}", plain(&error))))? {
-            LogOutput::StdErr { message } => (1, message),
-            LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message } => {
-                (0, message)
-            }
-        };
-        let (file, written) = &mut files[index];
-        let room = work.log_bytes_max - *written;
-        let kept = &bytes[..bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
-        file.write_all(kept).map_err(unwritable)?;
-        *written += kept.len() as u64;
-        if kept.len() < bytes.len() {
-            let limit = format_bytes(work.log_bytes_max);
-            let cause = format!("the program printed more than the {limit} that are kept");
-            return Err(RunError::task(FailureKind::Logs, cause));
-        }
-    }
-    Ok(())
 }
 
 /// Notes what the container uses, about once a second, for as long as it is asked to.

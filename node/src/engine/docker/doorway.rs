@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use bacnode_protocol::id::ExecutionId;
 use bollard::Docker;
-use bollard::models::{ContainerCreateBody, HostConfig};
+use bollard::models::{ContainerCreateBody, ContainerInspectResponse, HostConfig};
 use bollard::query_parameters::{CreateContainerOptionsBuilder, CreateImageOptionsBuilder};
 use futures::TryStreamExt as _;
 use rustix::fs::{Mode, OFlags};
@@ -62,8 +62,7 @@ pub(super) fn variables() -> impl Iterator<Item = String> {
 
 /// Makes a network for `execution`, and opens its door.
 pub(super) async fn open(docker: &Docker, node: &str, execution: &ExecutionId) -> Result<TcpListener, RunError> {
-    let failed = |cause: String| RunError::Node(format!("cannot make a network with a proxy: {cause}"));
-    make_image(docker).await.map_err(|error| failed(plain(&error)))?;
+    make_image(docker).await.map_err(|error| failed(&plain(&error)))?;
     let name = name(execution);
     let mark = execution.to_string();
     let labels = [(NODE_LABEL, node.to_owned()), (EXECUTION_LABEL, mark.clone())];
@@ -88,16 +87,30 @@ pub(super) async fn open(docker: &Docker, node: &str, execution: &ExecutionId) -
         docker.start_container(&name, None).await?;
         docker.inspect_container(&name, None).await
     };
-    let made = made.await.map_err(|error| failed(plain(&error)))?;
-    let pid = made.state.and_then(|state| state.pid).filter(|pid| *pid > 0);
-    let pid = pid.ok_or_else(|| failed("its holder has ended".into()))?;
-    let listener = std::thread::spawn(move || listen_in(pid, &mark)).join();
-    let listener = listener.map_err(|_| failed("the thread that enters it broke down".into()))?;
+    let made = made.await.map_err(|error| failed(&plain(&error)))?;
+    enter(made, mark).await
+}
+
+/// Opens the door again in a network that a former life of the node made.
+pub(super) async fn reopen(docker: &Docker, execution: &ExecutionId) -> Result<TcpListener, RunError> {
+    let made = docker.inspect_container(&name(execution), None).await;
+    enter(made.map_err(|error| failed(&plain(&error)))?, execution.to_string()).await
+}
+
+async fn enter(holder: ContainerInspectResponse, mark: String) -> Result<TcpListener, RunError> {
+    let pid = holder.state.and_then(|state| state.pid).filter(|pid| *pid > 0);
+    let pid = pid.ok_or_else(|| failed("its holder has ended"))?;
+    let listener = tokio::task::spawn_blocking(move || std::thread::spawn(move || listen_in(pid, &mark)).join()).await;
+    let listener = listener.ok().and_then(Result::ok).ok_or_else(|| failed("the thread that enters it broke down"))?;
     let listener = listener.and_then(|listener| {
         listener.set_nonblocking(true)?;
         TcpListener::from_std(listener)
     });
-    listener.map_err(|error| failed(error.to_string()))
+    listener.map_err(|error| failed(&error.to_string()))
+}
+
+fn failed(cause: &str) -> RunError {
+    RunError::Node(format!("cannot make a network with a proxy: {cause}"))
 }
 
 /// Enters the network of a process, and listens there. Only for a thread that ends afterwards.

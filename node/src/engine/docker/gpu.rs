@@ -96,6 +96,19 @@ impl Gpus {
     }
 }
 
+impl Gpus {
+    /// Those that a run had in a former life of the node.
+    pub(super) fn take_again(&self, ids: &[String]) -> Result<Taken<'_>, RunError> {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let indices: Vec<usize> = free.iter().copied().filter(|index| ids.contains(&self.all[*index].id)).collect();
+        if indices.len() != ids.len() {
+            return Err(RunError::Node("a GPU that it had is not there any more".into()));
+        }
+        free.retain(|index| !indices.contains(index));
+        Ok(Taken { gpus: self, indices })
+    }
+}
+
 /// GPUs of one run; they are free again when this is dropped.
 #[derive(Debug)]
 pub(super) struct Taken<'a> {

@@ -2,9 +2,11 @@
 //!
 //! For each container there is a file with the tick at which it must have ended; the node writes it, and writes it again
 //! whenever the owner is heard. The guard, this program under a hidden name in a session of its own, without keys or
-//! database, looks at the files and kills what is past its time. It outlives the node for as long as there is something to
-//! watch. Ticks run on in suspend and are the same for every process of the machine.
+//! database, looks at the files and kills what is past its time. It also writes what containers print, so that a node that
+//! starts again finds its runs as it left them. It outlives the node for as long as there is something to watch. Ticks run on
+//! in suspend and are the same for every process of the machine.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
@@ -14,7 +16,9 @@ use std::time::Duration;
 use bacnode_protocol::id::ExecutionId;
 use bollard::Docker;
 
+use super::super::RunError;
 use super::Until;
+use super::output::{Output, Outputs};
 
 /// The hidden command.
 pub const COMMAND: &str = "guard-containers";
@@ -71,6 +75,25 @@ impl Guard {
         }
     }
 
+    /// Has what a container prints written into `result`, from before its start.
+    pub(super) async fn attach(
+        &self,
+        execution: &ExecutionId,
+        result: &Path,
+        log_bytes_max: u64,
+        again: bool,
+    ) -> Result<Output, RunError> {
+        Output::attach(&self.dir, execution, result, log_bytes_max, again).await
+    }
+
+    /// The containers that a guard of a former life of the node still watches, and when each must have ended.
+    pub(super) async fn left(&self) -> BTreeMap<ExecutionId, u64> {
+        if !Output::is_written(&self.dir).await {
+            return BTreeMap::new();
+        }
+        watched(&self.dir).into_iter().map(|(_, execution, until)| (execution, until)).collect()
+    }
+
     fn write(&self, execution: &ExecutionId, until: u64) -> std::io::Result<()> {
         let part = self.file(execution).with_extension(PART);
         std::fs::write(&part, until.to_string())?;
@@ -81,10 +104,12 @@ impl Guard {
         let _ = std::fs::remove_file(self.file(execution));
     }
 
-    /// Forgets everything: no container is left.
-    pub(super) fn clear(&self) {
-        for (path, _, _) in watched(&self.dir) {
-            let _ = std::fs::remove_file(path);
+    /// Forgets all containers but these.
+    pub(super) fn forget_others(&self, kept: &BTreeSet<ExecutionId>) {
+        for (path, execution, _) in watched(&self.dir) {
+            if !kept.contains(&execution) {
+                let _ = std::fs::remove_file(path);
+            }
         }
     }
 
@@ -125,6 +150,7 @@ async fn watch(dir: &Path, node: Option<i32>) -> i32 {
         return 1;
     }
     let Ok(docker) = Docker::connect_with_defaults() else { return 1 };
+    let Ok(outputs) = Outputs::serve(dir, docker.clone()) else { return 1 };
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let containers = watched(dir);
@@ -132,6 +158,7 @@ async fn watch(dir: &Path, node: Option<i32>) -> i32 {
         if containers.is_empty() && rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get()) != node {
             return 0;
         }
+        outputs.retain(|execution| dir.join(execution.to_string()).exists());
         let now = crate::clock::tick().0;
         for (file, execution, until) in containers {
             if until.saturating_add(AFTER) < now && super::remove_all(&docker, &execution).await.is_ok() {

@@ -11,9 +11,10 @@ mod doorway;
 pub mod gpu;
 pub mod guard;
 mod image;
+mod output;
 mod ports;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
@@ -22,13 +23,15 @@ use std::time::Duration;
 
 use bacnode_protocol::compute::{Facts, Refusal, Web};
 use bacnode_protocol::id::ExecutionId;
-use bacnode_protocol::wire::task::{Access, Task};
+use bacnode_protocol::wire::bounded::TextMax;
+use bacnode_protocol::wire::task::{Access, OpenPort, Task};
 use bollard::Docker;
 use bollard::errors::Error as DockerError;
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
 };
 
+use tokio::net::TcpListener;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -39,6 +42,7 @@ use self::image::Images;
 use self::ports::{Opened, Ports};
 use super::RunError;
 use super::egress::{self, Egress};
+use super::note::Note;
 
 /// Names the node whose container it is.
 const NODE_LABEL: &str = "bacnode.node";
@@ -82,8 +86,7 @@ impl Making {
 }
 
 impl Engine {
-    /// Speaks to the daemon that `DOCKER_HOST` names, or to the local one, and removes what a former life of this node left
-    /// there.
+    /// Speaks to the daemon that `DOCKER_HOST` names, or to the local one.
     ///
     /// # Errors
     /// If there is none that answers, in words.
@@ -111,9 +114,7 @@ impl Engine {
         let guard = Guard::new(program, dir.to_owned());
         let (images, guard, gpus) = (Arc::new(images), Arc::new(guard), Arc::new(Gpus::new(gpus)));
         let ports = Arc::new(Ports::new(ports));
-        let engine = Self { docker, node, images, guard, gpus, ports, making: Arc::default(), web, room };
-        engine.sweep().await.map_err(|error| plain(&error))?;
-        Ok(engine)
+        Ok(Self { docker, node, images, guard, gpus, ports, making: Arc::default(), web, room })
     }
 
     /// The GPUs that containers may be given.
@@ -144,17 +145,42 @@ impl Engine {
         Ok((opened, variables))
     }
 
+    /// The ports of a run that a former life of the node left.
+    pub(super) fn open_ports_again(&self, open: Vec<OpenPort>) -> Opened<'_> {
+        self.ports.open_again(open)
+    }
+
     /// Runs a task to the end of its program. The container is left for [`Engine::remove`].
-    pub(super) async fn run(&self, work: Work<'_>) -> Result<ContainerEnd, RunError> {
+    pub(super) async fn run(&self, work: Work<'_>, mut note: Note) -> Result<ContainerEnd, RunError> {
         let image = self.images.fetch(work.image, work.digest).await?;
         let gpus = self.gpus.take(work.task.resources.gpu)?;
         self.guard
             .watch(&work.execution, work.until)
             .map_err(|error| RunError::Node(format!("cannot have its container watched: {error}")))?;
+        note.gpus = gpus.ids().iter().map(|gpu| gpu.id.clone()).collect();
+        note.write(work.result).map_err(|error| RunError::Node(format!("cannot note what it runs: {error}")))?;
         let turn = self.making.turn(&work.execution).await;
         let (turn, _proxy) = self.proxy(&work, turn).await?;
-        let attached = container::start(&self.docker, &self.node, &image, &gpus.ids(), &work, turn).await?;
-        container::watch(&self.docker, attached, work).await
+        let output = container::start(&self.docker, &self.guard, &self.node, &image, &gpus.ids(), &work, turn).await?;
+        container::watch(&self.docker, output, Duration::ZERO, work).await
+    }
+
+    /// Goes on with a container that a former life of the node left, as [`Engine::run`] would have.
+    pub(super) async fn resume(&self, work: Work<'_>, gpus: &[String]) -> Result<ContainerEnd, RunError> {
+        let _gpus = self.gpus.take_again(gpus)?;
+        self.guard
+            .watch(&work.execution, work.until)
+            .map_err(|error| RunError::Node(format!("cannot have its container watched: {error}")))?;
+        let _proxy = match &work.task.network {
+            Access::Http(domains) => {
+                let listener = doorway::reopen(&self.docker, &work.execution).await?;
+                Some(self.serve_proxy(domains, listener))
+            }
+            _ => None,
+        };
+        let age = container::age(&self.docker, &work.execution).await?;
+        let output = self.guard.attach(&work.execution, work.result, work.log_bytes_max, true).await?;
+        container::watch(&self.docker, output, age, work).await
     }
 
     /// The way out of a task that may speak to some web servers, for as long as this is kept.
@@ -168,9 +194,12 @@ impl Engine {
         // As with the container itself: whoever waits for it, it is made to the end before it can be removed.
         let opened = tokio::spawn(async move { (doorway::open(&docker, &node, &execution).await, turn) }).await;
         let (listener, turn) = opened.map_err(|_| RunError::Node("making its network broke down".into()))?;
+        Ok((turn, Some(self.serve_proxy(domains, listener?))))
+    }
+
+    fn serve_proxy(&self, domains: &[TextMax<255>], listener: TcpListener) -> AbortOnDropHandle<()> {
         let egress = Egress::new(domains, self.web, Arc::clone(&self.room));
-        let proxy = tokio::spawn(egress::serve(egress::Door::Tcp(listener?), egress));
-        Ok((turn, Some(AbortOnDropHandle::new(proxy))))
+        AbortOnDropHandle::new(tokio::spawn(egress::serve(egress::Door::Tcp(listener), egress)))
     }
 
     /// Lets a run go on until then, whatever becomes of this process.
@@ -196,20 +225,45 @@ impl Engine {
         self.guard.extend(execution, 0);
     }
 
-    /// Removes every container of this node.
-    async fn sweep(&self) -> Result<(), DockerError> {
-        let own = [("label".to_owned(), vec![format!("{NODE_LABEL}={}", self.node)])].into_iter().collect();
-        let options = ListContainersOptionsBuilder::new().all(true).filters(&own).build();
-        for container in self.docker.list_containers(Some(options)).await? {
-            let Some(id) = container.id else { continue };
+    /// What a former life of this node left, and when it must have ended.
+    ///
+    /// # Errors
+    /// If the daemon does not tell, in words.
+    pub(super) async fn left(&self) -> Result<BTreeMap<ExecutionId, u64>, String> {
+        let containers = self.containers().await.map_err(|error| plain(&error))?;
+        let mut left = self.guard.left().await;
+        left.retain(|execution, _| containers.iter().any(|(_, of)| of.as_ref() == Some(execution)));
+        Ok(left)
+    }
+
+    /// Removes every container of this node that is for none of these runs.
+    pub(super) async fn sweep(&self, kept: &BTreeSet<ExecutionId>) {
+        let containers = self.containers().await;
+        let containers =
+            containers.inspect_err(|error| tracing::warn!(error = plain(error), "cannot see what is left"));
+        for (id, execution) in containers.into_iter().flatten() {
+            if execution.is_some_and(|execution| kept.contains(&execution)) {
+                continue;
+            }
             tracing::info!(container = &id[..id.len().min(12)], "removing what a former life left");
             match self.docker.remove_container(&id, Some(by_force())).await {
                 Err(error) if !is_gone(&error) => tracing::warn!(error = plain(&error), "cannot remove it"),
                 _ => {}
             }
         }
-        self.guard.clear();
-        Ok(())
+        self.guard.forget_others(kept);
+    }
+
+    /// Every container of this node, and what it is for.
+    async fn containers(&self) -> Result<Vec<(String, Option<ExecutionId>)>, DockerError> {
+        let own = [("label".to_owned(), vec![format!("{NODE_LABEL}={}", self.node)])].into_iter().collect();
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&own).build();
+        let containers = self.docker.list_containers(Some(options)).await?;
+        let named = containers.into_iter().filter_map(|container| {
+            let execution = container.labels.as_ref().and_then(|labels| labels.get(EXECUTION_LABEL)?.parse().ok());
+            Some((container.id?, execution))
+        });
+        Ok(named.collect())
     }
 }
 

@@ -64,6 +64,12 @@ impl Ports {
         Ok(opened)
     }
 
+    /// Those that a run had in a former life of the node; the daemon listens there.
+    pub(super) fn open_again(&self, open: Vec<OpenPort>) -> Opened<'_> {
+        self.taken().ports.extend(open.iter().map(|port| port.host));
+        Opened { ports: self, open }
+    }
+
     fn take(&self, port: &Port) -> Result<u16, RunError> {
         let mut taken = self.taken();
         if port.host != 0 {
