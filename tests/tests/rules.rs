@@ -70,6 +70,46 @@ fn a_decline_names_the_rule() {
 }
 
 #[test]
+fn a_node_takes_as_many_jobs_as_its_operator_wants_and_gives_up_results_in_time() {
+    let mut swarm = Swarm::empty(&[]);
+    swarm.add("asker", &["--no-compute"]);
+    swarm.add("narrow", &["--no-docker", "--cpu", "1", "--max-queue", "1"]);
+    swarm.add("fair", &["--no-docker", "--max-per-peer", "1"]);
+    swarm.everybody_knows(4);
+    let node = &swarm.nodes[0];
+    let trial = example("trials/trial.wasm");
+    let sleep = ["wasm", "run", "--no-wait", "--id-only", "--cpu", "1", &trial, "--", "sleep", "60000"];
+    let jobs: Vec<String> = (0..5).map(|_| node.run(&sleep).ok().text().to_owned()).collect();
+    for (name, reason) in [("narrow", "(rule: max-queue)"), ("fair", "1 of your jobs are here already, 1 may be")] {
+        eventually(&format!("that {name} has enough: {reason}"), || {
+            let stories = jobs.iter().map(|job| node.run(&["job", "describe", job]).ok().stdout);
+            let said = |line: &str| line.contains(&format!("{name} declines: ")) && line.contains(reason);
+            stories.into_iter().any(|story| story.lines().any(said)).then_some(())
+        });
+    }
+    for job in &jobs {
+        node.run(&["job", "stop", job]).ok();
+    }
+}
+
+#[test]
+fn a_result_is_kept_for_as_long_as_its_node_wants() {
+    let mut swarm = Swarm::empty(&[]);
+    // In days: two seconds.
+    swarm.add("short", &["--no-docker", "--keep-results", "0.00002"]);
+    let node = &swarm.nodes[0];
+    let job = node.run(&["wasm", "run", "--id-only", &example("hello/hello.wasm")]).ok().text().to_owned();
+    let root = node.result_of(&job);
+    node.run(&["content", "get", &root, "-o", &swarm.dir().join("now").to_string_lossy()]).ok();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    node.run(&["content", "gc"]).ok();
+    let gone = node.run(&["content", "get", &root, "-o", &swarm.dir().join("later").to_string_lossy()]);
+    assert_ne!(gone.code, 0, "{gone:#?}");
+    // Its story is not what was kept.
+    assert!(node.run(&["job", "describe", &job]).ok().stdout.contains("completed"));
+}
+
+#[test]
 fn what_was_used_is_counted_for_each_submitter() {
     let mut swarm = Swarm::empty(&[]);
     swarm.add("asker", &["--no-compute"]);
@@ -92,6 +132,7 @@ fn rules_that_make_no_sense_are_refused_at_the_start() {
         ("--hours", "25-26", "20:00-07:30"),
         ("--max-task", "cores=2", "cpu=2,memory=4GiB"),
         ("--max-load", "-1", "more than nothing"),
+        ("--ports", "80-90", "20000-32000"),
         ("--data-peer", "nobody", "bacnode node list"),
     ] {
         let dir = tempfile::tempdir().expect("a folder");

@@ -177,7 +177,7 @@ impl State {
         }
         let waiting = self.queue.len() + self.promised();
         if waiting >= self.config.queue_max {
-            reasons.push(format!("queue: {waiting} of {} places are taken", self.config.queue_max));
+            reasons.push(format!("queue: {waiting} of {} places are taken (rule: max-queue)", self.config.queue_max));
         }
         let own = self.held.values().filter(|held| held.record.owner == from);
         let (mut open, mut unreleased) = (0, 0);
@@ -185,7 +185,10 @@ impl State {
             *if held.record.result.is_some() { &mut unreleased } else { &mut open } += 1;
         }
         if open >= self.config.per_owner_max {
-            reasons.push(format!("{open} of your jobs are here already, {} may be", self.config.per_owner_max));
+            reasons.push(format!(
+                "{open} of your jobs are here already, {} may be (rule: max-per-peer)",
+                self.config.per_owner_max
+            ));
         }
         if self.held.len() >= HELD_MAX {
             reasons.push(format!("{HELD_MAX} awards and results are held here already"));

@@ -326,7 +326,7 @@ impl State {
         let failures = job.slots.get(slot as usize).map_or(0, |slot| slot.failures);
         let idle = job.slots.get(slot as usize).is_none_or(|slot| slot.live.is_empty());
         if failures >= ATTEMPTS_MAX && idle {
-            let message = format!("{failures} nodes were tried:\n{}", job.blames(view));
+            let message = format!("it was tried {failures} times:\n{}", job.blames(view));
             return self.fail(id, message, now, view, out);
         }
         if job.round.is_none() {
