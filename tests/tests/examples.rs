@@ -52,6 +52,18 @@ fn a_model_tells_penguins_apart_on_all_nodes_at_once() {
 }
 
 #[test]
+fn a_ruby_script_runs_in_a_library_that_a_small_module_imports() {
+    let Some(ruby) = program("ruby.wasm") else { return };
+    let swarm = Swarm::new(1);
+    let to = submit(&swarm, "ruby", &["-V", &format!("ruby={}", ruby.display())]);
+    let data = read(Path::new(&example("weather/weather.csv")));
+    let rainy = data.lines().filter(|line| line.contains(",2012-") && line.ends_with(",rain")).count();
+    let printed = read(&to.join("stdout"));
+    assert!(printed.starts_with("Ruby 3.4") && printed.contains(&format!(", {rainy} rain,")), "{printed}");
+    assert_eq!(read(&to.join("stderr")), "");
+}
+
+#[test]
 fn a_python_script_runs_as_it_is_and_reckons_as_the_rust_one_does() {
     let Some(python) = program("python.wasm") else { return };
     let swarm = Swarm::new(1);
