@@ -1,6 +1,8 @@
 //! S3-compatible stores: inputs from them, results to them, and the node's credentials for what the operator lends them.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 
 use bacnode_tests::{Ran, Swarm, example, s3};
 use serde_json::{Value, json};
@@ -167,4 +169,68 @@ fn a_store_that_is_gone_or_refuses_is_told_in_words() {
     assert!(ran.code != 0 && ran.stderr.contains("403 Forbidden): its credentials are wrong"), "{ran:#?}");
     let ran = run(&swarm, "s3://other/a.txt,opt=endpoint=http://127.0.0.1:1", &[], &["list", "/in"]);
     assert!(ran.code != 0 && ran.stderr.contains("refused"), "{ran:#?}");
+}
+
+/// A store that keeps versions, which the one above does not: one object, whose latest version is `new`.
+fn versioned() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut lines = BufReader::new(stream.try_clone().expect("a stream")).lines().map_while(Result::ok);
+            let request = lines.next().unwrap_or_default();
+            let _ = lines.take_while(|line| !line.is_empty()).count();
+            let version = if request.contains("versionId=old") { "old" } else { "new" };
+            let body = if request.starts_with("HEAD") { String::new() } else { format!("{version}\n") };
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nETag: \"{version}\"\r\nx-amz-version-id: {version}\r\n\
+                 Last-Modified: Mon, 01 Jan 2024 00:00:00 GMT\r\nConnection: close\r\n\r\n{body}"
+            );
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    url
+}
+
+#[test]
+fn an_object_is_read_in_the_version_that_the_job_names() {
+    let mut swarm = Swarm::empty(&[]);
+    let keys = [("AWS_ACCESS_KEY_ID", s3::KEY), ("AWS_SECRET_ACCESS_KEY", s3::SECRET)];
+    swarm.add_with("node", &["--s3", "data", "--web", "any"], &keys);
+    let mut source = json!({ "Bucket": "data", "Key": "a.txt", "Endpoint": versioned() });
+    for (version, text) in [(None, "new\n"), (Some("old"), "old\n"), (Some("new"), "new\n")] {
+        if let Some(version) = version {
+            source["VersionID"] = json!(version);
+        }
+        let job = submit(&swarm, &source, 1, &json!({}), &["cat", "/in/a.txt"], &[]).ok();
+        assert_eq!(printed(&swarm, &job), text, "{version:?}");
+    }
+}
+
+#[test]
+fn objects_are_dealt_out_by_what_their_names_have_in_common() {
+    let server = s3::Server::start(tempfile::tempdir().expect("a folder").keep());
+    for day in ["2024-01-01", "2024-01-02", "2024-02-01", "2024-03-01", "2024-03-09"] {
+        server.put("data", &format!("days/{day}.csv"), b"x");
+    }
+    let swarm = swarm(&server);
+    for (index, partition) in [
+        json!({ "Type": "regex", "Pattern": r"\d{4}-(\d{2})" }),
+        json!({ "Type": "substring", "StartIndex": 5, "EndIndex": 7 }),
+        json!({ "Type": "date", "DateFormat": "2006-01" }),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let source = json!({ "Bucket": "data", "Key": "days/", "Partition": partition });
+        let to = swarm.dir().join(format!("months-{index}"));
+        submit(&swarm, &source, 4, &json!({}), &["list", "/in"], &["--download", &to.to_string_lossy()]).ok();
+        let lists = (0..4).map(|slot| std::fs::read_to_string(to.join(format!("{slot}/stdout"))).expect("a list"));
+        let lists: Vec<String> = lists.collect();
+        for month in ["2024-01", "2024-02", "2024-03"] {
+            let slots = lists.iter().filter(|list| list.contains(month)).count();
+            assert_eq!(slots, 1, "{partition}: {month} is in one slot: {lists:?}");
+        }
+        assert_eq!(lists.concat().matches("2024-").count(), 5, "{partition}: {lists:?}");
+    }
 }
