@@ -356,9 +356,12 @@ fn get(port: u16) -> Option<String> {
     Some(page)
 }
 
-/// A job, one at a time, whose node is killed while it runs and comes up again at once: what it printed, and how many
+/// How long a node is down that is started again at once.
+const SHORT: Duration = Duration::from_millis(500);
+
+/// A job whose node is killed while it runs, and is `down` for a while: what it printed, and how many
 /// attempts it took.
-fn outlives(options: &[&str], rules: &[&str], script: &str) -> Option<(String, usize)> {
+fn outlives(options: &[&str], rules: &[&str], script: &str, down: Duration) -> Option<(String, usize)> {
     if !docker::is_here() {
         return None;
     }
@@ -369,7 +372,7 @@ fn outlives(options: &[&str], rules: &[&str], script: &str) -> Option<(String, u
     eventually("its start", || started().then_some(()));
     std::thread::sleep(Duration::from_millis(700));
     swarm.nodes[0].kill();
-    std::thread::sleep(Duration::from_millis(500));
+    std::thread::sleep(down);
     swarm.nodes[0].restart();
     let job = swarm.nodes[0].await_job(id.text(), "Completed");
     let printed = swarm.nodes[0].run(&["job", "logs", id.text()]).ok().stdout;
@@ -380,12 +383,33 @@ fn outlives(options: &[&str], rules: &[&str], script: &str) -> Option<(String, u
 #[test]
 fn a_container_and_all_that_it_prints_outlive_their_node() {
     let script = "for i in 1 2 3 4 5 6 7 8 9 10; do echo line $i; sleep 0.3; done";
-    let Some((printed, attempts)) = outlives(&[], &[], script) else { return };
+    let Some((printed, attempts)) = outlives(&[], &[], script, SHORT) else { return };
     let lines: Vec<String> = (1..=10).map(|i| format!("line {i}")).collect();
     assert_eq!((printed.trim_end(), attempts), (lines.join("\n").as_str(), 1));
     // One that ends while nobody looks.
-    let (printed, attempts) = outlives(&[], &[], "echo first; sleep 1; echo last").expect("as above");
+    let (printed, attempts) = outlives(&[], &[], "echo first; sleep 1; echo last", SHORT).expect("as above");
     assert_eq!((printed.as_str(), attempts), ("first\nlast\n", 1));
+    // The time for which its node was down is not held against it.
+    let script = "echo first; sleep 1; echo last";
+    let (printed, attempts) = outlives(&["--timeout", "4"], &[], script, Duration::from_secs(5)).expect("as above");
+    assert_eq!((printed.as_str(), attempts), ("first\nlast\n", 1));
+}
+
+#[test]
+fn a_container_that_was_told_to_stop_with_its_node_is_not_taken_for_one_that_ended() {
+    if !docker::is_here() {
+        return;
+    }
+    let mut swarm = Swarm::empty(&[]);
+    swarm.add("orderly", &[]);
+    let script = "trap 'sleep 1; exit 0' TERM; i=0; while [ $i -lt 30 ]; do sleep 0.1; i=$((i+1)); done; echo whole";
+    let id = run(&swarm.nodes[0], &["--no-wait", "--id-only"], script).ok();
+    eventually("its start", || (containers(&swarm.nodes[0].identity.peer_id).len() == 1).then_some(()));
+    std::thread::sleep(Duration::from_millis(500));
+    swarm.nodes[0].terminate();
+    swarm.nodes[0].restart();
+    swarm.nodes[0].await_job(id.text(), "Completed");
+    assert_eq!(swarm.nodes[0].run(&["job", "logs", id.text()]).ok().stdout, "whole\n");
 }
 
 #[test]
@@ -396,7 +420,7 @@ fn a_container_finds_its_inputs_and_its_way_to_the_web_after_its_node_came_back(
     let mounted = format!("{}:/data/text", input.display());
     let options = ["-i", &mounted, "--network", "http", "--domain", "127.0.0.1"];
     let script = format!("cat /data/text; sleep 2; cat /data/text; wget -qO- http://{address}/x");
-    let outlived = outlives(&options, &["--task-network", "http", "--web", "any"], &script);
+    let outlived = outlives(&options, &["--task-network", "http", "--web", "any"], &script, SHORT);
     std::fs::remove_file(&input).expect("it is there");
     let Some((printed, attempts)) = outlived else { return };
     assert_eq!((printed.as_str(), attempts), ("from a file\nfrom a file\nhello\n", 1));

@@ -59,6 +59,39 @@ fn a_component_reads_its_inputs_and_speaks_to_the_domains_of_its_job() {
     }
 }
 
+/// A module that imports `f` of another and calls it, and one that has such a function.
+fn modules(import: &str) -> (Vec<u8>, Vec<u8>) {
+    let section = |id: u8, bytes: &[u8]| [&[id, u8::try_from(bytes.len()).expect("short")], bytes].concat();
+    let text = |text: &str| [&[u8::try_from(text.len()).expect("short")], text.as_bytes()].concat();
+    let module = |sections: &[Vec<u8>]| [&b"\0asm\x01\0\0\0"[..], &sections.concat()].concat();
+    let (kind, function) = (section(1, &[1, 0x60, 0, 0]), section(3, &[1, 0]));
+    let imports = section(2, &[&[1][..], &text(import), &text("f"), &[0, 0]].concat());
+    let export = |name: &str, index: u8| section(7, &[&[1][..], &text(name), &[0, index]].concat());
+    let importing =
+        module(&[kind.clone(), imports, function.clone(), export("_start", 1), section(10, &[1, 4, 0, 0x10, 0, 0x0b])]);
+    (importing, module(&[kind, function, export("f", 0), section(10, &[1, 2, 0, 0x0b])]))
+}
+
+#[test]
+fn a_module_imports_nothing_from_outside_its_inputs() {
+    let mut swarm = Swarm::empty(&[]);
+    let (open, secret) = (swarm.dir().join("open"), swarm.dir().join("secret.wasm"));
+    std::fs::create_dir(&open).expect("a folder");
+    swarm.add("lender", &["--allow-local", &open.to_string_lossy()]);
+    let input = format!("local://{}:/data", open.display());
+    std::os::unix::fs::symlink(&secret, open.join("link.wasm")).expect("a link");
+    let program = swarm.dir().join("program.wasm");
+    for (import, is_there) in [("data/../secret.wasm", false), ("data/link.wasm", false), ("data/own.wasm", true)] {
+        let (importing, imported) = modules(import);
+        std::fs::write(&program, importing).expect("written");
+        std::fs::write(&secret, &imported).expect("written");
+        std::fs::write(open.join("own.wasm"), &imported).expect("written");
+        let ran = swarm.nodes[0].run(&["wasm", "run", "--id-only", "-i", &input, &program.to_string_lossy()]);
+        assert_eq!(ran.code == 0, is_there, "{import}: {ran:#?}");
+        assert!(is_there || ran.stderr.contains("which nobody has"), "{ran:#?}");
+    }
+}
+
 /// A web server that speaks TLS, and the certificate by which it is known.
 struct Secure(std::process::Child);
 

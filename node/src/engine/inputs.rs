@@ -191,7 +191,11 @@ pub(super) struct Modules<'a> {
 }
 
 impl Imports for Modules<'_> {
-    async fn find(&self, name: &str) -> Option<ModuleSource> {
+    async fn find(&self, name: &str) -> Result<Option<ModuleSource>, RunError> {
+        // It is the guest that says so.
+        if name.contains('\0') || name.split('/').any(|part| part == "." || part == "..") {
+            return Ok(None);
+        }
         let named = |path: &&&str| {
             let file = path.rsplit('/').next().unwrap_or(path);
             [file, file.trim_end_matches(".wasm"), path.trim_start_matches('/'), path].contains(&name)
@@ -200,7 +204,11 @@ impl Imports for Modules<'_> {
             Some(path) => (*path).to_owned(),
             None => format!("/{}", name.trim_start_matches('/')),
         };
-        module(self.inputs, &path).await.ok()
+        match module(self.inputs, &path).await {
+            Ok(module) => Ok(Some(module)),
+            Err(RunError::Task { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -213,6 +221,11 @@ pub(super) async fn module(inputs: &[Ready], path: &str) -> Result<ModuleSource,
     let missing = || RunError::task(FailureKind::Program, format!("there is no module at `{path}` among the inputs"));
     let (input, rest) = covering.max_by_key(|(input, _)| input.guest.len()).ok_or_else(missing)?;
     let host = if rest.is_empty() { input.host.clone() } else { input.host.join(rest) };
+    // A link in a folder of this machine may lead out of it.
+    let inside = || Some(std::fs::canonicalize(&host).ok()?.starts_with(std::fs::canonicalize(&input.host).ok()?));
+    if input.root.is_none() && inside() != Some(true) {
+        return Err(missing());
+    }
     let meta = std::fs::metadata(&host).map_err(|_| missing())?;
     if !meta.is_file() || meta.len() > MODULE_BYTES_MAX {
         return Err(RunError::task(

@@ -230,14 +230,23 @@ impl Runner {
 
     fn go(&self, run: Run, is_left: bool) {
         let execution = run.execution;
+        let result = self.result_of(&execution);
         if run.until <= crate::clock::tick() {
-            // The start had to wait for the disk, too long.
-            let reports = self.inner.reports.clone();
-            let ended = Box::new(run::node_failed("its lease was over before it could start"));
-            tokio::spawn(async move { reports.send(Report::Ended(execution, ended)).await });
+            // The start had to wait for the disk, too long, or what goes on for the removal of what does not.
+            let this = self.clone();
+            tokio::spawn(async move {
+                if let Some(docker) = this.inner.docker.as_ref().filter(|_| is_left) {
+                    docker.remove(&execution, false).await;
+                }
+                clear(&result);
+                let ended = Box::new(run::node_failed("its lease was over before it could start, or go on"));
+                this.inner.reports.send(Report::Ended(execution, ended)).await
+            });
             return;
         }
-        let result = self.result_of(&execution);
+        if let Some(docker) = self.inner.docker.as_ref().filter(|_| is_left) {
+            docker.reserve(&execution, &Note::read(&result).unwrap_or_default());
+        }
         let until = Arc::new(AtomicU64::new(run.until.0));
         let stop = CancellationToken::new();
         let running = Running {
@@ -261,8 +270,7 @@ impl Runner {
             // Its clock need not be looked at any more.
             stop.cancel();
             this.lock().remove(&execution);
-            crate::content::remove_tree(&result);
-            Note::remove(&result);
+            clear(&result);
             let _ = this.inner.reports.send(Report::Ended(execution, Box::new(ended))).await;
         });
     }
@@ -287,6 +295,8 @@ impl Runner {
     /// Stops everything.
     pub fn stop_all(&self) {
         for running in self.lock().values() {
+            // There may be no time to see them end.
+            Note::remove(&running.result);
             running.stop.cancel();
         }
     }
@@ -302,6 +312,13 @@ impl Runner {
     async fn report_phase(&self, execution: ExecutionId, phase: Phase) {
         let _ = self.inner.reports.send(Report::Phase(execution, phase)).await;
     }
+}
+
+/// Removes a run's folders.
+fn clear(result: &std::path::Path) {
+    crate::content::remove_tree(result);
+    crate::content::remove_tree(&result.with_extension("work"));
+    Note::remove(result);
 }
 
 /// Whether a run may turn out to read what does not leave this node.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::inputs::{Reads, Ready};
 
 /// The note of one run.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Note {
     owner: String,
     job: String,

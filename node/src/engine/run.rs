@@ -1,24 +1,22 @@
 //! One run, from its inputs to its result.
 
+mod container;
+mod module;
+
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bacnode_protocol::compute::{Ended, Run};
-use bacnode_protocol::job::format_bytes;
-use bacnode_protocol::wire::bounded::{ListMax, TextMax};
+use bacnode_protocol::wire::bounded::TextMax;
 use bacnode_protocol::wire::market::{FailureKind, Outcome, Phase, Usage};
 use bacnode_protocol::wire::s3::{Encoding, Place, Publisher};
-use bacnode_protocol::wire::task::{Access, DockerTask, EngineTask, WasmTask};
+use bacnode_protocol::wire::task::EngineTask;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
-use super::egress::{self, Egress};
-use super::inputs::{self, Mount, Reads, Ready};
+use super::inputs::{self, Mount, Reads};
 use super::note::Note;
-use super::wasm::{Guest, GuestEnd};
-use super::{Inner, RunError, Runner, docker, publish, result};
+use super::{RunError, Runner, docker, publish, result};
 use crate::content::{Content, Limits};
 
 /// Runs it to its end, whatever that is.
@@ -34,7 +32,7 @@ pub(super) async fn run(
     let (mut usage, reads) = (Usage::default(), Reads::default());
     let program = async {
         if is_left {
-            resume(&runner, &run, &result, &until, &reads, &mut usage).await
+            container::resume(&runner, &run, &result, &until, &reads, &mut usage).await
         } else {
             execute(&runner, &run, &result, &until, &reads, &mut usage).await
         }
@@ -43,6 +41,8 @@ pub(super) async fn run(
         ended = program => ended,
         () = stop.cancelled() => Err(RunError::Stopped),
     };
+    // From here on its container is on its way out: a later life of the node must not take it for one that ended by itself.
+    Note::remove(&result);
     if let (EngineTask::Docker(_), Some(docker)) = (&run.task.engine, &runner.inner.docker) {
         // A program that is called off may end by itself, unless its owner's word is over.
         let expired = until.load(Ordering::Relaxed) <= crate::clock::tick().0;
@@ -159,9 +159,11 @@ async fn execute(
     let (limits, written) = (output_limits(runner, run), [result.to_owned(), temporary(&work)]);
     let program = async {
         match &run.task.engine {
-            EngineTask::Wasm(wasm) => run_module(runner, run, wasm, result, &sources, &work, outputs, usage).await,
+            EngineTask::Wasm(wasm) => {
+                module::run_module(runner, run, wasm, result, &sources, &work, outputs, usage).await
+            }
             EngineTask::Docker(docker) => {
-                run_container(runner, run, docker, result, &sources, outputs, until, reads, usage).await
+                container::run_container(runner, run, docker, result, &sources, outputs, until, reads, usage).await
             }
         }
     };
@@ -174,208 +176,6 @@ async fn execute(
 /// Where a program's temporary files are.
 fn temporary(work: &Path) -> PathBuf {
     work.join("tmp")
-}
-
-async fn run_module(
-    runner: &Runner,
-    run: &Run,
-    wasm: &WasmTask,
-    result: &Path,
-    sources: &[Ready],
-    work: &Path,
-    outputs: Vec<Mount>,
-    usage: &mut Usage,
-) -> Result<i32, RunError> {
-    let inner = &runner.inner;
-    let module = inputs::module(sources, &wasm.module).await?;
-    let artefact = inner.wasm.compile(&module, run.task.deterministic).await?;
-    let mut mounts = inputs::mounts(sources, work)?;
-    // Many programs cannot do without; containers have one in memory.
-    if !mounts.iter().chain(&outputs).any(|mount| mount.guest.trim_end_matches('/') == "/tmp") {
-        mounts.push(Mount { host: temporary(work), guest: "/tmp".into(), writable: true });
-    }
-    let way_out = WayOut::open(inner, &run.task.network)
-        .map_err(|error| RunError::Node(format!("cannot make a way to the web for it: {error}")))?;
-    let args: Vec<String> = std::iter::once(wasm.module.to_string())
-        .chain(wasm.args.iter().map(std::string::ToString::to_string))
-        .collect();
-    let guest = Guest {
-        args,
-        env: environment(runner, run)?,
-        mounts: mounts.into_iter().chain(outputs).map(Into::into).collect(),
-        stdout: result.join("stdout").to_string_lossy().into_owned(),
-        stderr: result.join("stderr").to_string_lossy().into_owned(),
-        entrypoint: wasm.entrypoint.to_string(),
-        log_bytes_max: inner.limits.log_bytes,
-        file_bytes_max: output_limits(runner, run).bytes,
-        memory_max: run.task.resources.memory,
-        timeout_ms: run.task.timeout_ms,
-        way_out: way_out.as_ref().map(|way_out| way_out.door.to_string_lossy().into_owned()),
-        deterministic: run.task.deterministic,
-        seed: u64::from_be_bytes(run.job.0[12..].try_into().unwrap_or_default()) ^ u64::from(run.slot),
-    };
-    runner.report_phase(run.execution, Phase::Running).await;
-    let modules = inputs::Modules { inputs: sources, listed: wasm.imports.iter().map(|path| &**path).collect() };
-    let end = inner.wasm.run(&run.owner, artefact, guest, &modules).await?;
-    usage.cpu_ms = end.cpu_ms;
-    usage.memory_peak = end.memory_peak;
-    finish(end, run, runner)
-}
-
-/// The way of a module to the web servers that its task names, for as long as this is kept.
-struct WayOut {
-    door: PathBuf,
-    _dir: tempfile::TempDir,
-    _proxy: AbortOnDropHandle<()>,
-}
-
-impl WayOut {
-    fn open(inner: &Inner, network: &Access) -> std::io::Result<Option<Self>> {
-        let Access::Http(domains) = network else { return Ok(None) };
-        // Not in the node's own folder: the path of a socket must be short.
-        let dir = tempfile::Builder::new().prefix("bacnode-").tempdir()?;
-        let door = dir.path().join("door");
-        let listener = tokio::net::UnixListener::bind(&door)?;
-        let egress = Egress::new(domains, inner.policy.web, Arc::clone(&inner.room));
-        let proxy = tokio::spawn(egress::serve(egress::Door::Unix(listener), egress));
-        Ok(Some(Self { door, _dir: dir, _proxy: AbortOnDropHandle::new(proxy) }))
-    }
-}
-
-async fn run_container(
-    runner: &Runner,
-    run: &Run,
-    docker: &DockerTask,
-    result: &Path,
-    sources: &[Ready],
-    outputs: Vec<Mount>,
-    until: &docker::Until,
-    reads: &Reads,
-    usage: &mut Usage,
-) -> Result<i32, RunError> {
-    let engine = runner.inner.docker.as_ref();
-    let engine = engine.ok_or_else(|| RunError::Node("there is no docker engine here".into()))?;
-    let (user, group) = docker::default_user();
-    for output in &outputs {
-        std::os::unix::fs::chown(&output.host, Some(user), Some(group))
-            .map_err(|error| RunError::Node(format!("cannot give a result folder to the container's user: {error}")))?;
-    }
-    let reports = runner.inner.reports.clone();
-    let execution = run.execution;
-    let (opened, variables) = engine.open_ports(&run.task)?;
-    if !opened.open.is_empty() {
-        let ports = ListMax::truncated(opened.open.iter().cloned());
-        let _ = reports.send(super::Report::Open(execution, ports)).await;
-    }
-    let note = Note::new(run, sources, reads, usage, &opened.open);
-    let work = docker::Work {
-        execution,
-        task: &run.task,
-        docker,
-        image: &docker.image,
-        digest: run.image,
-        mounts: sources.iter().map(Ready::mount).chain(outputs).collect(),
-        env: environment(runner, run)?.into_iter().chain(variables).collect(),
-        ports: &opened.open,
-        result,
-        log_bytes_max: runner.inner.limits.log_bytes,
-        output_bytes_max: output_limits(runner, run).bytes,
-        until,
-        started: &|| _ = reports.try_send(super::Report::Phase(execution, Phase::Running)),
-    };
-    let end = engine.run(work, note).await?;
-    container_ended(end, run, usage)
-}
-
-/// Goes on with a container that a former life of the node left.
-async fn resume(
-    runner: &Runner,
-    run: &Run,
-    result: &Path,
-    until: &docker::Until,
-    reads: &Reads,
-    usage: &mut Usage,
-) -> Result<i32, RunError> {
-    let lost = || RunError::Node("the node went down while it ran this".into());
-    let note = Note::read(result).ok_or_else(lost)?;
-    note.recall(reads, usage);
-    let (Some(engine), EngineTask::Docker(docker)) = (&runner.inner.docker, &run.task.engine) else {
-        return Err(lost());
-    };
-    // What it reads stays where it is.
-    let mut mounts = Vec::new();
-    for (private, root) in note.mounted() {
-        mounts.push(runner.inner.content.of_kind(private).mount(&root)?);
-    }
-    let opened = engine.open_ports_again(note.ports());
-    if !opened.open.is_empty() {
-        let ports = ListMax::truncated(opened.open.iter().cloned());
-        let _ = runner.inner.reports.send(super::Report::Open(run.execution, ports)).await;
-    }
-    let limits = output_limits(runner, run);
-    let work = docker::Work {
-        execution: run.execution,
-        task: &run.task,
-        docker,
-        image: &docker.image,
-        digest: run.image,
-        mounts: Vec::new(),
-        env: Vec::new(),
-        ports: &opened.open,
-        result,
-        log_bytes_max: runner.inner.limits.log_bytes,
-        output_bytes_max: limits.bytes,
-        until,
-        started: &|| (),
-    };
-    let written = [result.to_owned()];
-    let end = tokio::select! {
-        end = engine.resume(work, &note.gpus) => end?,
-        excess = result::watch(&written, limits) => return Err(excess),
-    };
-    container_ended(end, run, usage)
-}
-
-/// The exit code of a container's program, or the limit that it ran into.
-fn container_ended(end: docker::ContainerEnd, run: &Run, usage: &mut Usage) -> Result<i32, RunError> {
-    usage.cpu_ms = end.cpu_ms;
-    usage.memory_peak = end.memory_peak;
-    if end.out_of_memory {
-        let limit = format_bytes(run.task.resources.memory);
-        return Err(RunError::task(FailureKind::Memory, format!("the program wanted more than its {limit} of memory")));
-    }
-    if end.out_of_processes && end.exit_code != 0 {
-        let cause = format!("the program wanted more than {} processes", docker::PIDS_MAX);
-        return Err(RunError::task(FailureKind::Processes, cause));
-    }
-    Ok(i32::try_from(end.exit_code).unwrap_or(i32::MAX))
-}
-
-/// Turns the worker's report into the program's exit code, or the limit that it ran into.
-fn finish(end: GuestEnd, run: &Run, runner: &Runner) -> Result<i32, RunError> {
-    use super::wasm::GuestOutcome as End;
-    let task = |kind, cause: String| Err(RunError::Task { kind, cause });
-    match end.outcome {
-        End::Exited(code) => Ok(code),
-        End::Trapped(cause) => task(FailureKind::Trap, format!("the program trapped: {cause}")),
-        End::Memory => {
-            let limit = format_bytes(run.task.resources.memory);
-            task(FailureKind::Memory, format!("the program wanted more than its {limit} of memory"))
-        }
-        End::Time => {
-            let seconds = run.task.timeout_ms as f64 / 1_000.0;
-            task(FailureKind::Time, format!("the program ran longer than its {seconds} s"))
-        }
-        End::Logs => {
-            let limit = format_bytes(runner.inner.limits.log_bytes);
-            task(FailureKind::Logs, format!("the program printed more than the {limit} that are kept"))
-        }
-        End::Output => {
-            let limit = format_bytes(output_limits(runner, run).bytes);
-            task(FailureKind::Output, format!("the program wrote a file of more than {limit}"))
-        }
-        End::Unrunnable(cause) => task(FailureKind::Program, cause),
-    }
 }
 
 /// The variables of the job and of the network, under both families of names.

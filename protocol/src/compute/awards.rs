@@ -1,11 +1,9 @@
 //! Awards: queue, run, beat, report, release.
 
-use std::collections::VecDeque;
-
 use super::state::{Held, State, Timer};
 use super::{Ended, Output, Run, inline_blocks};
 use crate::id::{ExecutionId, NodeId};
-use crate::limits::{PORTS_MAX, RESEND_MIN, RUN_RESOURCES_MIN, TEXT_BYTES_MAX};
+use crate::limits::{PORTS_MAX, RUN_RESOURCES_MIN, TEXT_BYTES_MAX};
 use crate::outbox::{Outbox, When};
 use crate::record::{HeldRecord, Record};
 use crate::time::{Now, Span};
@@ -52,20 +50,12 @@ impl State {
             withheld: false,
         };
         let held = Held {
-            record: record.clone(),
             resources: award.task.resources.at_least(&RUN_RESOURCES_MIN),
             exclusive: award.task.exclusive,
             task: Some(award.task),
             image,
             phase: Phase::Queued,
-            started: None,
-            ports: ListMax::default(),
-            word_from: sent,
-            beat: self.boot.0 << 32,
-            beats: VecDeque::new(),
-            cancelled: false,
-            expired: false,
-            resend: RESEND_MIN,
+            ..Held::new(record.clone(), self.boot, sent)
         };
         let when = if held.exclusive { When::AfterSync } else { When::Now };
         self.held.insert(execution, held);

@@ -155,20 +155,12 @@ impl State {
     fn resume(&mut self, record: HeldRecord, run: Run, now: Now, out: &mut Outbox<Output>) {
         let execution = record.execution;
         let mut held = Held {
-            record,
-            task: None,
             image: run.image,
             resources: run.task.resources.at_least(&RUN_RESOURCES_MIN),
             exclusive: run.task.exclusive,
             phase: Phase::Running,
             started: Some(now.tick),
-            ports: ListMax::default(),
-            word_from: now.tick,
-            beat: self.boot.0 << 32,
-            beats: VecDeque::new(),
-            cancelled: false,
-            expired: false,
-            resend: RESEND_MIN,
+            ..Held::new(record, self.boot, now.tick)
         };
         let length = word_length(&held, self.config.orphan_max);
         held.word_from = Tick(run.until.0.saturating_sub(length.0));
@@ -187,23 +179,8 @@ impl State {
 
     fn readopt(&mut self, record: HeldRecord, now: Now, out: &mut Outbox<Output>) {
         let (execution, finished, withheld) = (record.execution, record.result.is_some(), record.withheld);
-        let held = Held {
-            record,
-            task: None,
-            image: None,
-            resources: Resources::default(),
-            // Not known any more; whatever is said about it waits for the disk.
-            exclusive: true,
-            phase: if withheld { Phase::Withheld } else { Phase::Ended },
-            started: None,
-            ports: ListMax::default(),
-            word_from: now.tick,
-            beat: self.boot.0 << 32,
-            beats: VecDeque::new(),
-            cancelled: false,
-            expired: false,
-            resend: RESEND_MIN,
-        };
+        let phase = if withheld { Phase::Withheld } else { Phase::Ended };
+        let held = Held { phase, ..Held::new(record, self.boot, now.tick) };
         self.held.insert(execution, held);
         self.arm_lease(execution);
         if withheld {
@@ -373,6 +350,27 @@ impl State {
 }
 
 impl Held {
+    /// An award of which nothing is known but what was written.
+    pub(super) fn new(record: HeldRecord, boot: BootId, word_from: Tick) -> Self {
+        Self {
+            record,
+            task: None,
+            image: None,
+            resources: Resources::default(),
+            // Whatever is said about it waits for the disk.
+            exclusive: true,
+            phase: Phase::Ended,
+            started: None,
+            ports: ListMax::default(),
+            word_from,
+            beat: boot.0 << 32,
+            beats: VecDeque::new(),
+            cancelled: false,
+            expired: false,
+            resend: RESEND_MIN,
+        }
+    }
+
     pub(super) fn running(&self) -> bool {
         self.started.is_some() && self.phase < Phase::Withheld
     }

@@ -55,8 +55,9 @@ impl State {
     ) {
         let Some(execution) = self.executions.get_mut(&id).filter(|e| e.record.node == from) else { return };
         let Some(job) = self.jobs.get_mut(&execution.record.job) else { return };
-        // A task that wants none has none.
-        if execution.ports == ports || ports.len() > job.task.ports.len() {
+        // Those that the task wants, once an attempt.
+        let named = ports.iter().map(|port| &port.name).eq(job.task.ports.iter().map(|port| &port.name));
+        if !execution.ports.is_empty() || ports.is_empty() || !named {
             return;
         }
         execution.ports.clone_from(&ports);

@@ -396,6 +396,7 @@ impl Task {
             && self.are_targets_apart()
             && self.inputs.iter().all(|input| is_plain_path(&input.target) && is_plain_source(&input.source))
             && self.ports.iter().all(Port::is_plain)
+            && (self.ports.is_empty() || matches!(self.network, Access::Bridge | Access::Host))
             && !matches!(&self.publisher, Publisher::S3(place, _) if !place.is_plain())
             && self.engine.is_plain()
     }

@@ -10,8 +10,8 @@ use bacnode_protocol::wire::task::{Access, DockerTask, OpenPort, Task};
 use bollard::Docker;
 use bollard::errors::Error as DockerError;
 use bollard::models::{
-    ContainerCreateBody, DeviceRequest, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig,
-    Mount as BindMount, MountType, ResourcesUlimits,
+    ContainerCreateBody, ContainerStateStatusEnum, DeviceRequest, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum,
+    HostConfigLogConfig, Mount as BindMount, MountType, ResourcesUlimits,
 };
 use bollard::query_parameters::{CreateContainerOptionsBuilder, StatsOptionsBuilder, WaitContainerOptionsBuilder};
 use futures::StreamExt as _;
@@ -113,26 +113,40 @@ pub(super) async fn start(
     made.await.map_err(|_| RunError::Node("making the container broke down".into()))?
 }
 
-/// How long a container has run, that was started in a former life of the node.
-pub(super) async fn age(docker: &Docker, execution: &ExecutionId) -> Result<Duration, RunError> {
-    let found = docker.inspect_container(&name(execution), None).await;
+/// How long a container that was made in a former life of the node may still run.
+pub(super) async fn left(docker: &Docker, work: &Work<'_>) -> Result<Duration, RunError> {
+    let found = docker.inspect_container(&name(&work.execution), None).await;
     let found = found.map_err(|error| RunError::Node(format!("docker: {}", plain(&error))))?;
-    let started = found.state.and_then(|state| state.started_at).unwrap_or_default();
-    let started = chrono::DateTime::parse_from_rfc3339(&started);
-    let started = started.map_err(|_| RunError::Node("docker does not tell when the container was started".into()))?;
-    Ok((chrono::Utc::now() - started.to_utc()).to_std().unwrap_or_default())
+    let state = found.state.unwrap_or_default();
+    if state.status == Some(ContainerStateStatusEnum::CREATED) {
+        return Err(RunError::Node("the node went down before it was started".into()));
+    }
+    let at = |time: &Option<String>| {
+        let time = chrono::DateTime::parse_from_rfc3339(time.as_deref().unwrap_or_default());
+        time.map_err(|_| RunError::Node("docker does not tell when the container ran".into()))
+    };
+    let runs = state.running == Some(true);
+    let until = if runs { chrono::Utc::now() } else { at(&state.finished_at)?.to_utc() };
+    let age = (until - at(&state.started_at)?.to_utc()).to_std().unwrap_or_default();
+    let left = Duration::from_millis(work.task.timeout_ms).checked_sub(age).ok_or_else(|| too_long(work))?;
+    // One that has ended has only to be looked at.
+    Ok(if runs { left } else { left.max(LAST_WORDS) })
 }
 
-/// Follows a container that has run for `age` to the end of its program.
+fn too_long(work: &Work<'_>) -> RunError {
+    let seconds = work.task.timeout_ms as f64 / 1_000.0;
+    RunError::task(FailureKind::Time, format!("the program ran longer than its {seconds} s"))
+}
+
+/// Follows a container, that may run for as long as is `left`, to the end of its program.
 pub(super) async fn watch(
     docker: &Docker,
     mut output: Output,
-    age: Duration,
+    left: Duration,
     work: Work<'_>,
 ) -> Result<ContainerEnd, RunError> {
     let name = name(&work.execution);
     (work.started)();
-    let left = Duration::from_millis(work.task.timeout_ms).saturating_sub(age);
     let ends = async {
         let options = WaitContainerOptionsBuilder::new().condition("not-running").build();
         let mut ended = std::pin::pin!(docker.wait_container(&name, Some(options)));
@@ -160,10 +174,7 @@ pub(super) async fn watch(
                 }
             }
         };
-        tokio::time::timeout(left, run).await.map_err(|_| {
-            let seconds = work.task.timeout_ms as f64 / 1_000.0;
-            RunError::task(FailureKind::Time, format!("the program ran longer than its {seconds} s"))
-        })??;
+        tokio::time::timeout(left, run).await.map_err(|_| too_long(&work))??;
         if !printed && let Ok(written) = tokio::time::timeout(LAST_WORDS, logs).await {
             written?;
         }

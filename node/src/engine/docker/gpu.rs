@@ -1,7 +1,9 @@
 //! GPUs: which there are, and which is whose.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use bacnode_protocol::id::ExecutionId;
 
 use super::super::RunError;
 
@@ -74,57 +76,47 @@ fn amd_gpus(text: &str) -> Vec<Gpu> {
 #[derive(Debug)]
 pub(super) struct Gpus {
     all: Vec<Gpu>,
-    free: Mutex<Vec<usize>>,
+    /// Whose each is.
+    taken: Mutex<Vec<Option<ExecutionId>>>,
 }
 
 impl Gpus {
     pub(super) fn new(all: Vec<Gpu>) -> Self {
-        let free = Mutex::new((0..all.len()).rev().collect());
-        Self { all, free }
+        Self { taken: Mutex::new(vec![None; all.len()]), all }
     }
 
     pub(super) fn all(&self) -> &[Gpu] {
         &self.all
     }
 
-    /// So many that nobody has.
-    pub(super) fn take(&self, count: u32) -> Result<Taken<'_>, RunError> {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let keep = free.len().checked_sub(count as usize);
-        let keep = keep.ok_or_else(|| RunError::Node(format!("{count} GPUs are wanted, {} are free", free.len())))?;
-        Ok(Taken { gpus: self, indices: free.split_off(keep) })
+    fn taken(&self) -> MutexGuard<'_, Vec<Option<ExecutionId>>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Gpus {
-    /// Those that a run had in a former life of the node.
-    pub(super) fn take_again(&self, ids: &[String]) -> Result<Taken<'_>, RunError> {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let indices: Vec<usize> = free.iter().copied().filter(|index| ids.contains(&self.all[*index].id)).collect();
-        if indices.len() != ids.len() {
-            return Err(RunError::Node("a GPU that it had is not there any more".into()));
+    /// So many that nobody has, until they are freed.
+    pub(super) fn take(&self, execution: &ExecutionId, count: u32) -> Result<Vec<&Gpu>, RunError> {
+        let mut taken = self.taken();
+        let free: Vec<usize> = (0..taken.len()).filter(|index| taken[*index].is_none()).collect();
+        if free.len() < count as usize {
+            return Err(RunError::Node(format!("{count} GPUs are wanted, {} are free", free.len())));
         }
-        free.retain(|index| !indices.contains(index));
-        Ok(Taken { gpus: self, indices })
+        let given = free.into_iter().take(count as usize);
+        Ok(given.inspect(|index| taken[*index] = Some(*execution)).map(|index| &self.all[index]).collect())
     }
-}
 
-/// GPUs of one run; they are free again when this is dropped.
-#[derive(Debug)]
-pub(super) struct Taken<'a> {
-    gpus: &'a Gpus,
-    indices: Vec<usize>,
-}
-
-impl<'a> Taken<'a> {
-    pub(super) fn ids(&self) -> Vec<&'a Gpu> {
-        self.indices.iter().map(|index| &self.gpus.all[*index]).collect()
+    /// Those that a run has from a former life of the node.
+    pub(super) fn take_again(&self, execution: &ExecutionId, ids: &[String]) {
+        let mut taken = self.taken();
+        for (gpu, taken) in self.all.iter().zip(taken.iter_mut()).filter(|(gpu, _)| ids.contains(&gpu.id)) {
+            debug_assert!(taken.is_none(), "{} has two owners", gpu.id);
+            *taken = Some(*execution);
+        }
     }
-}
 
-impl Drop for Taken<'_> {
-    fn drop(&mut self) {
-        self.gpus.free.lock().unwrap_or_else(PoisonError::into_inner).append(&mut self.indices);
+    pub(super) fn free(&self, execution: &ExecutionId) {
+        for taken in self.taken().iter_mut().filter(|taken| taken.as_ref() == Some(execution)) {
+            *taken = None;
+        }
     }
 }
 
@@ -159,11 +151,12 @@ mod tests {
     fn a_gpu_is_given_to_one_run_at_a_time() {
         let gpu = |id: &str| Gpu { vendor: Vendor::Nvidia, id: id.into(), name: "g".into(), memory: 0 };
         let gpus = Gpus::new(vec![gpu("a"), gpu("b")]);
-        let first = gpus.take(1).expect("one is free");
-        let second = gpus.take(1).expect("another is free");
-        assert_ne!(first.ids()[0].id, second.ids()[0].id);
-        assert!(gpus.take(1).is_err());
-        drop(first);
-        assert!(gpus.take(1).is_ok());
+        let [one, two, three] = [1, 2, 3].map(|n| ExecutionId([n; 20]));
+        let first = gpus.take(&one, 1).expect("one is free");
+        let second = gpus.take(&two, 1).expect("another is free");
+        assert_ne!(first[0].id, second[0].id);
+        gpus.take(&three, 1).expect_err("all are taken");
+        gpus.free(&one);
+        assert_eq!(gpus.take(&three, 1).expect("one is free again")[0].id, first[0].id);
     }
 }

@@ -26,6 +26,8 @@ pub const COMMAND: &str = "guard-containers";
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How much later than the node the guard acts: the node ends its containers itself, and more gently.
 const AFTER: u64 = 1_000_000;
+/// How long what a container printed last is waited for when it is gone.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(2);
 /// Ends of names in the folder: what is being written, and who watches.
 const PART: &str = "part";
 const LOCK: &str = "guard.lock";
@@ -47,6 +49,11 @@ impl Guard {
     pub(super) fn watch(&self, execution: &ExecutionId, until: &Until) -> std::io::Result<()> {
         std::fs::create_dir_all(&self.dir)?;
         self.write(execution, until.load(Ordering::Relaxed))?;
+        self.ensure()
+    }
+
+    /// Starts the process, unless it runs.
+    fn ensure(&self) -> std::io::Result<()> {
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         let runs = process.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)));
         if !runs {
@@ -102,6 +109,26 @@ impl Guard {
 
     pub(super) fn forget(&self, execution: &ExecutionId) {
         let _ = std::fs::remove_file(self.file(execution));
+    }
+
+    /// Waits, for a moment, until all that a container that is gone has printed is written.
+    pub(super) async fn all_written(&self, execution: &ExecutionId) {
+        if self.file(execution).exists() {
+            let _ = tokio::time::timeout(WRITTEN_WITHIN, Output::all(&self.dir, execution)).await;
+        }
+    }
+
+    /// Has the guard end all containers but these that it watches.
+    pub(super) fn end_others(&self, kept: &BTreeSet<ExecutionId>) {
+        let others = watched(&self.dir).into_iter().filter(|(_, execution, _)| !kept.contains(execution));
+        let mut left = false;
+        for (_, execution, _) in others {
+            left = true;
+            self.extend(&execution, 0);
+        }
+        if left && let Err(error) = self.ensure() {
+            tracing::warn!(%error, "cannot start the guard");
+        }
     }
 
     /// Forgets all containers but these.

@@ -39,7 +39,8 @@ pub(super) use self::container::{ContainerEnd, PIDS_MAX, Work, default_user};
 use self::gpu::{Gpu, Gpus};
 use self::guard::Guard;
 use self::image::Images;
-use self::ports::{Opened, Ports};
+use self::ports::Ports;
+pub(super) use self::ports::variables as port_variables;
 use super::RunError;
 use super::egress::{self, Egress};
 use super::note::Note;
@@ -138,36 +139,35 @@ impl Engine {
         self.images.look_at(image).await
     }
 
-    /// The ports of a task, and the variables that tell it of them.
-    pub(super) fn open_ports(&self, task: &Task) -> Result<(Opened<'_>, Vec<(String, String)>), RunError> {
-        let opened = self.ports.open(task)?;
-        let variables = ports::variables(&opened.open).collect();
-        Ok((opened, variables))
+    /// Takes the ports of a task for a run, which has them until it is removed.
+    pub(super) fn open_ports(&self, execution: &ExecutionId, task: &Task) -> Result<Vec<OpenPort>, RunError> {
+        self.ports.open(execution, task)
     }
 
-    /// The ports of a run that a former life of the node left.
-    pub(super) fn open_ports_again(&self, open: Vec<OpenPort>) -> Opened<'_> {
-        self.ports.open_again(open)
+    /// What a run that a former life of the node left has is given to no other.
+    pub(super) fn reserve(&self, execution: &ExecutionId, note: &Note) {
+        self.gpus.take_again(execution, &note.gpus);
+        self.ports.open_again(execution, &note.ports());
     }
 
     /// Runs a task to the end of its program. The container is left for [`Engine::remove`].
     pub(super) async fn run(&self, work: Work<'_>, mut note: Note) -> Result<ContainerEnd, RunError> {
         let image = self.images.fetch(work.image, work.digest).await?;
-        let gpus = self.gpus.take(work.task.resources.gpu)?;
+        let gpus = self.gpus.take(&work.execution, work.task.resources.gpu)?;
         self.guard
             .watch(&work.execution, work.until)
             .map_err(|error| RunError::Node(format!("cannot have its container watched: {error}")))?;
-        note.gpus = gpus.ids().iter().map(|gpu| gpu.id.clone()).collect();
+        note.gpus = gpus.iter().map(|gpu| gpu.id.clone()).collect();
         note.write(work.result).map_err(|error| RunError::Node(format!("cannot note what it runs: {error}")))?;
         let turn = self.making.turn(&work.execution).await;
         let (turn, _proxy) = self.proxy(&work, turn).await?;
-        let output = container::start(&self.docker, &self.guard, &self.node, &image, &gpus.ids(), &work, turn).await?;
-        container::watch(&self.docker, output, Duration::ZERO, work).await
+        let output = container::start(&self.docker, &self.guard, &self.node, &image, &gpus, &work, turn).await?;
+        let left = Duration::from_millis(work.task.timeout_ms);
+        container::watch(&self.docker, output, left, work).await
     }
 
     /// Goes on with a container that a former life of the node left, as [`Engine::run`] would have.
-    pub(super) async fn resume(&self, work: Work<'_>, gpus: &[String]) -> Result<ContainerEnd, RunError> {
-        let _gpus = self.gpus.take_again(gpus)?;
+    pub(super) async fn resume(&self, work: Work<'_>) -> Result<ContainerEnd, RunError> {
         self.guard
             .watch(&work.execution, work.until)
             .map_err(|error| RunError::Node(format!("cannot have its container watched: {error}")))?;
@@ -178,9 +178,9 @@ impl Engine {
             }
             _ => None,
         };
-        let age = container::age(&self.docker, &work.execution).await?;
+        let left = container::left(&self.docker, &work).await?;
         let output = self.guard.attach(&work.execution, work.result, work.log_bytes_max, true).await?;
-        container::watch(&self.docker, output, age, work).await
+        container::watch(&self.docker, output, left, work).await
     }
 
     /// The way out of a task that may speak to some web servers, for as long as this is kept.
@@ -216,12 +216,17 @@ impl Engine {
         }
         for pause in REMOVE_PAUSES {
             match remove_all(&self.docker, execution).await {
-                Ok(()) => return self.guard.forget(execution),
+                Ok(()) => {
+                    self.guard.all_written(execution).await;
+                    self.guard.forget(execution);
+                    self.gpus.free(execution);
+                    return self.ports.free(execution);
+                }
                 Err(error) => tracing::warn!(%execution, error = plain(&error), "cannot remove a container"),
             }
             tokio::time::sleep(pause).await;
         }
-        // The guard tries on, from now.
+        // The guard tries on, from now. What it has is not given to others.
         self.guard.extend(execution, 0);
     }
 
@@ -236,22 +241,31 @@ impl Engine {
         Ok(left)
     }
 
-    /// Removes every container of this node that is for none of these runs.
+    /// Removes every container of this node that is for none of these runs; what cannot be removed is left to the guard.
     pub(super) async fn sweep(&self, kept: &BTreeSet<ExecutionId>) {
-        let containers = self.containers().await;
-        let containers =
-            containers.inspect_err(|error| tracing::warn!(error = plain(error), "cannot see what is left"));
-        for (id, execution) in containers.into_iter().flatten() {
+        let containers = match self.containers().await {
+            Ok(containers) => containers,
+            Err(error) => {
+                tracing::warn!(error = plain(&error), "cannot see what is left");
+                return self.guard.end_others(kept);
+            }
+        };
+        let mut held = kept.clone();
+        for (id, execution) in containers {
             if execution.is_some_and(|execution| kept.contains(&execution)) {
                 continue;
             }
             tracing::info!(container = &id[..id.len().min(12)], "removing what a former life left");
             match self.docker.remove_container(&id, Some(by_force())).await {
-                Err(error) if !is_gone(&error) => tracing::warn!(error = plain(&error), "cannot remove it"),
+                Err(error) if !is_gone(&error) => {
+                    tracing::warn!(error = plain(&error), "cannot remove it");
+                    held.extend(execution);
+                }
                 _ => {}
             }
         }
-        self.guard.forget_others(kept);
+        self.guard.forget_others(&held);
+        self.guard.end_others(kept);
     }
 
     /// Every container of this node, and what it is for.

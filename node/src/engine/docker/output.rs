@@ -99,6 +99,13 @@ impl Output {
         }
     }
 
+    /// Waits until all that a container printed is written.
+    pub(super) async fn all(dir: &Path, execution: &ExecutionId) -> Result<(), RunError> {
+        let order = Order { execution: execution.to_string(), result: PathBuf::new(), log_bytes_max: 0, again: true };
+        let ordered = Self::order(dir, &order).await;
+        ordered.map_err(|error| RunError::Node(error.to_string()))?.printed().await
+    }
+
     /// Whether there is a guard that takes orders.
     pub(super) async fn is_written(dir: &Path) -> bool {
         let Ok(place) = Place::new(dir) else { return false };

@@ -1,11 +1,12 @@
 //! Ports of this machine that lead to containers, each given to one run at a time.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bacnode_protocol::compute::Refusal;
+use bacnode_protocol::id::ExecutionId;
 use bacnode_protocol::wire::task::{Access, OpenPort, Port, Task};
 use bollard::models::{PortBinding, PortMap};
 
@@ -14,23 +15,17 @@ use super::super::RunError;
 /// The ports of this machine.
 #[derive(Debug)]
 pub(super) struct Ports {
-    /// Those from which tasks are given one that do not say which.
+    /// Those that tasks may be given.
     range: RangeInclusive<u16>,
     taken: Mutex<Taken>,
 }
 
 #[derive(Debug, Default)]
 struct Taken {
-    ports: BTreeSet<u16>,
+    /// Whose each is.
+    ports: BTreeMap<u16, ExecutionId>,
     /// Where the search for a free one goes on, so that one that was freed rests for a while.
     next: u16,
-}
-
-/// Ports of one run; they are free again when this is dropped.
-#[derive(Debug)]
-pub(in crate::engine) struct Opened<'a> {
-    ports: &'a Ports,
-    pub(in crate::engine) open: Vec<OpenPort>,
 }
 
 impl Ports {
@@ -45,57 +40,58 @@ impl Ports {
     /// Whether a task can have the ports that it names.
     pub(super) fn look_at(&self, task: &Task) -> Result<(), Refusal> {
         let taken = self.taken();
-        let wanted = task.ports.iter().filter(|port| port.host != 0);
-        match wanted.into_iter().find(|port| taken.ports.contains(&port.host) || !is_free(port.host, port.local)) {
-            Some(port) => Err(Refusal { reason: format!("port {} is taken", port.host), later: true }),
-            None => Ok(()),
+        for port in task.ports.iter().filter(|port| port.host != 0) {
+            if !self.range.contains(&port.host) {
+                let (from, to) = (self.range.start(), self.range.end());
+                let reason = format!("gives tasks ports from {from} to {to}, not {} (rule: ports)", port.host);
+                return Err(Refusal { reason, later: false });
+            }
+            if taken.ports.contains_key(&port.host) || !is_free(port.host, port.local) {
+                return Err(Refusal { reason: format!("port {} is taken", port.host), later: true });
+            }
         }
+        Ok(())
     }
 
-    /// The ports of a task.
-    pub(super) fn open(&self, task: &Task) -> Result<Opened<'_>, RunError> {
-        let mut opened = Opened { ports: self, open: Vec::with_capacity(task.ports.len()) };
+    /// Takes the ports of a task, until they are freed.
+    pub(super) fn open(&self, execution: &ExecutionId, task: &Task) -> Result<Vec<OpenPort>, RunError> {
+        let mut opened = Vec::with_capacity(task.ports.len());
         for port in &task.ports {
-            let host = self.take(port)?;
+            let host = self.take(execution, port).inspect_err(|_| self.free(execution))?;
             // In the machine's own network there is nothing between.
             let target = if port.target == 0 || task.network == Access::Host { host } else { port.target };
-            opened.open.push(OpenPort { name: port.name.clone(), host, target });
+            opened.push(OpenPort { name: port.name.clone(), host, target });
         }
         Ok(opened)
     }
 
-    /// Those that a run had in a former life of the node; the daemon listens there.
-    pub(super) fn open_again(&self, open: Vec<OpenPort>) -> Opened<'_> {
-        self.taken().ports.extend(open.iter().map(|port| port.host));
-        Opened { ports: self, open }
+    /// Those that a run has from a former life of the node; the daemon listens there.
+    pub(super) fn open_again(&self, execution: &ExecutionId, open: &[OpenPort]) {
+        self.taken().ports.extend(open.iter().map(|port| (port.host, *execution)));
     }
 
-    fn take(&self, port: &Port) -> Result<u16, RunError> {
+    pub(super) fn free(&self, execution: &ExecutionId) {
+        self.taken().ports.retain(|_, owner| owner != execution);
+    }
+
+    fn take(&self, execution: &ExecutionId, port: &Port) -> Result<u16, RunError> {
         let mut taken = self.taken();
-        if port.host != 0 {
-            if !is_free(port.host, port.local) || !taken.ports.insert(port.host) {
-                return Err(RunError::Node(format!("port {} is taken", port.host)));
-            }
-            return Ok(port.host);
+        let free = |host: &u16| !taken.ports.contains_key(host) && is_free(*host, port.local);
+        let host = if port.host == 0 {
+            let start = taken.next.max(*self.range.start());
+            let all = (start..=*self.range.end()).chain(*self.range.start()..start);
+            let (from, to) = (self.range.start(), self.range.end());
+            let host = all.into_iter().find(free);
+            host.ok_or_else(|| RunError::Node(format!("every port from {from} to {to} is taken")))?
+        } else {
+            let host = Some(port.host).filter(free);
+            host.ok_or_else(|| RunError::Node(format!("port {} is taken", port.host)))?
+        };
+        taken.ports.insert(host, *execution);
+        if port.host == 0 {
+            taken.next = host.checked_add(1).unwrap_or_default();
         }
-        let start = taken.next.max(*self.range.start());
-        let all = (start..=*self.range.end()).chain(*self.range.start()..start);
-        let free = |host: &u16| !taken.ports.contains(host) && is_free(*host, port.local);
-        let (from, to) = (self.range.start(), self.range.end());
-        let host = all.into_iter().find(free);
-        let host = host.ok_or_else(|| RunError::Node(format!("every port from {from} to {to} is taken")))?;
-        taken.ports.insert(host);
-        taken.next = if host == *to { *from } else { host + 1 };
         Ok(host)
-    }
-}
-
-impl Drop for Opened<'_> {
-    fn drop(&mut self) {
-        let mut taken = self.ports.taken();
-        for port in &self.open {
-            taken.ports.remove(&port.host);
-        }
     }
 }
 
@@ -123,7 +119,7 @@ pub(super) fn bindings(task: &Task, open: &[OpenPort]) -> PortMap {
 }
 
 /// The variables that tell a task where it answers, and where it is asked.
-pub(super) fn variables(open: &[OpenPort]) -> impl Iterator<Item = (String, String)> {
+pub(in crate::engine) fn variables(open: &[OpenPort]) -> impl Iterator<Item = (String, String)> {
     open.iter().flat_map(|port| {
         ["BACNODE", "BACALHAU"].into_iter().flat_map(|prefix| {
             let named = |kind: &str, number: u16| (format!("{prefix}_{kind}_{}", &*port.name), number.to_string());
@@ -145,14 +141,16 @@ mod tests {
     fn a_port_is_given_once_and_comes_back() {
         let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let used = other.local_addr().expect("an address").port();
-        let ports = Ports::new(used..=used);
-        ports.take(&port(0)).expect_err("somebody else listens there");
+        let (ports, first, second) = (Ports::new(used..=used), ExecutionId([1; 20]), ExecutionId([2; 20]));
+        ports.take(&first, &port(0)).expect_err("somebody else listens there");
         drop(other);
-        assert_eq!(ports.take(&port(0)).expect("it is free"), used);
+        assert_eq!(ports.take(&first, &port(0)).expect("it is free"), used);
         for wanted in [0, used] {
-            ports.take(&port(wanted)).expect_err("it is given away");
+            ports.take(&second, &port(wanted)).expect_err("it is given away");
         }
-        drop(Opened { ports: &ports, open: vec![OpenPort { name: TextMax::default(), host: used, target: 80 }] });
-        assert_eq!(ports.take(&port(used)).expect("it is free again"), used);
+        ports.free(&second);
+        ports.take(&second, &port(used)).expect_err("it is still the other's");
+        ports.free(&first);
+        assert_eq!(ports.take(&second, &port(used)).expect("it is free again"), used);
     }
 }

@@ -4,7 +4,7 @@
 //! domains that the job may speak to; a request asks there for a connection (`CONNECT`, RFC 9110 §9.3.6) and speaks for
 //! itself from then on, TLS included.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
@@ -71,7 +71,8 @@ async fn send(
     let connection = AbortOnDropHandle::new(tokio::spawn(connection));
     // A server, unlike a proxy, is told the path only.
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    *request.uri_mut() = path.parse().map_err(|_| Error::HttpRequestUriInvalid)?;
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    *request.uri_mut() = format!("{slash}{path}").parse().map_err(|_| Error::HttpRequestUriInvalid)?;
     let answered = tokio::time::timeout(answer_timeout, sender.send_request(request)).await;
     let answer = answered.map_err(|_| Error::HttpResponseTimeout)??;
     let rest = async move {
@@ -98,11 +99,17 @@ async fn connect(door: &str, uri: &http::Uri) -> Result<Box<dyn Wire>, Error> {
     if !secure {
         return Ok(Box::new(wire));
     }
-    let config = ClientConfig::with_platform_verifier().map_err(|_| Error::TlsCertificateError)?;
+    let config = trust().ok_or(Error::TlsCertificateError)?;
     let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned());
     let name = name.map_err(|_| Error::HttpRequestUriInvalid)?;
-    let wire = TlsConnector::from(Arc::new(config)).connect(name, wire).await.map_err(Error::Tls)?;
+    let wire = TlsConnector::from(config).connect(name, wire).await.map_err(Error::Tls)?;
     Ok(Box::new(wire))
+}
+
+/// Whom the machine trusts. To find that out takes a while.
+fn trust() -> Option<Arc<ClientConfig>> {
+    static CONFIG: OnceLock<Option<Arc<ClientConfig>>> = OnceLock::new();
+    CONFIG.get_or_init(|| ClientConfig::with_platform_verifier().ok().map(Arc::new)).clone()
 }
 
 /// The status of the proxy's answer. It says no more than that before the connection is the server's.

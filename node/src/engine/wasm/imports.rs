@@ -9,7 +9,7 @@ const LACKING_MAX: usize = 1_000;
 
 /// A function that the surroundings do not have was called.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the program called `{name}` of `{module}`, which WASI preview 1 has not")]
+#[error("the program called `{name}` of `{module}`, which nobody has")]
 pub(super) struct Lacking {
     module: String,
     name: String,
@@ -37,11 +37,11 @@ pub(super) fn link<T: 'static>(linker: &Linker<T>, module: &Module) -> Result<In
         };
         let (from, name) = (unknown.module().to_owned(), unknown.name().to_owned());
         let ExternType::Func(function) = unknown.ty() else {
-            return Err(format!("the module imports `{name}` from `{from}`, which WASI preview 1 has not"));
+            return Err(format!("the module imports `{name}` from `{from}`, which nobody has"));
         };
         let lacking = Lacking { module: from.clone(), name: name.clone() };
         let call = move |_: Caller<'_, T>, _: &[Val], _: &mut [Val]| Err(wasmtime::Error::new(lacking.clone()));
         own.func_new(&from, &name, function, call).map_err(|error| first_line(&error))?;
     }
-    Err(format!("the module imports more than {LACKING_MAX} functions that WASI preview 1 has not"))
+    Err(format!("the module imports more than {LACKING_MAX} functions that nobody has"))
 }

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use bacnode_protocol::content::Cid;
 use bacnode_protocol::id::NodeId;
+use bacnode_protocol::limits::IMPORTS_MAX;
 use bacnode_protocol::wire::market::FailureKind;
 use serde::{Deserialize, Serialize};
 
@@ -160,13 +161,21 @@ enum Reply {
     Needs(Vec<String>),
 }
 
-/// Modules of one program that others import.
-const IMPORTS_MAX: usize = 16;
+/// Names of modules that a program may import from, most of which nobody has.
+const NAMES_MAX: usize = 256;
+
+/// A module that does not compile in time.
+fn too_slow() -> String {
+    format!("the module takes longer than {} s to compile", COMPILE_TIMEOUT.as_secs())
+}
 
 /// The modules that a program may import.
 pub(super) trait Imports: Send + Sync {
     /// The one of that name, if there is one.
-    fn find(&self, name: &str) -> impl Future<Output = Option<ModuleSource>> + Send;
+    ///
+    /// # Errors
+    /// If it cannot be seen whether there is.
+    fn find(&self, name: &str) -> impl Future<Output = Result<Option<ModuleSource>, RunError>> + Send;
 }
 
 /// Bytes of a request or a reply, at most.
@@ -234,6 +243,7 @@ impl Engine {
         let deterministic = guest.deterministic;
         let mut request = Request::Run { artefact: artefact.digest, imports: Vec::new(), guest };
         let mut files = vec![artefact.file()];
+        let compiled_by = tokio::time::Instant::now() + COMPILE_TIMEOUT;
         loop {
             let reply = tokio::time::timeout(limit, worker.call(&request, &files)).await;
             let timed_out = GuestEnd { outcome: GuestOutcome::Time, cpu_ms: 0, memory_peak: 0 };
@@ -243,13 +253,15 @@ impl Engine {
                 Ok(Ok(Reply::Needs(names))) => {
                     let Request::Run { imports, .. } = &mut request else { continue };
                     for name in names {
-                        let import = self.import(&name, deterministic, modules).await?;
+                        if imports.len() >= NAMES_MAX || files.len() > IMPORTS_MAX {
+                            let cause = format!("the module imports more than {IMPORTS_MAX} others");
+                            return Err(RunError::task(FailureKind::Program, cause));
+                        }
+                        let left = compiled_by.saturating_duration_since(tokio::time::Instant::now());
+                        let import = tokio::time::timeout(left, self.import(&name, deterministic, modules)).await;
+                        let import = import.map_err(|_| RunError::task(FailureKind::Program, too_slow()))??;
                         imports.push((name, import.as_ref().map(|artefact| artefact.digest)));
                         files.extend(import.as_ref().map(Artefact::file));
-                    }
-                    if files.len() > 1 + IMPORTS_MAX {
-                        let cause = format!("the module imports more than {IMPORTS_MAX} others");
-                        return Err(RunError::task(FailureKind::Program, cause));
                     }
                     continue;
                 }
@@ -272,7 +284,7 @@ impl Engine {
         deterministic: bool,
         modules: &impl Imports,
     ) -> Result<Option<Artefact>, RunError> {
-        let Some(module) = modules.find(name).await else { return Ok(None) };
+        let Some(module) = modules.find(name).await? else { return Ok(None) };
         match self.compile(&module, deterministic).await {
             Ok(artefact) => Ok(Some(artefact)),
             Err(RunError::Task { kind, cause }) => Err(RunError::task(kind, format!("import `{name}`: {cause}"))),

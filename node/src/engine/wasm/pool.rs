@@ -194,10 +194,7 @@ impl Pool {
         // From when it is its turn: a module must not fail for the time that another one took.
         let reply = tokio::time::timeout(super::COMPILE_TIMEOUT, call).await;
         drop(worker);
-        let reply = reply.map_err(|_| {
-            let cause = format!("the module takes longer than {} s to compile", super::COMPILE_TIMEOUT.as_secs());
-            RunError::task(FailureKind::Program, cause)
-        })?;
+        let reply = reply.map_err(|_| RunError::task(FailureKind::Program, super::too_slow()))?;
         match reply {
             Ok(Reply::Compiled(Ok(()))) => artefacts::read_all(&artefact).map_err(failed),
             Ok(Reply::Compiled(Err(cause))) => Err(RunError::task(FailureKind::Program, cause)),

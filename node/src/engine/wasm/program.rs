@@ -21,6 +21,12 @@ use super::{Guest, GuestEnd, GuestOutcome, Import};
 
 /// Programs that stay loaded.
 const PROGRAMS_MAX: usize = 16;
+/// Instances, memories and tables of one run, each.
+const INSTANCES_MAX: usize = 500;
+/// What an entry of a table takes.
+const TABLE_ENTRY_BYTES: usize = 8;
+/// Bytes of the headers of one request or answer.
+const FIELDS_BYTES_MAX: usize = 16 << 10;
 /// The entry point that stands for a component's own: `run` of `wasi:cli/run`.
 const START: &str = "_start";
 /// The function by which a module that others import is made ready (WASI application ABI, reactors).
@@ -159,7 +165,7 @@ impl Programs {
         let state = match context::of(guest) {
             Ok(wasi) => State {
                 wasi,
-                http: WasiHttpCtx::new(),
+                http: web_context(),
                 way_out: WayOut::new(guest.way_out.clone()),
                 memory: MemoryLimit { max: guest.memory_max, used: 0, peak: 0 },
             },
@@ -206,6 +212,12 @@ impl Programs {
         function.map_err(|_| NoEntry(guest.entrypoint.clone()))?.call(store, ())?;
         Ok(0)
     }
+}
+
+fn web_context() -> WasiHttpCtx {
+    let mut context = WasiHttpCtx::new();
+    context.set_field_size_limit(FIELDS_BYTES_MAX);
+    context
 }
 
 /// Makes an instance of each module that `module` imports, those that it imports itself first.
@@ -354,7 +366,23 @@ impl ResourceLimiter for MemoryLimit {
         Ok(true)
     }
 
-    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= 1_000_000)
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        self.memory_growing(
+            current.saturating_mul(TABLE_ENTRY_BYTES),
+            desired.saturating_mul(TABLE_ENTRY_BYTES),
+            maximum.map(|most| most.saturating_mul(TABLE_ENTRY_BYTES)),
+        )
+    }
+
+    fn instances(&self) -> usize {
+        INSTANCES_MAX
+    }
+
+    fn tables(&self) -> usize {
+        INSTANCES_MAX
+    }
+
+    fn memories(&self) -> usize {
+        INSTANCES_MAX
     }
 }

@@ -13,7 +13,9 @@ use rustix::net::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{IMPORTS_MAX, MESSAGE_BYTES_MAX};
+use bacnode_protocol::limits::IMPORTS_MAX;
+
+use super::MESSAGE_BYTES_MAX;
 
 /// Descriptors with one message.
 const FILES_MAX: usize = 1 + IMPORTS_MAX;
