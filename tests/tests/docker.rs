@@ -332,7 +332,7 @@ fn a_container_answers_at_the_ports_that_its_job_names() {
         assert!(said.contains(variable), "{said}");
     }
     let story = node.run(&["job", "history", id.text()]).ok();
-    assert!(story.stdout.contains("answers for it: port web at 2345"), "{story:#?}");
+    assert!(story.stdout.contains("answers for it: web at port 2345"), "{story:#?}");
     // One that wants that very port is not taken on, and says so.
     let port = said.lines().find_map(|line| line.strip_prefix("BACNODE_HOST_PORT_web=")).expect("a port");
     let wanted = format!("web={port}:8080");

@@ -58,16 +58,17 @@ pub(super) async fn run_container(client: &Client, args: DockerRun) -> Result<()
     submit::submit(client, spec, args.waiting).await
 }
 
-/// `NAME=TARGET`, or `NAME=HOST:TARGET`.
+/// `NAME=PORT`, or `NAME=HOST:PORT`.
 fn port(text: &str) -> Result<PortSpec> {
-    let (name, ports) = pair("--port", text)?;
-    let (host, target) = ports.split_once(':').unwrap_or(("0", &ports));
+    let shape = "NAME=PORT, or NAME=HOST:PORT";
+    let named = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    let (name, ports) = named.ok_or_else(|| Failure::usage(format!("--port {text}: expected {shape}")))?;
+    let (host, target) = ports.split_once(':').unwrap_or(("0", ports));
     let number = |port: &str| {
-        let wrong =
-            || Failure::usage(format!("--port {text}: `{port}` is not a port")).hint("NAME=TARGET or NAME=HOST:TARGET");
+        let wrong = || Failure::usage(format!("--port {text}: `{port}` is not a port")).hint(shape);
         port.parse::<u16>().map(i64::from).map_err(|_| wrong())
     };
-    Ok(PortSpec { name, fixed: number(host)?, target: number(target)?, host_network: String::new() })
+    Ok(PortSpec { name: name.to_owned(), fixed: number(host)?, target: number(target)?, host_network: String::new() })
 }
 
 async fn job(client: &Client, engine: &str, params: &Value, args: &TaskArgs) -> Result<JobSpec> {

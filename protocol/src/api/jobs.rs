@@ -390,9 +390,9 @@ fn tell(event: &JobEvent) -> (&'static str, String, BTreeMap<String, String>) {
             Phase::Ended => ("Ended", format!("{node} is done")),
         },
         What::Open { ports } => {
-            let ports = ports.iter().map(|port| format!("{} at {}", &*port.name, port.host)).collect::<Vec<_>>();
+            let ports = ports.iter().map(|port| format!("{} at port {}", &*port.name, port.host)).collect::<Vec<_>>();
             detail("Ports", ports.join(", "));
-            ("Open", format!("{node} answers for it: port {}", ports.join(", ")))
+            ("Open", format!("{node} answers for it: {}", ports.join(", ")))
         }
         What::Suspected => ("Suspected", format!("{node} fell silent; a copy is started elsewhere")),
         What::Heard => ("Heard", format!("{node} is heard again")),
