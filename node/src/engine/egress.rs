@@ -51,7 +51,8 @@ pub(super) enum Door {
     Unix(UnixListener),
 }
 
-trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+/// A connection, of whatever kind.
+pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 

@@ -95,7 +95,7 @@ impl Guard {
 
     /// The containers that a guard of a former life of the node still watches, and when each must have ended.
     pub(super) async fn left(&self) -> BTreeMap<ExecutionId, u64> {
-        if !Output::is_written(&self.dir).await {
+        if !Output::takes_orders(&self.dir).await {
             return BTreeMap::new();
         }
         watched(&self.dir).into_iter().map(|(_, execution, until)| (execution, until)).collect()

@@ -106,8 +106,8 @@ impl Output {
         ordered.map_err(|error| RunError::Node(error.to_string()))?.printed().await
     }
 
-    /// Whether there is a guard that takes orders.
-    pub(super) async fn is_written(dir: &Path) -> bool {
+    /// Whether the guard of `dir` is there.
+    pub(super) async fn takes_orders(dir: &Path) -> bool {
         let Ok(place) = Place::new(dir) else { return false };
         UnixStream::connect(place.socket()).await.is_ok()
     }

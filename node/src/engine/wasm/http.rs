@@ -10,7 +10,7 @@ use std::time::Duration;
 use http_body_util::BodyExt as _;
 use hyper::client::conn::http1;
 use rustls_platform_verifier::ConfigVerifierExt as _;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
@@ -18,6 +18,8 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_util::task::AbortOnDropHandle;
 use wasmtime_wasi_http::io::TokioIo;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
+
+use super::super::egress::Wire;
 
 /// How long a server may take, unless the request says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(600);
@@ -51,11 +53,6 @@ impl WasiHttpHooks for WayOut {
         Box::new(async move { send(&door.ok_or(Error::HttpRequestDenied)?, request, options).await })
     }
 }
-
-/// A connection, encrypted or not.
-trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
 async fn send(
     door: &str,
