@@ -253,7 +253,9 @@ impl Engine {
                 Ok(Ok(Reply::Needs(names))) => {
                     let Request::Run { imports, .. } = &mut request else { continue };
                     for name in names {
-                        if imports.len() >= NAMES_MAX || files.len() > IMPORTS_MAX {
+                        // The artefact of the program itself is among the files.
+                        let full = files.len() > IMPORTS_MAX && modules.find(&name).await?.is_some();
+                        if full || imports.len() >= NAMES_MAX {
                             let cause = format!("the module imports more than {IMPORTS_MAX} others");
                             return Err(RunError::task(FailureKind::Program, cause));
                         }
