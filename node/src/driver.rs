@@ -410,7 +410,7 @@ impl Running {
             return;
         }
         let patient = |effect: &Effect| {
-            matches!(effect, Effect::Requester(requester::Output::Answer(_, Answer::Accepted { linger: true })))
+            matches!(effect, Effect::Requester(requester::Output::Answer(_, Answer::Accepted { linger: true, .. })))
         };
         let linger = deferred.iter().all(patient);
         self.waiting.push_back((number, deferred));

@@ -180,7 +180,7 @@ impl Node {
         drop_stray_pins(content.private(), &records)?;
         let usage = UsageBooks::open(&store)?;
         let left = runner.left().await;
-        let running = driver.start(&signer, epoch, machine(&config, engines), records, left, usage);
+        let running = driver.start(&signer, epoch, machine(&config, engines, &gpus), records, left, usage);
         runner.sweep(&running.runs()).await;
         node.driver_task = Some(tokio::spawn(running.run(receiver)));
         for pin in content.pins()? {
@@ -300,10 +300,11 @@ fn wasm_engine(config: &Config, store: &Store) -> Result<wasm::Engine, StartErro
     Ok(wasm::Engine::new(program, config.data_dir.join("cache").join("wasm"), store.secret()?, WARM_WORKERS))
 }
 
-fn machine(config: &Config, engines: Engines) -> compute::Config {
+fn machine(config: &Config, engines: Engines, gpus: &[Gpu]) -> compute::Config {
     compute::Config {
         engines,
         total: config.total,
+        labels: labels(config, gpus).into_iter().collect(),
         queue_max: config.queue_max,
         per_owner_max: config.per_peer_max,
         local_paths: config.allow_local.iter().map(|(path, rw)| (path.to_string_lossy().into_owned(), *rw)).collect(),

@@ -31,12 +31,20 @@ pub const VIEW_NODES_MAX: usize = 10_000;
 pub const VIEW_ITEMS_MAX: usize = 400;
 /// Slots (partitions) of a job.
 pub const SLOTS_MAX: u32 = 1_000;
+/// Nodes on which one job runs that runs everywhere.
+pub const TARGETS_MAX: usize = VIEW_NODES_MAX;
+/// Of those, how many are asked at a time.
+pub const TARGETS_ASKED_MAX: usize = 64;
+/// Ended attempts that are kept of each slot of a job without an end.
+pub const ENDED_KEPT_MAX: usize = 3;
 /// Jobs of one requester that have not ended.
 pub const OPEN_JOBS_MAX: usize = 10_000;
 /// Inputs of a task.
 pub const INPUTS_MAX: usize = 32;
 /// Domains that a task may name.
 pub const DOMAINS_MAX: usize = 64;
+/// Constraints of one task.
+pub const CONSTRAINTS_MAX: usize = 16;
 /// Ports of one task.
 pub const PORTS_MAX: usize = 16;
 /// The first port of a machine that a task may be given: those before it are the system's own.
@@ -69,6 +77,10 @@ pub const RUN_RESOURCES_MIN: Resources = Resources { cpu_milli: 10, memory: 8 <<
 /// The most that a signed message's time may differ from ours.
 pub const CLOCK_SKEW_MAX: Span = Span::secs(30);
 
+/// Rest before an endless run that ended is started again; it doubles with each that ends soon, up to [`REST_MAX`].
+pub const REST_MIN: Span = Span::millis(500);
+/// The longest rest; a run that lasts as long is not one that ends soon.
+pub const REST_MAX: Span = Span::secs(60);
 /// Executions tried for a cause of the node's before a slot is given up.
 pub const ATTEMPTS_MAX: u32 = 3;
 /// Between two adverts of a node, at least.

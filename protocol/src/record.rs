@@ -21,33 +21,60 @@ pub enum Record {
     JobState(JobStateRecord),
     /// Owner: how far an attempt is.
     Execution(Box<ExecutionRecord>),
+    /// Owner: an attempt that nobody wants to know of any more.
+    DropExecution(JobId, ExecutionId),
+    /// Owner: a node on which a job runs that runs everywhere.
+    Target(TargetRecord),
     /// Owner: something to tell about a job.
     Event(JobId, u32, JobEvent),
+    /// Owner: that is too long ago to be told.
+    DropEvent(JobId, u32),
     /// Compute: an award, and later its result.
     Held(Box<HeldRecord>),
     /// Compute: nothing more is owed for this award.
     Forget(ExecutionId),
 }
 
-/// A job as its owner remembers it; never changes.
+/// A version of a job as its owner remembers it; never changes.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct JobRecord {
     /// Its id.
     pub id: JobId,
     /// The spec as JSON, for people.
     pub spec: BytesMax<STORED_SPEC_BYTES_MAX>,
-    /// What runs.
+    /// What runs, in which version.
     pub task: Task,
     /// Its lease.
     pub lease: Lease,
-    /// When it was submitted.
+    /// When its first version was submitted.
     pub created: UnixMillis,
+    /// When this one was.
+    pub submitted: UnixMillis,
+    /// Whether the runs of the version before must have ended before any of this one begins.
+    pub strict: bool,
     /// Milliseconds it may wait for a place.
     pub queue_timeout_ms: u64,
     /// Milliseconds it may take in all.
     pub total_timeout_ms: Option<u64>,
     /// Whether only its owner's own node can run it, since its data does not leave that.
     pub only_here: bool,
+}
+
+/// A node on which a job runs that runs everywhere, or might.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct TargetRecord {
+    /// The job.
+    pub job: JobId,
+    /// The slot that is this node's.
+    pub slot: u32,
+    /// The node.
+    pub node: NodeId,
+    /// Its life, if it said in it that it does not match.
+    pub unmatched: Option<u64>,
+    /// Whether it was given up before it was awarded anything.
+    pub given_up: bool,
+    /// What it said, or did.
+    pub cause: Text,
 }
 
 /// How far a job is.
@@ -72,6 +99,8 @@ pub struct ExecutionRecord {
     pub job: JobId,
     /// Its slot.
     pub slot: u32,
+    /// The job's version.
+    pub version: u32,
     /// Who runs it.
     pub node: NodeId,
     /// Orders awards.
@@ -183,6 +212,18 @@ pub enum What {
         /// Which.
         ports: ListMax<OpenPort, PORTS_MAX>,
     },
+    /// A new version of it was submitted.
+    Version {
+        /// Its number.
+        number: u32,
+    },
+    /// A run that was to go on has ended, and is started again.
+    Again {
+        /// After a rest of so many milliseconds.
+        rest_ms: u64,
+    },
+    /// A node that matches, but could not be had, is given up; the others go on.
+    GivenUp,
 }
 
 /// An award as its holder remembers it.
@@ -215,7 +256,9 @@ pub struct Records {
     pub jobs: Vec<(JobRecord, Option<JobStateRecord>)>,
     /// Their attempts.
     pub executions: Vec<ExecutionRecord>,
-    /// How many events each job has.
+    /// Their nodes, for those that run everywhere.
+    pub targets: Vec<TargetRecord>,
+    /// The number of each job's next event.
     pub events: Vec<(JobId, u32)>,
     /// Awards held.
     pub held: Vec<HeldRecord>,

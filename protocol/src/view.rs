@@ -246,7 +246,8 @@ impl View {
     pub fn fitting(&self, task: &Task, now: UnixMillis) -> (Vec<NodeId>, BTreeMap<NodeId, String>) {
         let (mut fit, mut unfit) = (Vec::new(), BTreeMap::new());
         for (node, peer) in &self.peers {
-            match unfit_reason(&peer.advert, task.engine.engine(), &task.resources, now) {
+            let unfit_labels = || unfit_label(&peer.advert, task);
+            match unfit_reason(&peer.advert, task.engine.engine(), &task.resources, now).or_else(unfit_labels) {
                 None => fit.push(*node),
                 Some(reason) => _ = unfit.insert(*node, reason),
             }
@@ -318,6 +319,12 @@ fn unfit_reason(advert: &Advert, engine: Engine, needs: &Resources, now: UnixMil
     }
     let lacking = crate::compute::lacking(needs, &advert.total);
     (!lacking.is_empty()).then(|| lacking.join("; "))
+}
+
+/// Which of a task's constraints surely does not hold of a node with this advert.
+fn unfit_label(advert: &Advert, task: &Task) -> Option<String> {
+    let excluded = task.constraints.iter().find(|constraint| constraint.is_excluded_by(&advert.labels))?;
+    Some(format!("label {}: needs `{excluded}`", &*excluded.key))
 }
 
 /// `needs 64 GiB, has 19 GiB`, for one kind of resource.

@@ -1,6 +1,6 @@
 //! Whatever peers say, in whatever order: no panic, and the books stay right.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bacnode_protocol::compute::{self, Ended, Holding};
 use bacnode_protocol::content::{Cid, Codec};
@@ -16,7 +16,7 @@ use bacnode_protocol::wire::market::{Ask, Award, Bid, Decline, Lease, Market, Ou
 use bacnode_protocol::wire::s3::{Encoding, Place, Publisher};
 use bacnode_protocol::wire::signed::{SignatureBytes, Signer};
 use bacnode_protocol::wire::task::{
-    Access, DockerTask, Engine, EngineTask, Engines, OpenPort, Reach, Resources, Task, WasmTask,
+    Access, DockerTask, Engine, EngineTask, JobKind, Engines, OpenPort, Reach, Resources, Task, WasmTask,
 };
 use proptest::prelude::*;
 
@@ -55,16 +55,21 @@ fn task(n: u8) -> Task {
         workdir: TextMax::default(),
         user: TextMax::truncated(["", "root", "0:0"][usize::from(n / 3 % 3)]),
     };
+    let kind = JobKind::ALL[usize::from(n / 2 % 4)];
     Task {
         engine: if n.is_multiple_of(3) { EngineTask::Docker(docker) } else { EngineTask::Wasm(wasm) },
         inputs: ListMax::default(),
         outputs: ListMax::default(),
         env: ListMax::default(),
         resources: Resources { cpu_milli: u64::from(n % 5) * 400, memory: 1 << 20, disk: 0, gpu: 0 },
-        timeout_ms: 1_000,
+        timeout_ms: if kind.is_endless() { 0 } else { 1_000 },
+        kind,
+        version: 1,
+        priority: i32::from(n),
+        constraints: ListMax::default(),
         slots: 1,
         deterministic: false,
-        exclusive: n.is_multiple_of(4),
+        exclusive: n.is_multiple_of(4) || kind.is_endless(),
         network: if n.is_multiple_of(5) { Access::Bridge } else { Access::None },
         ports: ListMax::default(),
         publisher: if n.is_multiple_of(7) {
@@ -182,6 +187,8 @@ fn submission(n: u8) -> Submission {
         spec: Vec::new(),
         task: task(n),
         slots: 1 + u32::from(n % 3),
+        strict: n.is_multiple_of(4),
+        force: n.is_multiple_of(6),
         lease: Lease::default(),
         queue_timeout: Span::secs(5),
         total_timeout: n.is_multiple_of(5).then_some(Span::secs(8)),
@@ -206,6 +213,7 @@ proptest! {
         let config = compute::Config {
             engines: Engines::of(&Engine::ALL),
             total,
+            labels: BTreeMap::new(),
             queue_max: 4,
             per_owner_max: 4,
             local_paths: Vec::new(),

@@ -8,6 +8,7 @@ use bacnode_protocol::wire::advert::{Advert, SignedAdvert};
 use bacnode_protocol::wire::bounded::{BytesMax, ListMax, TextMax};
 use bacnode_protocol::wire::call::{Call, SignedCall};
 use bacnode_protocol::wire::codec::{self, DecodeError};
+use bacnode_protocol::wire::constraint::{Constraint, LabelSketch, Operator};
 use bacnode_protocol::wire::dag::{DagHeader, DagRequest};
 use bacnode_protocol::wire::envelope::{self, Message};
 use bacnode_protocol::wire::live::LiveRequest;
@@ -17,7 +18,7 @@ use bacnode_protocol::wire::market::{
 use bacnode_protocol::wire::s3::Publisher;
 use bacnode_protocol::wire::signed::{Domain, Signer};
 use bacnode_protocol::wire::task::{
-    Access, Engine, EngineTask, Engines, EnvVar, Input, OpenPort, OutputPath, Port, Resources, Source, Task, WasmTask,
+    Access, Engine, EngineTask, Engines, EnvVar, Input, JobKind, OpenPort, OutputPath, Port, Resources, Source, Task, WasmTask,
 };
 use bacnode_protocol::wire::view::{NodeDetail, ViewReply, ViewRequest};
 
@@ -46,6 +47,14 @@ fn task() -> Task {
         env: ListMax::truncated([EnvVar { name: TextMax::truncated("KEY"), value: TextMax::truncated("value") }]),
         resources: Resources { cpu_milli: 500, memory: 512_000_000, disk: 0, gpu: 1 },
         timeout_ms: 60_000,
+        kind: JobKind::Ops,
+        version: 1,
+        priority: -5,
+        constraints: ListMax::truncated([Constraint {
+            key: TextMax::truncated("zone"),
+            operator: Operator::NotIn,
+            values: ListMax::truncated([TextMax::truncated("eu"), TextMax::truncated("us")]),
+        }]),
         slots: 3,
         deterministic: true,
         exclusive: false,
@@ -72,7 +81,7 @@ fn cases() -> Vec<(String, Vec<u8>)> {
         load_percent: 12,
         name: TextMax::truncated("golden"),
         version: TextMax::truncated("0.1.0"),
-        labels_hash: [1, 2, 3, 4, 5, 6, 7, 8],
+        labels: LabelSketch::of([("zone", "eu"), ("disk", "ssd")]),
         addresses: ListMax::truncated([BytesMax::new(vec![4, 127, 0, 0, 1, 6, 4, 211]).expect("short")]),
         leaving: false,
     };

@@ -1,5 +1,6 @@
 //! The market's promises, tried on the real machines in virtual time.
 
+#[allow(dead_code, reason = "each test program uses a part of it")]
 mod world;
 
 use bacnode_protocol::content::{Cid, Codec};
@@ -24,7 +25,7 @@ fn a_job_runs_once_and_everything_is_released() {
     assert_eq!(ended(&world, &job), [JobState::Completed]);
     assert_eq!(world.told[&job].accepted.len(), 1);
     assert_eq!(world.starts.values().sum::<u32>(), 1);
-    assert!(world.answers.contains(&(1, Answer::Accepted { linger: false })));
+    assert!(world.answers.contains(&(1, Answer::Accepted { version: 1, linger: false })));
     for node in 0..4 {
         assert_eq!((world.used(node), world.held(node)), (Resources::default(), 0), "node {node}");
     }

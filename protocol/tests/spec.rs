@@ -39,11 +39,12 @@ fn a_good_spec_in_any_letter_case_and_as_json() {
 
 #[test]
 fn every_problem_is_told_with_its_path() {
-    let cases: [(&str, &str, &str); 14] = [
+    let cases: [(&str, &str, &str); 15] = [
         ("type: WASM", "type: wsm", "Tasks[0].Engine.Type: `wsm` is not an engine (wasm, docker)"),
         ("type: WASM", "type: docker", "Tasks[0].Engine.Params.Image: is required"),
-        ("TYPE: batch", "TYPE: bach", "Type: `bach` is not a job type"),
-        ("TYPE: batch", "TYPE: service", "Type: `service` jobs are not offered yet"),
+        ("TYPE: batch", "TYPE: bach", "Type: `bach` is not a job type (batch, service, ops, daemon)"),
+        ("TYPE: batch", "TYPE: ops", "Count: is not for ops jobs, which run once on every node that matches"),
+        ("count: 2", "Priority: 3000000000", "Priority: must be between -2147483647 and 2147483647"),
         ("count: 2", "count: 0", "Count: must be from 1 to 1000, not 0"),
         ("count: 2", "count: many", "Count: must be a whole number, not a text"),
         ("Memory: 64Mi", "Memory: lots", "Tasks[0].Resources.Memory: `lots` is not an amount"),
@@ -178,4 +179,64 @@ proptest::proptest! {
         let at = at.min(GOOD.len());
         let _ = check(&format!("{}{with}{}", &GOOD[..at], &GOOD[at..]));
     }
+}
+
+#[test]
+fn every_operator_of_a_constraint_takes_its_number_of_values() {
+    let with = |constraint: &str| check(&format!("{GOOD}Constraints: [{constraint}]\n"));
+    for (good, text) in [
+        ("{key: zone, operator: '=', values: [eu]}", "zone=eu"),
+        ("{key: zone, operator: '==', values: [eu]}", "zone=eu"),
+        ("{key: zone, operator: '!=', values: [eu]}", "zone!=eu"),
+        ("{key: zone, operator: in, values: [eu, us]}", "zone in (eu,us)"),
+        ("{key: zone, operator: NotIn, values: [eu, us]}", "zone notin (eu,us)"),
+        ("{key: zone, operator: exists}", "zone"),
+        ("{key: zone, operator: '!'}", "!zone"),
+        ("{key: cores, operator: gt, values: [8]}", "cores>8"),
+        ("{key: cores, operator: lt, values: [8]}", "cores<8"),
+    ] {
+        let task = with(good).and_then(|job| job.task(vec![]).map_err(|error| error.to_string()));
+        assert_eq!(task.expect(good).constraints[0].to_string(), text);
+    }
+    for (bad, expected) in [
+        ("{key: zone, operator: like, values: [e*]}", "[0].Operator: `like` is not an operator (=, ==, in, !=, notin, exists, !, gt, lt)"),
+        ("{operator: exists}", "[0].Key: is the name of a label"),
+        ("{key: zone, operator: '='}", "[0].Values: `=` needs a value"),
+        ("{key: zone, operator: '=', values: [a, b]}", "[0].Values: `=` takes one value, not 2"),
+        ("{key: zone, operator: in, values: []}", "[0].Values: `in` needs a value to compare with"),
+        ("{key: zone, operator: exists, values: [a]}", "[0].Values: `exists` takes no values"),
+        ("{key: zone, operator: gt, values: [many]}", "[0].Values: `gt` compares whole numbers, not `many`"),
+        ("{key: zone, operatr: gt, values: [1]}", "[0].operatr: is not a known field (did you mean `Operator`?)"),
+    ] {
+        let message = with(bad).expect_err(bad);
+        assert!(message.contains(expected), "{bad}: {message}");
+    }
+}
+
+#[test]
+fn what_has_no_end_has_no_time_limit_and_says_so() {
+    for kind in ["service", "daemon"] {
+        let text = GOOD.replace("TYPE: batch", &format!("TYPE: {kind}")).replace("count: 2\n", "");
+        let job = check(&text).expect("valid");
+        let expected = format!("ExecutionTimeout and TotalTimeout do not apply to a {kind}, which has no end");
+        assert_eq!(job.warnings, [expected]);
+        let inputs = vec![bacnode_protocol::wire::task::Source::Content(bacnode_protocol::content::Cid::of(
+            bacnode_protocol::content::Codec::Raw,
+            b"",
+        ))];
+        let task = job.task(inputs).expect("a task");
+        assert_eq!((task.timeout_ms, task.exclusive, task.is_plain()), (0, true, true));
+        assert!(!job.strict, "the user did not ask for it");
+    }
+}
+
+#[test]
+fn what_a_server_fills_in_is_read_past_with_a_warning() {
+    let job = check(&format!("{GOOD}ID: j-1\nVersion: 7\nMeta: {{bacalhau.org/requester.id: x, mine: y}}\n")).expect("valid");
+    assert_eq!(job.warnings.len(), 3, "{:?}", job.warnings);
+    assert_eq!(job.spec.meta.keys().collect::<Vec<_>>(), ["mine"]);
+    let twice = format!("{GOOD}  - Name: other\n    engine: {{type: wasm, params: {{EntryModule: x}}}}\n");
+    let job = check(&twice).expect("valid");
+    assert_eq!(job.warnings, ["a job has one task; the 1 after the first are left out"]);
+    assert_eq!(job.spec.tasks.len(), 1);
 }

@@ -1,6 +1,7 @@
 //! What one seed draws: the network, the work, and the bad luck. A plan says everything that is decided beforehand, so a
 //! failing one can be made smaller and kept.
 
+use bacnode_protocol::wire::task::JobKind;
 use rand::rngs::ChaCha12Rng;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{RngExt as _, SeedableRng as _};
@@ -12,6 +13,11 @@ pub type Micros = u64;
 pub const SECOND: Micros = 1_000_000;
 /// One millisecond.
 pub const MILLI: Micros = 1_000;
+
+/// The time of a run that goes on until it is stopped.
+pub const FOREVER: Micros = u64::MAX;
+/// After the last fault, everything that is to be kept running runs.
+pub const SETTLED: Micros = 400 * SECOND;
 
 /// A whole trial.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -71,9 +77,46 @@ pub enum Evil {
     Boast,
 }
 
+/// What kind of job it is; as the protocol's, but to be kept in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Kind {
+    /// So many slots, each to its end.
+    #[default]
+    Batch,
+    /// So many slots, each kept running.
+    Service,
+    /// Once on every node that matches.
+    Ops,
+    /// Kept running on every node that matches.
+    Daemon,
+}
+
+impl From<Kind> for JobKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Batch => Self::Batch,
+            Kind::Service => Self::Service,
+            Kind::Ops => Self::Ops,
+            Kind::Daemon => Self::Daemon,
+        }
+    }
+}
+
 /// A job, from its user's point of view.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct JobPlan {
+    /// Of which kind.
+    #[serde(default)]
+    pub kind: Kind,
+    /// When its user submits a new version of it, counted from its submission.
+    #[serde(default)]
+    pub update: Option<Micros>,
+    /// Whether only every other node matches.
+    #[serde(default)]
+    pub picky: bool,
+    /// What goes first of one owner's.
+    #[serde(default)]
+    pub priority: i32,
     /// When it is submitted.
     pub at: Micros,
     /// At which node.
@@ -315,6 +358,7 @@ impl Plan {
         }
         nodes.shuffle(rng);
         let mut jobs = draw_jobs(&nodes, safety, rng);
+        draw_kinds(&mut jobs, safety, &mut ChaCha12Rng::seed_from_u64(!seed));
         // Now and then dishonesty is the only trouble, to see what it does.
         let alone = evil > 0 && rng.random_bool(0.3);
         if alone {
@@ -387,6 +431,10 @@ fn draw_jobs(nodes: &[NodePlan], safety: Micros, rng: &mut ChaCha12Rng) -> Vec<J
         .map(|_| {
             let run = if long { rng.random_range(1_000..60_000) } else { rng.random_range(1..5_000) } * MILLI;
             JobPlan {
+                kind: Kind::Batch,
+                update: None,
+                picky: false,
+                priority: 0,
                 at: rng.random_range(SECOND..safety * 9 / 10),
                 owner: *owners.choose(rng).unwrap_or(&0),
                 slots: if rng.random_bool(0.65) { 1 } else { rng.random_range(2..=12) },
@@ -419,6 +467,41 @@ fn draw_jobs(nodes: &[NodePlan], safety: Micros, rng: &mut ChaCha12Rng) -> Vec<J
     jobs
 }
 
+/// Makes some of the jobs others than batches; by chance of its own, so that each seed's other draws stay what they were.
+fn draw_kinds(jobs: &mut [JobPlan], safety: Micros, rng: &mut ChaCha12Rng) {
+    for job in &mut *jobs {
+        job.priority = if rng.random_bool(0.2) { rng.random_range(-3..=3) } else { 0 };
+        job.picky = rng.random_bool(0.1);
+    }
+    if rng.random_bool(0.4) {
+        return;
+    }
+    for job in jobs.iter_mut().take(12) {
+        let kind = match rng.random_range(0..10) {
+            0 | 1 => Kind::Service,
+            2 | 3 => Kind::Ops,
+            4 => Kind::Daemon,
+            _ => continue,
+        };
+        job.kind = kind;
+        job.picky = rng.random_bool(0.4);
+        // What never ends must leave room for what does.
+        (job.cpu, job.memory, job.slots) = (50, GIB / 64, job.slots.min(4));
+        if !JobKind::from(kind).is_endless() {
+            continue;
+        }
+        if rng.random_bool(0.7) {
+            job.run = FOREVER;
+        }
+        (job.timeout_ms, job.total_timeout) = (0, None);
+        job.update = rng.random_bool(0.4).then(|| rng.random_range(0..300 * SECOND));
+        // Somebody must stop it: now and then while things go wrong, mostly when it has been quiet for long enough for
+        // all of it to run.
+        let late = safety + SETTLED - job.at;
+        job.stop = Some(if rng.random_bool(0.2) { rng.random_range(0..200 * SECOND) } else { late });
+    }
+}
+
 fn draw_faults(nodes: &[NodePlan], jobs: &[JobPlan], safety: Micros, rng: &mut ChaCha12Rng) -> Vec<Fault> {
     let mut kinds: Vec<usize> = (0..What::NAMES.len()).collect();
     kinds.shuffle(rng);
@@ -432,7 +515,9 @@ fn draw_faults(nodes: &[NodePlan], jobs: &[JobPlan], safety: Micros, rng: &mut C
         .map(|_| {
             // Half of them near a job's beginning, where there is most to go wrong.
             let at = match jobs.choose(rng) {
-                Some(job) if rng.random_bool(0.5) => job.at + rng.random_range(0..=job.run * 2 + SECOND),
+                Some(job) if rng.random_bool(0.5) => {
+                    job.at + rng.random_range(0..=job.run.min(60 * SECOND) * 2 + SECOND)
+                }
                 _ => rng.random_range(SECOND..safety),
             };
             let owner = jobs.choose(rng).map_or(0, |job| job.owner);

@@ -6,7 +6,7 @@ use rand::rngs::ChaCha12Rng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde::Deserialize;
 
-use crate::plan::{Ends, Evil, Fault, JobPlan, LinkPlan, MILLI, NodePlan, Plan, SECOND, What};
+use crate::plan::{Ends, Evil, Fault, JobPlan, Kind, LinkPlan, MILLI, NodePlan, Plan, SECOND, What};
 
 /// Those that come with the program.
 const SHIPPED: [(&str, &str); 6] = [
@@ -222,6 +222,10 @@ impl Scenario {
                 let [from, to] = self.work.run_s.map(micros);
                 let run = rng.random_range(from..=to.max(from)).max(MILLI);
                 JobPlan {
+                    kind: Kind::Batch,
+                    update: None,
+                    picky: false,
+                    priority: 0,
                     at: rng.random_range(begin..until),
                     owner: index % owners,
                     slots: 1,

@@ -56,23 +56,40 @@ pub(super) async fn submit(
     let request: PutJobRequest =
         serde_json::from_slice(&body).map_err(|error| ApiError::bad(format!("the body is not a request: {error}")))?;
     let valid = ValidJob::new(parse(&request.job)?)?;
+    let mut warnings = valid.warnings.clone();
     let prepared = prepare(&api, valid).await?;
-    let nonce = if let Some(token) = parameters.get("idempotency_token").filter(|token| !token.is_empty()) {
-        token.clone().into_bytes()
-    } else {
-        let mut nonce = [0; 16];
-        getrandom::fill(&mut nonce).map_err(|_| ApiError::unavailable("no randomness is to be had"))?;
-        nonce.to_vec()
-    };
-    let id = JobId::new(&api.network.me, &prepared.spec.namespace, &prepared.spec.name, &nonce);
-    if api.store.job(&id)?.is_none() {
-        hand_in(&api, id, prepared, flag(&parameters, "wait")).await?;
+    let id = id_of(&api, &prepared, parameters.get("idempotency_token"))?;
+    let version = if prepared.valid.kind().is_endless() || api.store.job(&id)?.is_none() {
+        hand_in(&api, id, prepared, request.force, flag(&parameters, "wait"), &mut warnings).await?
     } else {
         // Handed in before, perhaps a moment ago: the answer is a promise all the same.
         api.store.log().barrier().await;
-    }
+        1
+    };
     let job_id = id.to_string();
-    Ok(Json(PutJobResponse { evaluation_id: job_id.clone(), job_id, warnings: Vec::new() }))
+    Ok(Json(PutJobResponse { evaluation_id: job_id.clone(), job_id, job_version: version.into(), warnings }))
+}
+
+/// The id of a job that is handed in: its own for each run of what has an end, one for all versions of what has none.
+fn id_of(api: &Api, prepared: &Prepared, token: Option<&String>) -> Result<JobId, ApiError> {
+    let spec = &prepared.spec;
+    let named = |nonce: &[u8]| JobId::new(&api.network.me, &spec.namespace, &spec.name, nonce);
+    if let Some(token) = token.filter(|token| !token.is_empty()) {
+        return Ok(named(token.as_bytes()));
+    }
+    if prepared.valid.kind().is_endless() && !spec.name.is_empty() {
+        // What was stopped is over; the next of that name is another.
+        for generation in 0u64.. {
+            let id = named(format!("endless/{generation}").as_bytes());
+            let known = api.store.job(&id)?;
+            if !known.is_some_and(|(_, state)| state.is_some_and(|state| state.state.is_terminal())) {
+                return Ok(id);
+            }
+        }
+    }
+    let mut nonce = [0; 16];
+    getrandom::fill(&mut nonce).map_err(|_| ApiError::unavailable("no randomness is to be had"))?;
+    Ok(named(&nonce))
 }
 
 /// A job whose inputs are all content or local.
@@ -143,13 +160,23 @@ fn import_packed(content: &Content, packed: &[u8]) -> Result<Cid, ContentError> 
     Ok(content.import(&folder, limits, true, INPUT)?.root)
 }
 
-async fn hand_in(api: &Api, id: JobId, prepared: Prepared, waits: bool) -> Result<(), ApiError> {
+/// Hands a job in; gives its version.
+async fn hand_in(
+    api: &Api,
+    id: JobId,
+    prepared: Prepared,
+    force: bool,
+    waits: bool,
+    warnings: &mut Vec<String>,
+) -> Result<u32, ApiError> {
     let submission = Submission {
         request: 0,
         id,
         spec: prepared.stored,
         task: prepared.task,
         slots: prepared.valid.slots,
+        strict: prepared.valid.strict,
+        force,
         lease: prepared.valid.lease,
         queue_timeout: prepared.valid.queue_timeout,
         total_timeout: prepared.valid.total_timeout,
@@ -158,7 +185,12 @@ async fn hand_in(api: &Api, id: JobId, prepared: Prepared, waits: bool) -> Resul
         waits,
     };
     match ask(api, |answer| Event::Submit(Box::new(submission), answer)).await? {
-        Answer::Accepted { .. } => Ok(()),
+        Answer::Accepted { version, .. } => Ok(version),
+        Answer::Unchanged(version) => {
+            warnings.push(format!("nothing has changed since version {version}, which goes on (force starts it anew)"));
+            Ok(version)
+        }
+        Answer::Unlike(reason) => Err(ApiError::new(StatusCode::CONFLICT, "Conflict", reason)),
         Answer::Busy(reason) => Err(ApiError::unavailable(reason).hint("try again in a moment")),
         Answer::Stopped | Answer::NotOpen => Err(ApiError::unavailable("the job was not taken")),
     }

@@ -5,12 +5,12 @@ use bacnode_protocol::time::{Span, Tick};
 use bacnode_protocol::wire::advert::Advert;
 use bacnode_protocol::wire::bounded::{BytesMax, ListMax, TextMax};
 use bacnode_protocol::wire::call::Call;
+use bacnode_protocol::wire::constraint::LabelSketch;
 use bacnode_protocol::wire::envelope;
 use bacnode_protocol::wire::signed::Signer;
 use bacnode_protocol::wire::task::{Engine, Engines, Resources};
 use bacnode_protocol::wire::view::NodeDetail;
 use bacnode_protocol::wire::{VERSION, VERSION_MIN};
-use sha2::{Digest, Sha256};
 
 use crate::clock;
 use crate::config::GossipConfig;
@@ -117,20 +117,10 @@ impl Announcer {
             load_percent,
             name: TextMax::truncated(&self.name),
             version: TextMax::truncated(env!("CARGO_PKG_VERSION")),
-            labels_hash: self.labels_hash(),
+            labels: LabelSketch::of(self.labels.iter().map(|(key, value)| (key.as_str(), value.as_str()))),
             addresses: ListMax::default(),
             leaving,
         }
-    }
-
-    fn labels_hash(&self) -> [u8; 8] {
-        let mut hash = Sha256::new();
-        for (key, value) in &self.labels {
-            hash.update(format!("{key}={value}\0"));
-        }
-        let mut short = [0; 8];
-        short.copy_from_slice(&hash.finalize()[..8]);
-        short
     }
 
     fn detail(&self, load: Load) -> NodeDetail {

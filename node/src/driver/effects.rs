@@ -30,6 +30,7 @@ impl Running {
             requester::Output::FindProviders(job, roots) => self.find_providers(job, roots),
             requester::Output::Fetch(fetch) => self.fetch(*fetch),
             requester::Output::Drop(execution) => self.unpin_held(execution),
+            requester::Output::Unpin { execution, job, root } => self.unpin(&root, &format!("{job}/{execution}")),
             requester::Output::Answer(request, answer) => {
                 if let Some(waiting) = self.answers.remove(&request) {
                     let _ = waiting.send(answer);
@@ -119,9 +120,14 @@ impl Running {
     }
 
     fn unpin_held(&mut self, execution: ExecutionId) {
-        let Some((root, reason)) = self.held_roots.remove(&execution) else { return };
+        if let Some((root, reason)) = self.held_roots.remove(&execution) {
+            self.unpin(&root, &reason);
+        }
+    }
+
+    fn unpin(&self, root: &Cid, reason: &str) {
         for content in [&self.hands.content, self.hands.content.private()] {
-            if let Err(error) = content.unpin(&root, &reason) {
+            if let Err(error) = content.unpin(root, reason) {
                 tracing::warn!(%error, "cannot drop a result");
             }
         }

@@ -69,6 +69,7 @@ fn document(considered: &Considered) -> Value {
         "Job": {
             "ID": considered.job.to_string(),
             "Owner": considered.owner.to_string(),
+            "Type": task.kind.name(),
             "Engine": task.engine.engine().name(),
             "Image": image,
             "Inputs": inputs.collect::<Vec<_>>(),

@@ -133,7 +133,7 @@ async fn execute(
 ) -> Result<i32, RunError> {
     // The machine declines such tasks; nothing is opened on the strength of that alone.
     if !run.task.is_plain() {
-        return Err(RunError::task(FailureKind::Program, "a path or name in the task is not plain"));
+        return Err(RunError::task(FailureKind::Program, "something in the task is not as any spec could say it"));
     }
     let unusable = |error: std::io::Error| RunError::Node(format!("cannot make the run's folder: {error}"));
     std::fs::create_dir_all(result).map_err(unusable)?;
@@ -193,7 +193,8 @@ fn environment(runner: &Runner, run: &Run) -> Result<Vec<(String, String)>, RunE
     let ours = [
         ("EXECUTION_ID", run.execution.to_string()),
         ("JOB_ID", run.job.to_string()),
-        ("JOB_TYPE", "batch".to_owned()),
+        ("JOB_TYPE", run.task.kind.name().to_owned()),
+        ("JOB_VERSION", run.task.version.to_string()),
         ("PARTITION_INDEX", run.slot.to_string()),
         ("PARTITION_COUNT", run.task.slots.to_string()),
     ];

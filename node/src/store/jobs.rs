@@ -1,7 +1,9 @@
 //! The machines' records, and what the API reads of them.
 
 use bacnode_protocol::id::{ExecutionId, JobId};
-use bacnode_protocol::record::{ExecutionRecord, HeldRecord, JobEvent, JobRecord, JobStateRecord, Record, Records};
+use bacnode_protocol::record::{
+    ExecutionRecord, HeldRecord, JobEvent, JobRecord, JobStateRecord, Record, Records, TargetRecord,
+};
 use bacnode_protocol::wire::codec::{self, Decode, Encode};
 use rocksdb::{Direction, IteratorMode, WriteBatch};
 
@@ -35,7 +37,10 @@ impl Store {
     pub fn put_record(&self, batch: &mut WriteBatch, record: &Record) {
         match record {
             Record::Job(job) => {
-                self.put_in(batch, Column::Jobs, &job.id.0, &encode(&**job));
+                let bytes = encode(&**job);
+                self.put_in(batch, Column::Jobs, &job.id.0, &bytes);
+                let version = [&job.id.0[..], &job.task.version.to_be_bytes()].concat();
+                self.put_in(batch, Column::Versions, &version, &bytes);
                 let by_time = [&job.created.0.to_be_bytes()[..], &job.id.0].concat();
                 self.put_in(batch, Column::JobsByTime, &by_time, &[]);
                 self.put_in(batch, Column::OpenJobs, &job.id.0, &[]);
@@ -50,9 +55,19 @@ impl Store {
                 let key = [execution.job.0, execution.id.0].concat();
                 self.put_in(batch, Column::Executions, &key, &encode(&**execution));
             }
+            Record::DropExecution(job, execution) => {
+                self.delete_in(batch, Column::Executions, &[job.0, execution.0].concat());
+            }
+            Record::Target(target) => {
+                let key = [&target.job.0[..], &target.slot.to_be_bytes()].concat();
+                self.put_in(batch, Column::Targets, &key, &encode(target));
+            }
             Record::Event(job, sequence, event) => {
                 let key = [&job.0[..], &sequence.to_be_bytes()].concat();
                 self.put_in(batch, Column::Events, &key, &encode(event));
+            }
+            Record::DropEvent(job, sequence) => {
+                self.delete_in(batch, Column::Events, &[&job.0[..], &sequence.to_be_bytes()].concat());
             }
             Record::Held(held) => self.put_in(batch, Column::Held, &held.execution.0, &encode(&**held)),
             Record::Forget(execution) => self.delete_in(batch, Column::Held, &execution.0),
@@ -70,7 +85,8 @@ impl Store {
             let Some(job) = self.job(&id)? else { continue };
             records.jobs.push(job);
             records.executions.extend(self.executions(&id)?);
-            records.events.push((id, u32::try_from(self.events(&id, 0)?.len()).unwrap_or(u32::MAX)));
+            records.targets.extend(self.targets(&id)?);
+            records.events.push((id, self.events(&id, 0)?.last().map_or(0, |(sequence, _)| sequence + 1)));
         }
         for item in self.scan(Column::Held, &[]) {
             records.held.push(decode::<HeldRecord>(&item?.1, "held award")?);
@@ -86,6 +102,22 @@ impl Store {
         let Some(bytes) = self.get(Column::Jobs, &id.0)? else { return Ok(None) };
         let state = self.get(Column::JobState, &id.0)?.map(|bytes| decode(&bytes, "job state")).transpose()?;
         Ok(Some((decode(&bytes, "job")?, state)))
+    }
+
+    /// A job's versions that are kept, the oldest first.
+    ///
+    /// # Errors
+    /// If the disk fails or a record is damaged.
+    pub fn versions(&self, job: &JobId) -> Result<Vec<JobRecord>, StoreError> {
+        self.scan(Column::Versions, &job.0).map(|item| decode(&item?.1, "version")).collect()
+    }
+
+    /// The nodes of a job that runs everywhere, by slot.
+    ///
+    /// # Errors
+    /// If the disk fails or a record is damaged.
+    pub fn targets(&self, job: &JobId) -> Result<Vec<TargetRecord>, StoreError> {
+        self.scan(Column::Targets, &job.0).map(|item| decode(&item?.1, "target")).collect()
     }
 
     /// A job's attempts, the oldest first.

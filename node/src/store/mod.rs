@@ -24,8 +24,10 @@ const SCHEMA: u64 = 1;
 /// The column families.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Column {
-    /// Job id → `JobRecord`.
+    /// Job id → `JobRecord` of its newest version.
     Jobs,
+    /// Job id ‖ version → `JobRecord`.
+    Versions,
     /// Job id → `JobStateRecord`.
     JobState,
     /// Creation time ‖ job id → nothing: the order of lists.
@@ -34,6 +36,8 @@ pub(crate) enum Column {
     OpenJobs,
     /// Job id ‖ execution id → `ExecutionRecord`.
     Executions,
+    /// Job id ‖ slot → `TargetRecord`.
+    Targets,
     /// Job id ‖ sequence → `JobEvent`.
     Events,
     /// Execution id → `HeldRecord`.
@@ -55,12 +59,14 @@ pub(crate) enum Column {
 }
 
 impl Column {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 17] = [
         Self::Jobs,
+        Self::Versions,
         Self::JobState,
         Self::JobsByTime,
         Self::OpenJobs,
         Self::Executions,
+        Self::Targets,
         Self::Events,
         Self::Held,
         Self::Blocks,
@@ -76,10 +82,12 @@ impl Column {
     const fn name(self) -> &'static str {
         match self {
             Self::Jobs => "jobs",
+            Self::Versions => "versions",
             Self::JobState => "job_state",
             Self::JobsByTime => "jobs_by_time",
             Self::OpenJobs => "open_jobs",
             Self::Executions => "executions",
+            Self::Targets => "targets",
             Self::Events => "events",
             Self::Held => "held",
             Self::Blocks => "blocks",

@@ -32,6 +32,9 @@ pub struct PutJobResponse {
     /// The same; there are no evaluations here.
     #[serde(rename = "EvaluationID")]
     pub evaluation_id: String,
+    /// Which version of it this is; ours.
+    #[serde(rename = "JobVersion")]
+    pub job_version: u64,
     /// What was read past.
     #[serde(rename = "Warnings")]
     pub warnings: Vec<String>,
@@ -394,6 +397,16 @@ fn tell(event: &JobEvent) -> (&'static str, String, BTreeMap<String, String>) {
             detail("Ports", ports.join(", "));
             ("Open", format!("{node} answers for it: {}", ports.join(", ")))
         }
+        What::Version { number } => {
+            detail("Version", number.to_string());
+            ("Version", format!("version {number} is submitted"))
+        }
+        What::Again { rest_ms: 0 } => ("Again", "is started again at once".to_owned()),
+        What::Again { rest_ms } => {
+            detail("RestMillis", rest_ms.to_string());
+            ("Again", format!("is started again in {} s", *rest_ms as f64 / 1_000.0))
+        }
+        What::GivenUp => ("GivenUp", format!("{node} is given up; the others go on")),
         What::Suspected => ("Suspected", format!("{node} fell silent; a copy is started elsewhere")),
         What::Heard => ("Heard", format!("{node} is heard again")),
         What::Lost => ("Lost", format!("{node} is given up")),

@@ -122,7 +122,7 @@ impl State {
             reasons.push(format!("has no {} engine", engine.name()));
         }
         if !ask.task.is_plain() {
-            reasons.push("a path or name in the task is not plain".into());
+            reasons.push("something in the task is not as any spec could say it".into());
         }
         if !self.config.policy.offers(&ask.task.engine, &ask.task.network) {
             reasons.push(format!(
@@ -137,6 +137,10 @@ impl State {
         }
         let needs = ask.task.resources.at_least(&RUN_RESOURCES_MIN);
         reasons.extend(lacking(&needs, &self.config.total));
+        reasons.extend(ask.task.constraints.iter().filter_map(|constraint| constraint.failing(&self.config.labels)));
+        if ask.task.kind.is_endless() && self.config.policy.refuses_endless {
+            reasons.push(format!("takes no {} jobs, which have no end (rule: endless)", ask.task.kind.name()));
+        }
         let limit = self.config.timeout_max.as_millis();
         if ask.task.timeout_ms > limit {
             reasons.push(format!(
@@ -174,6 +178,9 @@ impl State {
         let mut reasons = Vec::new();
         if let Err(reason) = &self.accepting {
             reasons.push(reason.clone());
+        }
+        if self.draining {
+            reasons.push("is being drained".into());
         }
         let waiting = self.queue.len() + self.promised();
         if waiting >= self.config.queue_max {

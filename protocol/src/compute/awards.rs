@@ -13,6 +13,9 @@ use crate::wire::market::{Award, Head, Market, Outcome, Phase, ResultBody, Signe
 use crate::wire::signed::Domain;
 use crate::wire::task::OpenPort;
 
+/// Why a node gives back what it was running.
+const DRAINED: &str = "the node is being drained";
+
 impl State {
     pub(super) fn award(&mut self, from: NodeId, award: Award, now: Now, out: &mut Outbox<Output>) {
         let execution = award.execution;
@@ -52,6 +55,8 @@ impl State {
         let held = Held {
             resources: award.task.resources.at_least(&RUN_RESOURCES_MIN),
             exclusive: award.task.exclusive,
+            endless: award.task.kind.is_endless(),
+            priority: award.task.priority,
             task: Some(award.task),
             image,
             phase: Phase::Queued,
@@ -59,7 +64,7 @@ impl State {
         };
         let when = if held.exclusive { When::AfterSync } else { When::Now };
         self.held.insert(execution, held);
-        self.queue.push_back(execution);
+        self.enqueue(execution);
         out.now(Output::Persist(Record::Held(Box::new(record))));
         let ack = Output::Send { to: from, message: Market::AwardAck { execution } };
         out.push(when, ack);
@@ -174,7 +179,7 @@ impl State {
     }
 
     /// Stops a run; one that waits for the disk to start, too, by saying it again behind that.
-    fn stop_run(&self, execution: ExecutionId, out: &mut Outbox<Output>) {
+    pub(super) fn stop_run(&self, execution: ExecutionId, out: &mut Outbox<Output>) {
         out.now(Output::Stop(execution));
         if self.held.get(&execution).is_some_and(|held| held.exclusive) {
             out.after_sync(Output::Stop(execution));
@@ -206,7 +211,11 @@ impl State {
         }
         let ran = held.started.map(|started| now.tick.since(started));
         held.phase = Phase::Ended;
-        let outcome = if held.cancelled { Outcome::Cancelled } else { ended.outcome.clone() };
+        let outcome = match ended.outcome.clone() {
+            _ if held.cancelled => Outcome::Cancelled,
+            Outcome::Cancelled if held.evicted => Outcome::NodeFailed { cause: TextMax::truncated(DRAINED) },
+            outcome => outcome,
+        };
         let owner = held.record.owner;
         let private = ended.read_private && self.config.policy.withholds_from(&self.signer.node(), &owner);
         let withheld = private && !matches!(outcome, Outcome::Cancelled | Outcome::NodeFailed { .. });

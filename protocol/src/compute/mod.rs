@@ -62,6 +62,8 @@ pub enum Input {
     Considered(u64, Result<Facts, Refusal>),
     /// Whether bids may be made: no with a full disk, or while the node leaves.
     Accepting(Result<(), String>),
+    /// The operator empties the node, or takes that back.
+    Drain(bool),
 }
 
 /// What a look at an ask found.

@@ -64,6 +64,8 @@ pub struct Policy {
     pub proxies: bool,
     /// Whether each ask is looked at by a program of the operator's.
     pub probes: bool,
+    /// Whether services and daemons are refused, which run until somebody stops them.
+    pub refuses_endless: bool,
 }
 
 impl Policy {

@@ -1,5 +1,6 @@
 //! What the machine knows, and where its inputs go.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::awards::word_length;
@@ -23,6 +24,8 @@ pub struct Config {
     pub engines: Engines,
     /// What jobs may use in all.
     pub total: Resources,
+    /// What constraints are held against.
+    pub labels: BTreeMap<String, String>,
     /// Awards that may wait.
     pub queue_max: usize,
     /// Awards that one owner may have waiting or running.
@@ -57,6 +60,12 @@ pub(super) struct Held {
     pub(super) image: Option<[u8; 32]>,
     pub(super) resources: Resources,
     pub(super) exclusive: bool,
+    /// Whether it is to go on until it is told to stop.
+    pub(super) endless: bool,
+    /// What comes first of its owner's that wait.
+    pub(super) priority: i32,
+    /// Whether it was stopped for this node's own sake.
+    pub(super) evicted: bool,
     pub(super) phase: Phase,
     pub(super) started: Option<Tick>,
     /// Where it answers.
@@ -91,6 +100,8 @@ pub struct State {
     pub(super) since: Tick,
     pub(super) config: Config,
     pub(super) accepting: Result<(), String>,
+    /// Whether the operator is emptying the node.
+    pub(super) draining: bool,
     pub(super) next_bid: u64,
     pub(super) bids: BTreeMap<u64, StandingBid>,
     /// Asks that are being looked at, and whose they are.
@@ -124,6 +135,7 @@ impl State {
             since: now.tick,
             config,
             accepting: Ok(()),
+            draining: false,
             next_bid: 1,
             bids: BTreeMap::new(),
             considering: BTreeMap::new(),
@@ -158,6 +170,7 @@ impl State {
             image: run.image,
             resources: run.task.resources.at_least(&RUN_RESOURCES_MIN),
             exclusive: run.task.exclusive,
+            endless: run.task.kind.is_endless(),
             phase: Phase::Running,
             started: Some(now.tick),
             ..Held::new(record, self.boot, now.tick)
@@ -170,6 +183,42 @@ impl State {
         // Its owner has heard nothing since the node went down.
         self.timers.set(Timer::Beat(execution), now.tick);
         out.now(Output::Resume(Box::new(run)));
+    }
+
+    /// Puts an award into the queue: behind those that came before it, but before those of the same owner that have less
+    /// priority, in places that are that owner's anyway.
+    pub(super) fn enqueue(&mut self, execution: ExecutionId) {
+        self.queue.push_back(execution);
+        let Some(owner) = self.held.get(&execution).map(|held| held.record.owner) else { return };
+        let of_owner = |id: &ExecutionId| self.held.get(id).filter(|held| held.record.owner == owner);
+        let mut own: Vec<(i32, ExecutionId)> =
+            self.queue.iter().filter_map(|id| Some((of_owner(id)?.priority, *id))).collect();
+        own.sort_by_key(|(priority, _)| Reverse(*priority));
+        let places: Vec<usize> = (0..self.queue.len()).filter(|at| of_owner(&self.queue[*at]).is_some()).collect();
+        for (at, (_, id)) in places.into_iter().zip(own) {
+            self.queue[at] = id;
+        }
+    }
+
+    /// The operator empties the node, or takes that back: nothing new is taken, what has an end runs to it, and what has
+    /// none is given back to its owner, who has it run elsewhere.
+    fn drain(&mut self, draining: bool, now: Now, out: &mut Outbox<Output>) {
+        self.draining = draining;
+        if !draining {
+            return;
+        }
+        let endless = self.held.iter().filter(|(_, held)| held.endless && !held.cancelled && !held.evicted);
+        let endless: Vec<ExecutionId> = endless.map(|(id, _)| *id).collect();
+        for execution in endless {
+            let Some(held) = self.held.get_mut(&execution) else { continue };
+            held.evicted = true;
+            if held.running() {
+                self.stop_run(execution, out);
+            } else if held.record.result.is_none() {
+                self.queue.retain(|queued| *queued != execution);
+                self.ended(execution, super::Ended::bare(Outcome::Cancelled), now, out);
+            }
+        }
     }
 
     /// What runs.
@@ -220,6 +269,7 @@ impl State {
             Input::LetOut { execution, granted } => self.let_out(execution, granted, now, out),
             Input::Considered(number, found) => self.considered(number, found, now, out),
             Input::Accepting(accepting) => self.accepting = accepting,
+            Input::Drain(draining) => self.drain(draining, now, out),
         }
     }
 
@@ -359,6 +409,9 @@ impl Held {
             resources: Resources::default(),
             // Whatever is said about it waits for the disk.
             exclusive: true,
+            endless: false,
+            priority: 0,
+            evicted: false,
             phase: Phase::Ended,
             started: None,
             ports: ListMax::default(),

@@ -3,6 +3,7 @@
 //! [`parse()`] turns YAML or JSON into a [`JobSpec`], the shape of Bacalhau's jobs with field names in any letter case;
 //! [`ValidJob::new`] turns a spec into one that can run, or says what is wrong, with the path of each wrong field.
 
+mod constraints;
 mod engine;
 mod fields;
 mod inputs;

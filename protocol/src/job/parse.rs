@@ -82,8 +82,19 @@ fn job(document: &Value, problems: &mut Problems) -> JobSpec {
         return job(inner, problems);
     }
     // What a server fills in is read past, so that a job it showed can be submitted again.
-    for ignored in ["ID", "State", "Version", "Revision", "CreateTime", "ModifyTime"] {
-        fields.take(ignored);
+    let filled_in = ["ID", "State", "Version", "Revision", "CreateTime", "ModifyTime"];
+    let given = filled_in.into_iter().filter(|name| fields.take(name).is_some());
+    let mut warnings: Vec<String> = given.map(|name| format!("{name} is set by the node; what the spec says is read past")).collect();
+    let mut tasks = each(fields.list("Tasks", problems), problems, task);
+    if tasks.len() > 1 {
+        warnings.push(format!("a job has one task; the {} after the first are left out", tasks.len() - 1));
+        tasks.truncate(1);
+    }
+    let mut meta = fields.text_map("Meta", problems);
+    let reserved: Vec<String> = meta.keys().filter(|key| key.starts_with("bacalhau.org/")).cloned().collect();
+    for key in reserved {
+        warnings.push(format!("Meta.{key} is set by the node; what the spec says is read past"));
+        meta.remove(&key);
     }
     let spec = JobSpec {
         name: fields.text("Name", problems).unwrap_or_default(),
@@ -92,9 +103,10 @@ fn job(document: &Value, problems: &mut Problems) -> JobSpec {
         priority: fields.integer("Priority", problems).unwrap_or(0),
         count: fields.integer("Count", problems).unwrap_or(1),
         constraints: each(fields.list("Constraints", problems), problems, constraint),
-        meta: fields.text_map("Meta", problems),
+        meta,
         labels: fields.text_map("Labels", problems),
-        tasks: each(fields.list("Tasks", problems), problems, task),
+        tasks,
+        warnings,
     };
     fields.finish(problems);
     spec

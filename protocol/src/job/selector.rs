@@ -1,19 +1,14 @@
-//! Label selectors, in the syntax of Kubernetes: `a=b`, `a==b`, `a!=b`, `a in (b, c)`, `a notin (b, c)`, `a`, `!a`, joined
-//! by commas; a thing is selected when all of them hold.
+//! Label selectors, in the syntax of Kubernetes: `a=b`, `a==b`, `a!=b`, `a in (b, c)`, `a notin (b, c)`, `a`, `!a`, `a>1`,
+//! `a<1`, joined by commas; a thing is selected when all of them hold.
 
 use std::collections::BTreeMap;
 
-/// A list of requirements.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Selector(Vec<Requirement>);
+use crate::wire::bounded::{ListMax, TextMax};
+use crate::wire::constraint::{Constraint, Operator};
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Requirement {
-    key: String,
-    /// The values it may have; none if it is enough that it is there.
-    values: Option<Vec<String>>,
-    wanted: bool,
-}
+/// A list of conditions.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Selector(Vec<Constraint>);
 
 /// Not a selector.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,15 +19,13 @@ impl Selector {
     /// Whether something with these labels is selected.
     #[must_use]
     pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.0.iter().all(|requirement| {
-            let value = labels.get(&requirement.key);
-            let holds = match (&requirement.values, value) {
-                (None, value) => value.is_some(),
-                (Some(values), Some(value)) => values.contains(value),
-                (Some(_), None) => false,
-            };
-            holds == requirement.wanted
-        })
+        self.0.iter().all(|constraint| constraint.holds(labels))
+    }
+
+    /// Its conditions.
+    #[must_use]
+    pub fn constraints(&self) -> &[Constraint] {
+        &self.0
     }
 }
 
@@ -55,41 +48,51 @@ impl std::str::FromStr for Selector {
         }
         parts.push(&text[start..]);
         let parts = parts.into_iter().map(str::trim).filter(|part| !part.is_empty());
-        parts.map(|part| Requirement::read(part).ok_or_else(wrong)).collect::<Result<_, _>>().map(Self)
+        parts.map(|part| read(part).ok_or_else(wrong)).collect::<Result<_, _>>().map(Self)
     }
 }
 
-impl Requirement {
-    fn read(text: &str) -> Option<Self> {
-        let one = |key: &str, value: &str, wanted| {
-            let (key, value) = (name(key)?, value.trim());
-            let plain = !value.contains(|c: char| c.is_whitespace() || "=!()".contains(c));
-            plain.then(|| Self { key, values: Some(vec![value.to_owned()]), wanted })
+fn read(text: &str) -> Option<Constraint> {
+    if let Some((key, values)) = text.strip_suffix(')').and_then(|rest| rest.split_once('(')) {
+        let (key, operator) = match key.trim_end().rsplit_once(char::is_whitespace)? {
+            (key, "in") => (key, Operator::In),
+            (key, "notin") => (key, Operator::NotIn),
+            _ => return None,
         };
-        if let Some((key, values)) = text.strip_suffix(')').and_then(|rest| rest.split_once('(')) {
-            let (key, wanted) = match key.trim_end().rsplit_once(char::is_whitespace)? {
-                (key, "in") => (key, true),
-                (key, "notin") => (key, false),
-                _ => return None,
-            };
-            let values = values.split(',').map(|value| value.trim().to_owned()).collect();
-            return Some(Self { key: name(key)?, values: Some(values), wanted });
-        }
-        if let Some((key, value)) = text.split_once("!=") {
-            return one(key, value, false);
-        }
-        if let Some((key, value)) = text.split_once("==").or_else(|| text.split_once('=')) {
-            return one(key, value, true);
-        }
-        let (key, wanted) = text.strip_prefix('!').map_or((text, true), |key| (key, false));
-        Some(Self { key: name(key)?, values: None, wanted })
+        return constraint(key, operator, values.split(','));
     }
+    let pairs = [
+        ("!=", Operator::NotIn),
+        ("==", Operator::In),
+        ("=", Operator::In),
+        (">", Operator::Greater),
+        ("<", Operator::Less),
+    ];
+    if let Some((key, operator, value)) = pairs.iter().find_map(|(sign, operator)| {
+        let (key, value) = text.split_once(sign)?;
+        Some((key, *operator, value))
+    }) {
+        let number = !matches!(operator, Operator::Greater | Operator::Less) || value.trim().parse::<i64>().is_ok();
+        return number.then(|| constraint(key, operator, [value]))?;
+    }
+    let (key, operator) = text.strip_prefix('!').map_or((text, Operator::Exists), |key| (key, Operator::Absent));
+    constraint(key, operator, [])
 }
 
-fn name(text: &str) -> Option<String> {
-    let text = text.trim();
-    let plain = !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || "=!(),".contains(c));
-    plain.then(|| text.to_owned())
+fn constraint<'a>(
+    key: &str,
+    operator: Operator,
+    values: impl IntoIterator<Item = &'a str>,
+) -> Option<Constraint> {
+    let plain = |text: &str| !text.contains(|c: char| c.is_whitespace() || "=!(),<>".contains(c));
+    let value = |value: &'a str| {
+        let value = value.trim();
+        if plain(value) { TextMax::new(value).ok() } else { None }
+    };
+    let key = key.trim();
+    let values = values.into_iter().map(value).collect::<Option<Vec<_>>>()?;
+    let constraint = Constraint { key: TextMax::new(key).ok()?, operator, values: ListMax::new(values).ok()? };
+    (!key.is_empty() && plain(key)).then_some(constraint)
 }
 
 #[cfg(test)]
@@ -97,7 +100,7 @@ mod tests {
     use super::*;
 
     fn selects(selector: &str) -> bool {
-        let labels = [("team", "data"), ("zone", "a"), ("empty", "")];
+        let labels = [("team", "data"), ("zone", "a"), ("empty", ""), ("cores", "8")];
         let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
         selector.parse::<Selector>().expect("a selector").selects(&labels)
     }
@@ -115,6 +118,8 @@ mod tests {
             "team,zone",
             "!none",
             "empty=",
+            "cores > 4",
+            "cores<9,cores>7",
         ] {
             assert!(selects(yes), "{yes}");
         }
@@ -127,6 +132,8 @@ mod tests {
             "!team",
             "team=data,zone=b",
             "none in (a)",
+            "cores>8",
+            "team<1",
         ] {
             assert!(!selects(no), "{no}");
         }
@@ -134,7 +141,7 @@ mod tests {
 
     #[test]
     fn what_is_no_selector_is_refused() {
-        for wrong in ["=a", "a b", "a within (b)", "a in b", "a=b=c", "a=b c", "(", "!"] {
+        for wrong in ["=a", "a b", "a within (b)", "a in b", "a=b=c", "a=b c", "(", "!", "a>b", "a<"] {
             assert!(wrong.parse::<Selector>().is_err(), "{wrong}");
         }
     }

@@ -14,7 +14,7 @@ pub struct JobSpec {
     pub name: String,
     /// Groups jobs.
     pub namespace: String,
-    /// `batch`.
+    /// `batch`, `service`, `ops` or `daemon`.
     #[serde(rename = "Type")]
     pub kind: String,
     /// Higher goes first.
@@ -32,6 +32,9 @@ pub struct JobSpec {
     pub labels: BTreeMap<String, String>,
     /// One.
     pub tasks: Vec<TaskSpec>,
+    /// What was read past.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
 }
 
 /// A condition on labels.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::constraints::check_constraints;
 use super::engine::check_engine;
 use super::fields::{InvalidSpec, Problems};
 use super::inputs::{ValidInput, absolute, check_inputs, check_path};
@@ -14,15 +15,21 @@ use crate::time::Span;
 use crate::wire::bounded::{ListMax, TextMax};
 use crate::wire::codec;
 use crate::wire::market::Lease;
-use crate::wire::task::{Access, EnvVar, Input, OutputPath, RESERVED_NAMES, Reach, Resources, Source, Task};
+use crate::wire::task::{
+    Access, EnvVar, Input, JobKind, OutputPath, RESERVED_NAMES, Reach, Resources, Source, Task,
+};
 
 /// A job that can run once its inline inputs are content.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ValidJob {
     /// As submitted.
     pub spec: JobSpec,
-    /// How many slots.
+    /// How many slots; of no meaning for a job that runs everywhere.
     pub slots: u32,
+    /// Whether a new version waits for the end of the one before it.
+    pub strict: bool,
+    /// What was read past.
+    pub warnings: Vec<String>,
     /// Its inputs, in order.
     pub inputs: Vec<ValidInput>,
     /// How long it may wait for a place.
@@ -39,9 +46,11 @@ impl ValidJob {
     ///
     /// # Errors
     /// With the path of every field that is wrong.
-    pub fn new(spec: JobSpec) -> Result<Self, InvalidSpec> {
+    pub fn new(mut spec: JobSpec) -> Result<Self, InvalidSpec> {
         let mut problems = Problems::default();
-        check_job(&spec, &mut problems);
+        let mut warnings = std::mem::take(&mut spec.warnings);
+        let kind = check_job(&spec, &mut problems);
+        let constraints = check_constraints(&spec, &mut problems);
         let Some(mut task_spec) = spec.tasks.first().cloned() else {
             problems.add("Tasks", "is required: what should run?");
             return problems.into_result(None).map(|_: Option<Self>| unreachable!("there is a problem"));
@@ -54,7 +63,14 @@ impl ValidJob {
         let ports = check_ports(path, &task_spec, &network, &mut problems);
         let publisher = check_publisher(path, &task_spec, &mut problems);
         let resources = check_resources(path, &task_spec, &mut problems);
-        let (timeout, queue_timeout, total_timeout) = check_timeouts(path, &task_spec, &mut problems);
+        let (mut timeout, queue_timeout, mut total_timeout) = check_timeouts(path, &task_spec, &mut problems);
+        if kind.is_endless() {
+            if task_spec.timeouts.execution_timeout > 0 || task_spec.timeouts.total_timeout > 0 {
+                let kind = kind.name();
+                warnings.push(format!("ExecutionTimeout and TotalTimeout do not apply to a {kind}, which has no end"));
+            }
+            (timeout, total_timeout) = (Span::ZERO, None);
+        }
         let lease = check_lease(path, &task_spec, &mut problems);
         let env = check_env(path, &task_spec, &mut problems);
         let outputs = task_spec.result_paths.iter().map(|result| OutputPath {
@@ -69,14 +85,36 @@ impl ValidJob {
             env,
             resources,
             timeout_ms: timeout.as_millis(),
+            kind,
+            version: 1,
+            priority: i32::try_from(spec.priority).unwrap_or(0),
+            constraints,
             slots,
             deterministic: task_spec.deterministic,
-            exclusive: task_spec.exclusive,
+            // Two that run at one time would both run on, and on.
+            exclusive: task_spec.exclusive || kind.is_endless(),
             network,
             ports,
             publisher,
         };
-        problems.into_result(Self { spec, slots, inputs, queue_timeout, total_timeout, lease, task })
+        let strict = task_spec.exclusive;
+        problems.into_result(Self {
+            spec,
+            slots,
+            strict,
+            warnings,
+            inputs,
+            queue_timeout,
+            total_timeout,
+            lease,
+            task,
+        })
+    }
+
+    /// What kind of job it is.
+    #[must_use]
+    pub fn kind(&self) -> JobKind {
+        self.task.kind
     }
 
     /// The task, now that each input lies where `sources` says, in the order of [`ValidJob::inputs`].
@@ -104,29 +142,38 @@ impl ValidJob {
     }
 }
 
-fn check_job(spec: &JobSpec, problems: &mut Problems) {
+fn check_job(spec: &JobSpec, problems: &mut Problems) -> JobKind {
+    let names = JobKind::ALL.map(JobKind::name).join(", ");
+    let kind = JobKind::ALL.into_iter().find(|kind| kind.name() == spec.kind);
     match spec.kind.as_str() {
-        "batch" => {}
-        "" => problems.add("Type", "is required: `batch`"),
-        "ops" | "service" | "daemon" => {
-            problems.add("Type", format!("`{}` jobs are not offered yet; `batch` is", spec.kind));
-        }
-        other => problems.add("Type", format!("`{other}` is not a job type (batch)")),
+        "" => problems.add("Type", format!("is required: one of {names}")),
+        other if kind.is_none() => problems.add("Type", format!("`{other}` is not a job type ({names})")),
+        _ => {}
     }
-    if !(1..=i64::from(SLOTS_MAX)).contains(&spec.count) {
-        problems.add("Count", format!("must be from 1 to {SLOTS_MAX}, not {}", spec.count));
+    let kind = kind.unwrap_or_default();
+    let (name, most) = (kind.name(), i64::from(SLOTS_MAX));
+    match kind {
+        JobKind::Batch if !(1..=most).contains(&spec.count) => {
+            problems.add("Count", format!("must be from 1 to {most}, not {}", spec.count));
+        }
+        // None: a service that rests.
+        JobKind::Service if !(0..=most).contains(&spec.count) => {
+            problems.add("Count", format!("must be from 0 to {most}, not {}", spec.count));
+        }
+        JobKind::Ops | JobKind::Daemon if !(0..=1).contains(&spec.count) => {
+            problems.add("Count", format!("is not for {name} jobs, which run once on every node that matches"));
+        }
+        _ => {}
+    }
+    if i32::try_from(spec.priority).is_err() || spec.priority == i64::from(i32::MIN) {
+        problems.add("Priority", format!("must be between {} and {}, not {}", -i32::MAX, i32::MAX, spec.priority));
     }
     for (path, text) in [("Name", &spec.name), ("Namespace", &spec.namespace)] {
         if text.len() > 255 || text.chars().any(char::is_control) {
             problems.add(path, "must be at most 255 bytes of plain text");
         }
     }
-    if !spec.constraints.is_empty() {
-        problems.add("Constraints", "are not offered yet; remove them");
-    }
-    if spec.tasks.len() > 1 {
-        problems.add("Tasks", format!("has {} entries; a job has one task", spec.tasks.len()));
-    }
+    kind
 }
 
 fn check_network(path: &str, task: &TaskSpec, problems: &mut Problems) -> Access {

@@ -12,6 +12,7 @@ use crate::wire::bounded::TextMax;
 use crate::wire::codec;
 use crate::wire::market::{Market, Outcome, Phase, RESULT_BODY_BYTES_MAX, ResultBody, SignedResult, Text};
 use crate::wire::signed::{Domain, verify};
+use crate::wire::task::JobKind;
 
 impl State {
     pub(super) fn result(
@@ -116,7 +117,8 @@ impl State {
             out.now(Output::Drop(id));
             return;
         };
-        let failed_job = matches!(execution.result.as_ref().map(|r| &r.outcome), Some(Outcome::Failed { .. }));
+        let failed_job = matches!(execution.result.as_ref().map(|r| &r.outcome), Some(Outcome::Failed { .. }))
+            || self.jobs.get(&execution.record.job).is_some_and(|job| job.task.kind.is_endless());
         match held {
             Ok(()) => self.decide(id, now, view, out),
             // What a failed program printed is worth having, but its job has failed without it too.
@@ -130,12 +132,20 @@ impl State {
         let Some(execution) = self.executions.get_mut(&id) else { return };
         let Some(body) = execution.result.clone() else { return };
         let (job, slot, node) = (execution.record.job, execution.record.slot, execution.record.node);
+        let kind = self.jobs.get(&job).map(|job| job.task.kind).unwrap_or_default();
+        if kind.is_endless() {
+            return self.endless_ended(id, &body, now, view, out);
+        }
+        let Some(execution) = self.executions.get_mut(&id) else { return };
         if let Outcome::Failed { cause, .. } = &body.outcome {
             execution.become_state(ExecutionState::Failed, cause, now, out);
             execution.result = None;
             self.drop_execution(id, ExecutionState::Failed, cause, What::Phase(Phase::Ended), now, view, out);
             out.after_sync(Output::Send { to: node, message: Market::Verdict { execution: id, accepted: false } });
             out.after_sync(Output::Send { to: node, message: Market::Release { execution: id } });
+            if kind == JobKind::Ops {
+                return self.give_up(job, slot, cause, now, view, out);
+            }
             self.fail(job, cause.to_string(), now, view, out);
             return;
         }
@@ -155,9 +165,13 @@ impl State {
         }
     }
 
-    /// All slots are filled.
-    pub(super) fn conclude(&mut self, job: JobId, now: Now, view: &View, out: &mut Outbox<Output>) {
-        self.end(job, JobState::Completed, String::new(), now, view, out);
+    /// All slots are filled, or given up.
+    pub(super) fn conclude(&mut self, id: JobId, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        match if job.task.kind == JobKind::Ops { job.outcome_everywhere(view) } else { Ok(()) } {
+            Ok(()) => self.end(id, JobState::Completed, String::new(), now, view, out),
+            Err(message) => self.fail(id, message, now, view, out),
+        }
     }
 
     pub(super) fn fail(&mut self, job: JobId, message: String, now: Now, view: &View, out: &mut Outbox<Output>) {
@@ -179,15 +193,9 @@ impl State {
         }
         let reason = if state == JobState::Stopped { message.as_str() } else { "its job has ended" };
         self.cancel_live(id, None, reason, now, view, out);
-        let Some(mut job) = self.jobs.remove(&id) else { return };
-        self.timers.cancel(&Timer::Round(id));
+        self.leave_round(id, out);
         self.timers.cancel(&Timer::JobLimit(id));
-        if let Some(round) = &job.round {
-            self.asks.remove(&round.ask);
-            for (node, bid) in &round.bids {
-                out.now(Output::Send { to: *node, message: Market::BidRelease { boot: bid.boot, bid: bid.bid } });
-            }
-        }
+        let Some(mut job) = self.jobs.remove(&id) else { return };
         let message = TextMax::truncated(&message);
         let record = JobStateRecord { id, state, message: message.clone(), modified: now.unix };
         out.now(Output::Persist(Record::JobState(record)));

@@ -11,12 +11,14 @@ use crate::time::{Now, Span, Tick};
 use crate::view::View;
 use crate::wire::bounded::{ListMax, TextMax};
 use crate::wire::market::{Market, Phase};
-use crate::wire::task::OpenPort;
+use crate::wire::task::{JobKind, OpenPort};
 
 /// Why an attempt is called off that takes too long.
 const OVERDUE: &str = "it did not end in its time";
 /// Awards refused for one slot before it is given up: each is a bid that came to nothing.
 const REFUSALS_MAX: u32 = 10;
+/// The end of an attempt that has none.
+const NEVER: Tick = Tick(u64::MAX);
 /// How long a result may wait for the word of its node's operator.
 const WITHHELD_MAX: Span = Span::secs(3 * 24 * 3_600);
 
@@ -77,10 +79,19 @@ impl State {
         let Some((job, slot)) = known.map(|e| (e.record.job, e.record.slot)) else { return };
         let what = What::Refused { reason: TextMax::truncated(reason) };
         self.drop_execution(id, ExecutionState::Refused, reason, what, now, view, out);
-        let Some(state) = self.jobs.get_mut(&job).and_then(|job| job.slots.get_mut(slot as usize)) else { return };
+        self.refused(job, slot, reason, now, view, out);
+    }
+
+    /// An award came to nothing, and nothing was begun.
+    fn refused(&mut self, job: JobId, slot: u32, reason: &str, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let Some(held) = self.jobs.get_mut(&job) else { return };
+        let Some(state) = held.slots.get_mut(slot as usize) else { return };
         state.refusals += 1;
         if state.refusals >= REFUSALS_MAX {
             state.failures = crate::limits::ATTEMPTS_MAX;
+            if let Some(target) = state.target {
+                held.blame(target, reason);
+            }
         }
         self.try_again(job, slot, now, view, out);
     }
@@ -121,8 +132,21 @@ impl State {
             self.end_by(id, now.tick + WITHHELD_MAX);
         }
         if phase == Phase::Running {
+            if let Some(execution) = self.executions.get_mut(&id) {
+                execution.running_since.get_or_insert(now.tick);
+            }
             self.arm_attempt(id, now);
             self.set_state(record.job, JobState::Running, "", now, out);
+            self.succeed(&record, now, view, out);
+        }
+    }
+
+    /// A run of the present version runs: those of the one before are not needed any more.
+    fn succeed(&mut self, record: &crate::record::ExecutionRecord, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let Some(slot) = self.jobs.get(&record.job).and_then(|job| job.slots.get(record.slot as usize)) else { return };
+        if slot.live.contains(&record.id) {
+            let former: Vec<ExecutionId> = slot.former.iter().copied().collect();
+            self.call_off(&former, super::submit::REPLACED, now, view, out);
         }
     }
 
@@ -159,7 +183,7 @@ impl State {
                 ExecutionState::Awarded => {
                     let what = What::Refused { reason: TextMax::truncated("it never got the award") };
                     self.drop_execution(id, ExecutionState::Refused, "it never got the award", what, now, view, out);
-                    self.try_again(job, slot, now, view, out);
+                    self.refused(job, slot, "it never got the award", now, view, out);
                 }
                 _ => self.lose(id, "the node does not know of it any more", now, view, out),
             }
@@ -174,6 +198,10 @@ impl State {
         self.phase(from, id, phase, now, view, out);
         if let Some(execution) = self.executions.get_mut(&id) {
             execution.heard = now.tick;
+            if std::mem::take(&mut execution.silent) {
+                let end_by = execution.end_by;
+                self.end_by(id, end_by);
+            }
         }
         self.trust_again(id);
         self.arm_lease(id);
@@ -193,7 +221,8 @@ impl State {
             if let Some(execution) = self.executions.get_mut(&id) {
                 execution.suspected = false;
                 // It has the time again that it had before.
-                self.timers.set(Timer::Attempt(id), execution.end_by);
+                let end_by = execution.end_by;
+                self.end_by(id, end_by);
             }
         }
     }
@@ -207,12 +236,16 @@ impl State {
         let running = execution.record.state == ExecutionState::Running;
         let queue = if running { Span::ZERO } else { job.queue_timeout };
         let time = Span::millis(job.task.timeout_ms);
-        self.end_by(id, now.tick + queue + time + lease);
+        let endless = running && job.task.kind.is_endless();
+        self.end_by(id, if endless { NEVER } else { now.tick + queue + time + lease });
     }
 
     fn end_by(&mut self, id: ExecutionId, at: Tick) {
-        if let Some(execution) = self.executions.get_mut(&id) {
-            execution.end_by = at;
+        let Some(execution) = self.executions.get_mut(&id) else { return };
+        execution.end_by = at;
+        if at == NEVER {
+            self.timers.cancel(&Timer::Attempt(id));
+        } else {
             self.timers.set(Timer::Attempt(id), at);
         }
     }
@@ -224,6 +257,7 @@ impl State {
 
     pub(super) fn attempt_over(&mut self, id: ExecutionId, now: Now, view: &View, out: &mut Outbox<Output>) {
         let Some(execution) = self.executions.get_mut(&id) else { return };
+        let cause = if execution.silent { super::silence::FELL_SILENT } else { OVERDUE };
         let message = Market::Cancel { execution: id, reason: TextMax::truncated(OVERDUE) };
         out.now(Output::Send { to: execution.record.node, message });
         let exclusive = self.jobs.get(&execution.record.job).is_some_and(|job| job.task.exclusive);
@@ -233,7 +267,7 @@ impl State {
             execution.called_off = true;
             self.arm_lease(id);
         } else {
-            self.lose(id, OVERDUE, now, view, out);
+            self.lose(id, cause, now, view, out);
         }
     }
 
@@ -267,15 +301,29 @@ impl State {
     pub(super) fn lose(&mut self, id: ExecutionId, cause: &str, now: Now, view: &View, out: &mut Outbox<Output>) {
         let Some(execution) = self.executions.get(&id) else { return };
         let (job, slot, node) = (execution.record.job, execution.record.slot, execution.record.node);
-        let suspected = execution.suspected;
+        let (suspected, ran) = (execution.suspected, execution.running_since.map(|since| now.tick.since(since)));
+        let of_slot = self.jobs.get(&job).and_then(|job| job.slots.get(slot as usize));
+        if of_slot.is_some_and(|slot| slot.former.contains(&id)) {
+            // It was to end anyway.
+            let (state, reason) = (ExecutionState::Cancelled, TextMax::truncated(super::submit::REPLACED));
+            self.drop_execution(id, state, super::submit::REPLACED, What::Cancelled { reason }, now, view, out);
+            return self.try_again(job, slot, now, view, out);
+        }
         self.drop_execution(id, ExecutionState::Failed, cause, What::Lost, now, view, out);
         let Some(held) = self.jobs.get_mut(&job) else { return };
         held.blame(node, cause);
         self.troubles.lost(node, now.tick);
-        if let Some(slot) = held.slots.get_mut(slot as usize).filter(|_| !suspected) {
-            slot.failures += 1;
+        match held.task.kind {
+            // It may have begun there, and it is to run there once.
+            JobKind::Ops => self.give_up(job, slot, cause, now, view, out),
+            JobKind::Service | JobKind::Daemon => self.run_again(job, slot, ran, now, view, out),
+            JobKind::Batch => {
+                if let Some(slot) = held.slots.get_mut(slot as usize).filter(|_| !suspected) {
+                    slot.failures += 1;
+                }
+                self.try_again(job, slot, now, view, out);
+            }
         }
-        self.try_again(job, slot, now, view, out);
     }
 
     /// Takes an attempt out of the books.
@@ -305,9 +353,12 @@ impl State {
         if execution.result.is_some() && state != ExecutionState::Completed {
             out.now(Output::Drop(id));
         }
+        self.keep_ended(&execution.record, out);
+        self.wake_waiting(now);
         let Some(job) = self.jobs.get_mut(&execution.record.job) else { return };
         if let Some(slot) = job.slots.get_mut(execution.record.slot as usize) {
             slot.live.remove(&id);
+            slot.former.remove(&id);
         }
         // That a result counts is told when nothing can take it back any more.
         let when = When::after_sync_if(matches!(what, What::Accepted { .. }));
@@ -327,9 +378,23 @@ impl State {
         let of_slot =
             |record: &crate::record::ExecutionRecord| record.job == job && slot.is_none_or(|s| s == record.slot);
         let Some(held) = self.jobs.get(&job) else { return };
-        let live: Vec<ExecutionId> = held.slots.iter().flat_map(|slot| slot.live.iter().copied()).collect();
-        for id in live {
-            let Some(execution) = self.executions.get(&id).filter(|e| of_slot(&e.record)) else { continue };
+        let live = held.slots.iter().flat_map(super::job::Slot::all_live);
+        let live = live.filter(|id| self.executions.get(id).is_some_and(|execution| of_slot(&execution.record)));
+        let live: Vec<ExecutionId> = live.collect();
+        self.call_off(&live, reason, now, view, out);
+    }
+
+    /// Calls these attempts off, and waits for none of them.
+    pub(super) fn call_off(
+        &mut self,
+        attempts: &[ExecutionId],
+        reason: &str,
+        now: Now,
+        view: &View,
+        out: &mut Outbox<Output>,
+    ) {
+        for &id in attempts {
+            let Some(execution) = self.executions.get(&id) else { continue };
             let to = execution.record.node;
             let finished = execution.result.is_some();
             let reason = TextMax::truncated(reason);

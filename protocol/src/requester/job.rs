@@ -1,12 +1,13 @@
 //! A job, its slots and its attempts, as the machine holds them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::content::Cid;
 use crate::id::{ExecutionId, FencingToken, JobId, NodeId};
 use crate::job::state::{ExecutionState, JobState};
-use crate::limits::{HISTORY_MAX, PORTS_MAX, RESEND_MIN};
+use crate::limits::{HISTORY_MAX, PORTS_MAX, RESEND_MIN, REST_MAX, REST_MIN};
 use crate::outbox::{Outbox, When};
-use crate::record::{ExecutionRecord, JobEvent, Record, What};
+use crate::record::{ExecutionRecord, JobEvent, Record, TargetRecord, What};
 use crate::requester::Output;
 use crate::time::{Now, Span, Tick, UnixMillis};
 use crate::view::View;
@@ -19,12 +20,18 @@ use crate::wire::task::{OpenPort, Task};
 pub(super) struct Job {
     pub(super) id: JobId,
     pub(super) task: Task,
+    /// What its user wrote, in short.
+    pub(super) spec_hash: [u8; 32],
     pub(super) lease: Lease,
+    /// Whether the runs of the version before must have ended before one of this version begins.
+    pub(super) strict: bool,
     pub(super) state: JobState,
     pub(super) created: Tick,
     /// Since when it has had an open slot that nobody runs.
     pub(super) waiting_since: Tick,
     pub(super) queue_timeout: Span,
+    /// Whether any run of it was begun: an endless job of which one was is waited for, however long.
+    pub(super) ran: bool,
     /// Whether only this node can run it.
     pub(super) only_here: bool,
     /// Whether some node could ever run it: then its absence is waited out.
@@ -39,6 +46,8 @@ pub(super) struct Job {
     pub(super) round: Option<Round>,
     /// When nodes that are not known here were called for.
     pub(super) called: Option<Tick>,
+    /// Whether it let something more urgent go first.
+    pub(super) yielded: bool,
     /// Pause before the next round, growing while nobody bids.
     pub(super) pause: Span,
     /// Nodes that said they could never run it, and why.
@@ -63,6 +72,21 @@ pub(super) struct Slot {
     pub(super) live: BTreeSet<ExecutionId>,
     /// The accepted one.
     pub(super) accepted: Option<ExecutionId>,
+    /// The one node that may fill it, in a job that runs everywhere.
+    pub(super) target: Option<NodeId>,
+    /// That node said in this life that it does not match.
+    pub(super) unmatched: Option<u64>,
+    /// It stays empty, though others of its job go on.
+    pub(super) given_up: bool,
+    /// Nobody is asked to fill it before.
+    pub(super) not_before: Tick,
+    /// How often in a row its target was asked in vain, and how often what filled it ended soon.
+    pub(super) asks: u32,
+    pub(super) restarts: u32,
+    /// Attempts of the version before, which go on until one of this version runs.
+    pub(super) former: BTreeSet<ExecutionId>,
+    /// Ended attempts of an endless job that are kept, the oldest first, and their results.
+    pub(super) past: VecDeque<(ExecutionId, Option<Cid>)>,
 }
 
 /// One question to a few nodes.
@@ -71,6 +95,8 @@ pub(super) struct Round {
     pub(super) ask: FencingToken,
     pub(super) asked: BTreeSet<NodeId>,
     pub(super) bids: BTreeMap<NodeId, Bid>,
+    /// How many nodes were known never to run it when it began.
+    pub(super) unfit: usize,
 }
 
 /// An attempt.
@@ -87,6 +113,10 @@ pub(super) struct Execution {
     pub(super) end_by: Tick,
     /// It was told to stop, and is replaced once it has.
     pub(super) called_off: bool,
+    /// Its holder is not heard; it is waited for, until its lease would be over.
+    pub(super) silent: bool,
+    /// When it began to run, as far as is known.
+    pub(super) running_since: Option<Tick>,
     /// The furthest phase that its holder told of.
     pub(super) phase: Option<crate::wire::market::Phase>,
     /// Where it answers.
@@ -99,7 +129,39 @@ impl Slot {
     /// Whether somebody should run it: nobody unsuspected does.
     pub(super) fn is_open(&self, executions: &BTreeMap<ExecutionId, Execution>) -> bool {
         let trusted = |id: &ExecutionId| executions.get(id).is_some_and(|execution| !execution.suspected);
-        self.accepted.is_none() && !self.live.iter().any(trusted)
+        // One that was called off must have stopped before another may begin.
+        let ending = |id: &ExecutionId| executions.get(id).is_some_and(|execution| execution.called_off);
+        !self.is_settled() && !self.live.iter().any(trusted) && !self.former.iter().any(ending)
+    }
+
+    /// Whether nothing more is to be done about it.
+    pub(super) fn is_settled(&self) -> bool {
+        self.accepted.is_some() || self.given_up || self.unmatched.is_some()
+    }
+
+    /// Every attempt that is not over.
+    pub(super) fn all_live(&self) -> impl Iterator<Item = ExecutionId> {
+        self.live.iter().chain(&self.former).copied()
+    }
+
+    /// What filled it ended after so long, if that is known. How long it rests now: not at all the first time, then longer
+    /// with each that ends soon.
+    pub(super) fn rest(&mut self, ran: Option<Span>, now: Tick) -> Span {
+        if ran.is_none_or(|ran| ran >= REST_MAX) {
+            self.restarts = 0;
+        }
+        let doubled = REST_MIN.0.checked_shl(self.restarts.saturating_sub(1)).unwrap_or(u64::MAX);
+        let rest = if self.restarts == 0 { Span::ZERO } else { Span(doubled).min(REST_MAX) };
+        // No more than makes the longest rest.
+        self.restarts = (self.restarts + 1).min(16);
+        self.not_before = now + rest;
+        rest
+    }
+
+    /// What is to be remembered of a slot that is one node's.
+    pub(super) fn record(&self, job: JobId, slot: u32, cause: &str) -> Option<Record> {
+        let (unmatched, given_up, cause) = (self.unmatched, self.given_up, TextMax::truncated(cause));
+        Some(Record::Target(TargetRecord { job, slot, node: self.target?, unmatched, given_up, cause }))
     }
 }
 
@@ -128,7 +190,10 @@ impl Job {
         out: &mut Outbox<Output>,
     ) {
         let needed = matches!(what, What::Ended { .. } | What::Accepted { .. });
-        if self.events >= HISTORY_MAX && !needed {
+        if self.events >= HISTORY_MAX && self.task.kind.is_endless() {
+            // What happened lately is what matters of a job that goes on and on.
+            out.now(Output::Persist(Record::DropEvent(self.id, self.events - HISTORY_MAX)));
+        } else if self.events >= HISTORY_MAX && !needed {
             return;
         }
         let node = node.or_else(|| of.map(|execution| execution.node));
@@ -166,7 +231,7 @@ impl Job {
     }
 
     pub(super) fn is_done(&self) -> bool {
-        self.slots.iter().all(|slot| slot.accepted.is_some())
+        !self.slots.is_empty() && !self.task.kind.is_endless() && self.slots.iter().all(Slot::is_settled)
     }
 }
 
@@ -181,6 +246,8 @@ impl Execution {
             suspected: false,
             end_by: now,
             called_off: false,
+            silent: false,
+            running_since: None,
             phase: None,
             ports: ListMax::default(),
             result: None,

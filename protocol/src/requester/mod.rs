@@ -1,6 +1,9 @@
 //! The requester machine: takes a job from its user, has peers bid for each slot, awards, watches, and accepts exactly
 //! one result per slot.
 //!
+//! There are four kinds of jobs. *Batch*: so many slots, each filled once. *Service*: so many slots, each kept running.
+//! *Ops* and *daemon*: a slot for every node that matches, filled once or kept running there and nowhere else.
+//!
 //! A *round* asks a few nodes at once and closes when all have answered or the time is up; each *slot* then goes to the
 //! best bid. A holder that falls silent is *suspected* and a copy is started elsewhere (except for exclusive slots, which
 //! wait out the lease); the first valid result whose bytes are held here wins. What the machine learned is in its records;
@@ -9,11 +12,14 @@
 //! Room is left for guardians: ownership of a job is only ever "this machine has its record".
 
 mod accept;
+mod endless;
+mod everywhere;
 mod execution;
 mod job;
 mod round;
 mod silence;
 mod state;
+mod submit;
 mod trouble;
 
 use std::collections::BTreeSet;
@@ -74,8 +80,12 @@ pub struct Submission {
     pub spec: Vec<u8>,
     /// What runs.
     pub task: Task,
-    /// How many slots.
+    /// How many slots; of no meaning for a job that runs everywhere.
     pub slots: u32,
+    /// Whether a new version waits for the end of the one before it.
+    pub strict: bool,
+    /// Whether a version that is like the one before it is to take its place all the same.
+    pub force: bool,
     /// Its lease.
     pub lease: Lease,
     /// How long it may wait for a place.
@@ -117,6 +127,15 @@ pub enum Output {
     Fetch(Box<Fetch>),
     /// Do not hold that result: another one won.
     Drop(ExecutionId),
+    /// Nor that one, which was held until now.
+    Unpin {
+        /// The attempt.
+        execution: ExecutionId,
+        /// Its job.
+        job: JobId,
+        /// Its result.
+        root: Cid,
+    },
     /// Answer a user.
     Answer(u64, Answer),
     /// Tell whoever watches the job.
@@ -145,9 +164,15 @@ pub struct Fetch {
 pub enum Answer {
     /// The job is taken and on disk.
     Accepted {
+        /// In which version.
+        version: u32,
         /// Whether the answer may wait a moment for more to be synced with it.
         linger: bool,
     },
+    /// The job is as it was asked for already, in this version.
+    Unchanged(u32),
+    /// That job cannot become this one.
+    Unlike(String),
     /// The job is stopped, and that is on disk.
     Stopped,
     /// There is no such open job.

@@ -1,11 +1,12 @@
 //! Rounds: ask a few nodes, wait for their bids, give each open slot to the best one.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rand::seq::SliceRandom as _;
 
 use super::Output;
-use super::job::{Execution, Round, Slot};
+use super::job::{Execution, Job, Round, Slot};
 use super::state::{State, Timer};
 use crate::id::{ExecutionId, JobId, NodeId};
 use crate::job::state::{ExecutionState, JobState};
@@ -19,11 +20,11 @@ use crate::time::{Now, Span, Tick};
 use crate::view::View;
 use crate::wire::bounded::TextMax;
 use crate::wire::market::{Ask, Award, Bid, Decline, Market};
-use crate::wire::task::Task;
+use crate::wire::task::{JobKind, Task};
 
 /// First pause after a round in which nobody bid; it doubles up to [`PAUSE_MAX`].
-const PAUSE_MIN: Span = Span::millis(100);
-const PAUSE_MAX: Span = Span::secs(5);
+pub(super) const PAUSE_MIN: Span = Span::millis(100);
+pub(super) const PAUSE_MAX: Span = Span::secs(5);
 /// Milliseconds that fetching an input costs at least, and bytes that come in each further one. A guess that is good
 /// enough to prefer a node that has the data over one that has not, unless that one is much less busy.
 const FETCH_MS: u64 = 20;
@@ -39,19 +40,79 @@ impl State {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.near_until = None;
         if job.round.is_some() {
-            self.close_round(id, now, view, out);
-        } else {
-            self.open_round(id, now, view, out);
+            return self.close_round(id, now, view, out);
+        }
+        // What is more urgent has the first word, once; this one comes right after it.
+        let yields = !std::mem::replace(&mut job.yielded, true);
+        let priority = job.task.priority;
+        if let Some(urgent) = self.most_urgent(priority).filter(|_| yields) {
+            self.timers.set(Timer::Round(id), now.tick + PAUSE_MIN);
+            return self.open_round(urgent, now, view, out);
+        }
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.yielded = false;
+        }
+        self.open_round(id, now, view, out);
+    }
+
+    /// The most urgent job that waits for a place, has asked nobody just now, and is more urgent than this.
+    fn most_urgent(&self, than: i32) -> Option<JobId> {
+        let mut waiting = self.waiting.iter().take_while(|(priority, ..)| priority.0 > than).map(|(_, _, id)| *id);
+        waiting.find(|id| self.jobs.get(id).is_some_and(|job| job.round.is_none() && job.near_until.is_none()))
+    }
+
+    /// Notes how long a job that found no place waits before it tries again; zero for one that does not wait.
+    pub(super) fn set_pause(&mut self, id: JobId, pause: Span) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let key = (Reverse(job.task.priority), job.created, id);
+        job.pause = pause;
+        if pause > Span::ZERO { self.waiting.insert(key) } else { self.waiting.remove(&key) };
+    }
+
+    /// A place of this owner's became free somewhere: whoever is the most urgent tries to have it.
+    pub(super) fn wake_waiting(&mut self, now: Now) {
+        if let Some(id) = self.most_urgent(i32::MIN) {
+            self.timers.set_earlier(Timer::Round(id), now.tick);
+        }
+    }
+
+    /// Jobs that wait for a place try at once when somebody new is there, and daemons run on whoever it is.
+    pub(super) fn view_grew(&mut self, now: Now) {
+        let idle = self.jobs.values().filter(|job| job.round.is_none() && job.near_until.is_none());
+        let wants = |job: &&Job| job.pause > Span::ZERO || job.task.kind == JobKind::Daemon;
+        let waiting: Vec<JobId> = idle.filter(wants).map(|job| job.id).collect();
+        for job in waiting {
+            self.timers.set_earlier(Timer::Round(job), now.tick);
         }
     }
 
     fn open_round(&mut self, id: JobId, now: Now, view: &View, out: &mut Outbox<Output>) {
-        let token = self.next_token();
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        let open: Vec<&Slot> = job.slots.iter().filter(|slot| slot.is_open(&self.executions)).collect();
-        if open.is_empty() {
+        self.survey(id, now, view, out);
+        let Some(job) = self.jobs.get(&id) else { return };
+        let unsurveyed = job.task.kind.is_everywhere() && job.slots.is_empty();
+        let open = || (0..).zip(&job.slots).filter(|(_, slot)| slot.is_open(&self.executions));
+        let due: Vec<u32> = open().filter(|(_, slot)| slot.not_before <= now.tick).map(|(index, _)| index).collect();
+        if due.is_empty() && !unsurveyed {
+            if let Some(next) = open().map(|(_, slot)| slot.not_before).min() {
+                self.timers.set(Timer::Round(id), next);
+            }
+            self.set_pause(id, Span::ZERO);
             return;
         }
+        if job.task.kind.is_everywhere() && !unsurveyed {
+            let asked = self.targets(id, &due, now, view);
+            if asked.is_empty() {
+                return self.next_targets(id, now, view, out);
+            }
+            return self.ask(id, asked, 1, now, view, out);
+        }
+        self.ask_some(id, &due, now, view, out);
+    }
+
+    /// Asks a few nodes for the slots that are due.
+    fn ask_some(&mut self, id: JobId, due: &[u32], now: Now, view: &View, out: &mut Outbox<Output>) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let open: Vec<&Slot> = due.iter().filter_map(|slot| job.slots.get(*slot as usize)).collect();
         let want = open.len();
         let (mut fit, unfit) = job.fitting(&self.signer.node(), view, now);
         fit.retain(|node| !job.unfit.contains_key(node));
@@ -66,17 +127,24 @@ impl State {
         let fresh: Vec<NodeId> =
             fit.iter().filter(|node| open.iter().any(|slot| !slot.tried.contains(node))).copied().collect();
         let candidates = if fresh.is_empty() { fit } else { fresh };
-        let count = ASKED_PER_SLOT.max(want.min(64) * 2).min(candidates.len());
+        // Where many say that they never could, more are asked at a time.
+        let count = ASKED_PER_SLOT.max(want.min(64) * 2).max(job.unfit.len().min(64)).min(candidates.len());
         let load = self.troubles.added_to(&self.own_load, now.tick);
         let asked = view.draw(&candidates, &job.near, &load, count, &mut self.rng);
-        let want = u32::try_from(want).unwrap_or(u32::MAX);
+        self.ask(id, asked, u32::try_from(want).unwrap_or(u32::MAX), now, view, out);
+    }
+
+    fn ask(&mut self, id: JobId, asked: Vec<NodeId>, want: u32, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let token = self.next_token();
+        let Some(job) = self.jobs.get_mut(&id) else { return };
         let message = Market::Ask(Ask { ask: token, job: id, want, task: job.task.without_env_values() });
         for node in &asked {
             out.now(Output::Send { to: *node, message: message.clone() });
         }
         let nodes = u32::try_from(asked.len()).unwrap_or(u32::MAX);
         job.tell(now.unix, view, None, None, What::Asked { nodes, slots: want }, out);
-        job.round = Some(Round { ask: token, asked: asked.into_iter().collect(), bids: BTreeMap::new() });
+        let unfit = job.unfit.len();
+        job.round = Some(Round { ask: token, asked: asked.into_iter().collect(), bids: BTreeMap::new(), unfit });
         self.asks.insert(token, id);
         self.timers.set(Timer::Round(id), now.tick + ASK_TIMEOUT);
     }
@@ -93,12 +161,14 @@ impl State {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         // What somebody could run before is worth as much patience as a queue; a suspected holder is no reason to wait.
         let trusted = |id: &ExecutionId| self.executions.get(id).is_some_and(|execution| !execution.suspected);
-        let busy = job.slots.iter().any(|slot| slot.live.iter().any(trusted));
+        let busy = job.slots.iter().any(|slot| slot.live.iter().any(trusted))
+            // What once ran is kept running when that is possible again; a daemon's nodes may all come later.
+            || job.task.kind.is_endless() && (job.ran || job.task.kind == JobKind::Daemon);
         let since = *job.unfit_since.get_or_insert(now.tick);
         let patience = if job.fitted { job.queue_timeout } else { NO_FIT_TIMEOUT };
         if now.tick.since(since) < patience || busy {
-            job.pause = PAUSE_MIN;
             let wait = if busy { PAUSE_MAX } else { Span::millis(250) };
+            self.set_pause(id, PAUSE_MIN);
             self.timers.set(Timer::Round(id), now.tick + wait);
             return;
         }
@@ -157,13 +227,17 @@ impl State {
         round.bids.remove(&from);
         let reasons: Vec<&str> = decline.reasons.iter().map(|reason| &**reason).collect();
         let reason = if reasons.is_empty() { "gave no reason".into() } else { reasons.join("; ") };
+        let everywhere = job.task.kind.is_everywhere();
         if decline.later {
             job.fitted = true;
-        } else {
+        } else if !everywhere {
             job.unfit.insert(from, reason.clone());
         }
         job.blame(from, reason.clone());
         job.tell(now.unix, view, None, Some(from), What::Declined { reason: TextMax::truncated(&reason) }, out);
+        if everywhere && !decline.later {
+            self.unmatch(id, &from, &reason, view, out);
+        }
         self.narrow_round(id, &from, now, view, out);
     }
 
@@ -183,8 +257,9 @@ impl State {
             let trouble = self.troubles.with(node, now.tick) * TROUBLE_MS;
             (cost(bid, inputs, most) + trouble) / ALIKE_MS
         });
+        let learned = job.unfit.len() > round.unfit;
         self.give(id, bids, now, view, out);
-        self.after_round(id, now, view, out);
+        self.after_round(id, learned, now, view, out);
     }
 
     /// Gives open slots to bids, best first, at most as many to each as it offered, and releases what is left.
@@ -192,16 +267,25 @@ impl State {
         let Some(job) = self.jobs.get(&id) else { return };
         let mut open: Vec<u32> =
             (0..).zip(&job.slots).filter(|(_, s)| s.is_open(&self.executions)).map(|(i, _)| i).collect();
+        // A slot that rests is not filled before; one of a node that was asked is that node's turn.
+        open.retain(|slot| {
+            let slot = &job.slots[*slot as usize];
+            slot.target.is_some() || slot.not_before <= now.tick
+        });
         open.reverse();
         // Whoever bids is alive: what it runs for a slot already, it will tell of in a moment.
         let holds = |slot: u32, node: &NodeId| {
             let live = job.slots.get(slot as usize).into_iter().flat_map(|slot| &slot.live);
             live.filter_map(|id| self.executions.get(id)).any(|execution| execution.record.node == *node)
         };
+        // In a job that runs everywhere, each slot is one node's.
+        let others = |slot: u32, node: &NodeId| {
+            job.slots.get(slot as usize).and_then(|slot| slot.target).is_some_and(|target| target != *node)
+        };
         let held: BTreeSet<(u32, NodeId)> = open
             .iter()
             .flat_map(|slot| bids.iter().map(|(node, _)| (*slot, *node)))
-            .filter(|(slot, node)| holds(*slot, node))
+            .filter(|(slot, node)| holds(*slot, node) || others(*slot, node))
             .collect();
         let exclusive = job.task.exclusive;
         let rivals = bids.len();
@@ -268,6 +352,7 @@ impl State {
             id: execution,
             job: id,
             slot,
+            version: job.task.version,
             node,
             token,
             state: ExecutionState::Awarded,
@@ -293,15 +378,17 @@ impl State {
     }
 
     /// Slots that nobody took wait a little longer each time, until the queue's patience ends.
-    fn after_round(&mut self, id: JobId, now: Now, view: &View, out: &mut Outbox<Output>) {
+    fn after_round(&mut self, id: JobId, learned: bool, now: Now, view: &View, out: &mut Outbox<Output>) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
+        if job.task.kind.is_everywhere() {
+            return self.next_targets(id, now, view, out);
+        }
         if !job.slots.iter().any(|slot| slot.is_open(&self.executions)) {
-            job.pause = Span::ZERO;
-            return;
+            return self.set_pause(id, Span::ZERO);
         }
         let trusted = |id: &ExecutionId| self.executions.get(id).is_some_and(|execution| !execution.suspected);
         let running = job.slots.iter().any(|slot| slot.live.iter().any(trusted));
-        if running {
+        if running || job.ran && job.task.kind.is_endless() {
             job.waiting_since = now.tick;
         } else if now.tick.since(job.waiting_since) > job.queue_timeout {
             let waited = job.queue_timeout.as_millis() / 1_000;
@@ -316,8 +403,14 @@ impl State {
             self.set_state(id, JobState::Queued, &reason, now, out);
         }
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        job.pause = if all_unfit { PAUSE_MIN } else { Span(job.pause.0.saturating_mul(2)).clamp(PAUSE_MIN, PAUSE_MAX) };
-        self.timers.set(Timer::Round(id), now.tick + job.pause);
+        // Whoever could never run it is out of the way now: the others are asked at once.
+        let pause = if all_unfit || learned {
+            PAUSE_MIN
+        } else {
+            Span(job.pause.0.saturating_mul(2)).clamp(PAUSE_MIN, PAUSE_MAX)
+        };
+        self.set_pause(id, pause);
+        self.timers.set(Timer::Round(id), now.tick + pause);
     }
 
     /// A slot lost an attempt by a node's doing: try elsewhere, unless it was one time too many.
@@ -325,7 +418,10 @@ impl State {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let failures = job.slots.get(slot as usize).map_or(0, |slot| slot.failures);
         let idle = job.slots.get(slot as usize).is_none_or(|slot| slot.live.is_empty());
-        if failures >= ATTEMPTS_MAX && idle {
+        if failures >= ATTEMPTS_MAX && idle && !job.task.kind.is_endless() {
+            if job.task.kind.is_everywhere() {
+                return self.give_up(id, slot, "it was tried too often", now, view, out);
+            }
             let message = format!("it was tried {failures} times:\n{}", job.blames(view));
             return self.fail(id, message, now, view, out);
         }

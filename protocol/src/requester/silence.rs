@@ -14,6 +14,7 @@ use crate::record::What;
 use crate::time::{Now, Span, Tick};
 use crate::view::View;
 use crate::wire::market::Phase;
+use crate::wire::task::JobKind;
 
 /// Holders from which a majority can tell something.
 const HOLDERS_MIN: usize = 3;
@@ -59,6 +60,9 @@ impl Bucket {
 
 /// How long a node may be silent that has a result which waits for its operator's word.
 const WITHHELD_SILENCE: Span = Span::secs(900);
+
+/// Why an attempt is given up of whose node nothing is heard.
+pub(super) const FELL_SILENT: &str = "fell silent while it had the job";
 
 impl State {
     /// Begins to listen for `peer`, which has an award of ours.
@@ -149,6 +153,14 @@ impl State {
             // A result that is being fetched speaks for itself; its transfer has a limit of its own.
             // So does, for a while, one that waits for its operator: others are unlikely to have the data.
             let waits = execution.phase == Some(Phase::Withheld) && now.tick.since(execution.heard) < WITHHELD_SILENCE;
+            if job.task.kind == JobKind::Ops {
+                // It runs nowhere else: it is waited for as long as its lease would last.
+                if !std::mem::replace(&mut execution.silent, true) && execution.result.is_none() {
+                    let length = Span::millis(u64::from(job.lease.length_ms) + u64::from(job.lease.grace_ms));
+                    self.timers.set_earlier(Timer::Attempt(id), execution.heard + length);
+                }
+                continue;
+            }
             let settled = execution.suspected || execution.result.is_some() || waits || job.task.exclusive;
             if settled || !self.speculation.take(now.tick) {
                 continue;
@@ -158,7 +170,7 @@ impl State {
                 execution.heard + Span::millis(u64::from(job.lease.length_ms) + u64::from(job.lease.grace_ms));
             self.timers.set_earlier(Timer::Attempt(id), give_up.max(now.tick + SUSPECT_AFTER_MIN));
             let record = execution.record.clone();
-            job.blame(peer, "fell silent while it had the job");
+            job.blame(peer, FELL_SILENT);
             job.tell(now.unix, view, Some(&record), None, What::Suspected, out);
             if let Some(slot) = job.slots.get_mut(record.slot as usize) {
                 slot.failures += 1;

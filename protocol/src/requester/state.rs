@@ -1,21 +1,23 @@
 //! What the machine knows, and where its inputs go.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rand::SeedableRng as _;
 use rand::rngs::ChaCha12Rng;
+use sha2::{Digest as _, Sha256};
 
 use super::job::{Execution, Job, Slot};
-use super::{Answer, Input, Output, Submission};
+use super::{Input, Output};
 use crate::id::{ExecutionId, FencingToken, JobId, NodeId};
-use crate::job::state::JobState;
+use crate::job::state::{ExecutionState, JobState};
 use crate::limits::OPEN_JOBS_MAX;
 use crate::outbox::Outbox;
-use crate::record::{JobRecord, JobStateRecord, Record, Records, What};
+use crate::record::{ExecutionRecord, JobRecord, JobStateRecord, Record, Records, TargetRecord};
 use crate::time::{Now, Span, Tick};
 use crate::timers::Timers;
 use crate::view::View;
-use crate::wire::bounded::{BytesMax, TextMax};
+use crate::wire::bounded::TextMax;
 use crate::wire::codec;
 use crate::wire::market::{Market, ResultBody};
 use crate::wire::signed::Signer;
@@ -63,6 +65,8 @@ pub struct State {
     pub(super) executions: BTreeMap<ExecutionId, Execution>,
     /// Open rounds by ask.
     pub(super) asks: BTreeMap<FencingToken, JobId>,
+    /// Jobs that found no place and try again, the most urgent first.
+    pub(super) waiting: BTreeSet<(Reverse<i32>, Tick, JobId)>,
     /// Awards given to each node that have not ended.
     pub(super) own_load: BTreeMap<NodeId, u32>,
     /// What went wrong lately, and with whom.
@@ -99,6 +103,7 @@ impl State {
             jobs: BTreeMap::new(),
             executions: BTreeMap::new(),
             asks: BTreeMap::new(),
+            waiting: BTreeSet::new(),
             own_load: BTreeMap::new(),
             troubles: super::trouble::Troubles::default(),
             peers: BTreeMap::new(),
@@ -119,7 +124,7 @@ impl State {
                 continue;
             }
             let past = Span::millis(now.unix.0.saturating_sub(record.created.0));
-            let mut job = new_job(&record, record.task.slots, now.tick - past);
+            let mut job = new_job(&record, now.tick - past);
             job.state = state;
             job.waiting_since = now.tick;
             // It was taken when somebody was there; whoever it was may take a while to be found again.
@@ -129,6 +134,9 @@ impl State {
                 self.timers.set(Timer::JobLimit(record.id), job.created + Span::millis(total));
             }
             self.jobs.insert(record.id, job);
+        }
+        for target in records.targets {
+            self.replay_target(target);
         }
         for record in records.executions {
             self.replay_execution(record, now, out);
@@ -143,18 +151,43 @@ impl State {
         }
     }
 
-    fn replay_execution(&mut self, record: crate::record::ExecutionRecord, now: Now, out: &mut Outbox<Output>) {
-        let Some(slot) = self.jobs.get_mut(&record.job).and_then(|job| job.slots.get_mut(record.slot as usize)) else {
+    fn replay_target(&mut self, target: TargetRecord) {
+        let Some(job) = self.jobs.get_mut(&target.job) else { return };
+        let index = target.slot as usize;
+        if index >= crate::limits::TARGETS_MAX {
             return;
-        };
-        let (id, node) = (record.id, record.node);
+        }
+        if job.slots.len() <= index {
+            job.slots.resize(index + 1, Slot::default());
+        }
+        let slot = &mut job.slots[index];
+        (slot.target, slot.unmatched, slot.given_up) = (Some(target.node), target.unmatched, target.given_up);
+        if !target.cause.is_empty() {
+            job.blame(target.node, target.cause.to_string());
+        }
+    }
+
+    fn replay_execution(&mut self, record: ExecutionRecord, now: Now, out: &mut Outbox<Output>) {
+        let Some(job) = self.jobs.get_mut(&record.job) else { return };
+        let (kind, version, exclusive) = (job.task.kind, job.task.version, job.strict);
+        job.ran = true;
+        let Some(slot) = job.slots.get_mut(record.slot as usize) else { return };
+        let (id, node, former) = (record.id, record.node, record.version != version);
         slot.tried.insert(node);
         if record.accepted {
             slot.accepted = Some(id);
             return;
         }
         if record.state.is_terminal() {
-            slot.failures += u32::from(record.state == crate::job::state::ExecutionState::Failed);
+            let failed = record.state == ExecutionState::Failed;
+            if kind.is_endless() {
+                slot.past.push_back((id, super::endless::root_of(&record)));
+            } else if failed && kind.is_everywhere() {
+                slot.given_up = true;
+                job.blame(node, record.message.to_string());
+            } else {
+                slot.failures += u32::from(failed);
+            }
             return;
         }
         // Of several the newest is a copy of those before, which were suspected then.
@@ -163,9 +196,11 @@ impl State {
                 execution.suspected = true;
             }
         }
-        slot.live.insert(id);
+        if former { slot.former.insert(id) } else { slot.live.insert(id) };
         // A result without its bytes is asked for again rather than trusted to be fetchable.
-        self.executions.insert(id, Execution::new(record, None, now.tick));
+        let mut execution = Execution::new(record, None, now.tick);
+        execution.called_off = former && exclusive;
+        self.executions.insert(id, execution);
         *self.own_load.entry(node).or_default() += 1;
         self.watch(node, now);
         self.arm_lease(id);
@@ -240,92 +275,6 @@ impl State {
         }
     }
 
-    fn submit(&mut self, submission: Submission, now: Now, view: &View, out: &mut Outbox<Output>) {
-        let Submission {
-            request,
-            id,
-            spec,
-            task,
-            slots,
-            lease,
-            queue_timeout,
-            total_timeout,
-            elsewhere,
-            only_here,
-            waits,
-        } = submission;
-        if self.jobs.contains_key(&id) {
-            out.after_sync(Output::Answer(request, Answer::Accepted { linger: false }));
-            return;
-        }
-        let Ok(spec) = BytesMax::new(spec) else {
-            out.now(Output::Answer(request, Answer::Busy("the spec is too long to be kept".into())));
-            return;
-        };
-        if self.jobs.len() >= self.config.open_jobs_max {
-            let message = format!("{} jobs are open, as many as this node keeps", self.jobs.len());
-            out.now(Output::Answer(request, Answer::Busy(message)));
-            return;
-        }
-        let record = JobRecord {
-            id,
-            spec,
-            task: crate::wire::task::Task { slots, ..task },
-            lease,
-            created: now.unix,
-            queue_timeout_ms: queue_timeout.as_millis(),
-            total_timeout_ms: total_timeout.map(Span::as_millis),
-            only_here,
-        };
-        let mut job = new_job(&record, slots, now.tick);
-        out.now(Output::Persist(Record::Job(Box::new(record))));
-        job.tell(now.unix, view, None, None, What::Submitted, out);
-        out.after_sync(Output::Answer(request, Answer::Accepted { linger: waits }));
-        if let Some(total) = total_timeout {
-            self.timers.set(Timer::JobLimit(id), now.tick + total);
-        }
-        let look_up = !elsewhere.is_empty();
-        if look_up {
-            job.near_until = Some(now.tick + self.config.providers_wait);
-            out.now(Output::FindProviders(id, elsewhere));
-        } else if job.task.content_inputs().next().is_some() {
-            job.near.insert(self.signer.node());
-        }
-        self.jobs.insert(id, job);
-        if look_up {
-            self.timers.set(Timer::Round(id), now.tick + self.config.providers_wait);
-        } else {
-            self.round_due(id, now, view, out);
-        }
-    }
-
-    fn providers(&mut self, id: JobId, nodes: BTreeSet<NodeId>, now: Now) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        job.near.extend(nodes);
-        if job.near_until.take().is_some() {
-            self.timers.set(Timer::Round(id), now.tick);
-        }
-    }
-
-    /// Jobs that wait for a place try at once when somebody new is there.
-    fn view_grew(&mut self, now: Now) {
-        let waiting = self.jobs.values().filter(|job| job.round.is_none() && job.near_until.is_none());
-        let waiting: Vec<JobId> = waiting.filter(|job| job.pause > Span::ZERO).map(|job| job.id).collect();
-        for job in waiting {
-            self.timers.set_earlier(Timer::Round(job), now.tick);
-        }
-    }
-
-    fn stop(&mut self, request: u64, id: JobId, reason: &str, now: Now, view: &View, out: &mut Outbox<Output>) {
-        if !self.jobs.contains_key(&id) {
-            out.now(Output::Answer(request, Answer::NotOpen));
-            return;
-        }
-        let reason = if reason.is_empty() { "stopped by its user" } else { reason };
-        self.end(id, JobState::Stopped, reason.into(), now, view, out);
-        out.after_sync(Output::Answer(request, Answer::Stopped));
-    }
-
     /// Notes a new state of a job that goes on.
     pub(super) fn set_state(&mut self, id: JobId, state: JobState, message: &str, now: Now, out: &mut Outbox<Output>) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
@@ -385,7 +334,7 @@ impl State {
         for (id, execution) in &self.executions {
             let record = &execution.record;
             let slot = self.jobs.get(&record.job).and_then(|job| job.slots.get(record.slot as usize));
-            if !slot.is_some_and(|slot| slot.live.contains(id)) {
+            if !slot.is_some_and(|slot| slot.live.contains(id) || slot.former.contains(id)) {
                 return Err(format!("{id} is live in no slot"));
             }
             *load.entry(record.node).or_default() += 1;
@@ -401,6 +350,10 @@ impl State {
                 }
                 if slot.accepted.is_some() && !slot.live.is_empty() {
                     return Err(format!("{} goes on after its slot was filled", job.id));
+                }
+                let elsewhere = |id: &ExecutionId| Some(self.executions[id].record.node) != slot.target;
+                if slot.target.is_some() && slot.all_live().any(|id| elsewhere(&id)) {
+                    return Err(format!("{} runs on another node than is the slot's", job.id));
                 }
             }
         }
@@ -419,23 +372,29 @@ impl State {
     }
 }
 
-fn new_job(record: &JobRecord, slots: u32, created: Tick) -> Job {
+/// The job of this record, with its slots if their number is given.
+pub(super) fn new_job(record: &JobRecord, created: Tick) -> Job {
+    let slots = if record.task.kind.is_everywhere() { 0 } else { record.task.slots };
     Job {
         id: record.id,
         task: record.task.clone(),
+        spec_hash: Sha256::digest(&*record.spec).into(),
         lease: record.lease,
+        strict: record.strict,
         state: JobState::Pending,
         created,
         waiting_since: created,
         fitted: false,
         unfit_since: None,
         queue_timeout: Span::millis(record.queue_timeout_ms),
+        ran: false,
         only_here: record.only_here,
         slots: vec![Slot::default(); slots as usize],
         near: BTreeSet::new(),
         near_until: None,
         round: None,
         called: None,
+        yielded: false,
         pause: Span::ZERO,
         unfit: BTreeMap::new(),
         causes: BTreeMap::new(),

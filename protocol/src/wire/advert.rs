@@ -2,6 +2,7 @@
 
 use super::bounded::{BytesMax, ListMax, TextMax};
 use super::codec::{self, Decode, DecodeError, Encode};
+use super::constraint::LabelSketch;
 use super::envelope::Message;
 use super::signed::{Domain, SignatureBytes, Signer, verify};
 use super::task::{Engines, Resources};
@@ -33,8 +34,8 @@ pub struct Advert {
     pub name: TextMax<32>,
     /// The program's version.
     pub version: TextMax<16>,
-    /// Hash of the labels, so that others know when to ask again.
-    pub labels_hash: [u8; 8],
+    /// What its labels may be, so that jobs with constraints need not ask everybody.
+    pub labels: LabelSketch,
     /// Confirmed addresses, as binary multiaddrs.
     pub addresses: ListMax<BytesMax<ADDRESS_BYTES_MAX>, ADDRESSES_MAX>,
     /// The last advert of a node that leaves.
@@ -72,13 +73,21 @@ pub enum AdvertError {
     },
 }
 
+/// Bits of a sequence that count the adverts of one life.
+const COUNT_BITS: u32 = 24;
+
 impl Advert {
     /// The sequence of the advert `count` of the life `epoch`.
     #[must_use]
     pub const fn numbered(epoch: u64, count: u64) -> u64 {
-        const COUNT_BITS: u32 = 24;
         let last = (1 << COUNT_BITS) - 1;
         epoch << COUNT_BITS | if count < last { count } else { last }
+    }
+
+    /// The life in which it was made, as [`Advert::numbered`] has it.
+    #[must_use]
+    pub const fn epoch(&self) -> u64 {
+        self.sequence >> COUNT_BITS
     }
 
     /// Between two adverts of a node that knows so many: at least `least`, and `per_second` of the whole network. An advert

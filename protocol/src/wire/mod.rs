@@ -4,6 +4,7 @@ pub mod advert;
 pub mod bounded;
 pub mod call;
 pub mod codec;
+pub mod constraint;
 pub mod dag;
 pub mod envelope;
 pub mod live;

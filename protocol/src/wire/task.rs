@@ -2,9 +2,11 @@
 
 use super::bounded::{ListMax, TextMax};
 use super::codec::{Decode, Encode};
+use super::constraint::Constraint;
 use super::s3::{Objects, Publisher};
 use crate::content::Cid;
-use crate::limits::{ARGS_MAX, DOMAINS_MAX, IMPORTS_MAX, INPUTS_MAX, OUTPUTS_MAX, PORT_MIN, PORTS_MAX, URL_BYTES_MAX};
+use crate::limits::{ARGS_MAX, CONSTRAINTS_MAX, DOMAINS_MAX, IMPORTS_MAX, INPUTS_MAX, OUTPUTS_MAX, PORT_MIN, PORTS_MAX, URL_BYTES_MAX};
+use crate::time::Span;
 
 /// Amounts of what jobs use and nodes have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
@@ -338,6 +340,48 @@ pub struct OpenPort {
     pub target: u16,
 }
 
+/// What kind of work a job is. Append only.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub enum JobKind {
+    /// So many slots, each to its end.
+    #[default]
+    Batch,
+    /// So many slots, each kept running.
+    Service,
+    /// Once, to its end, on every node that matches.
+    Ops,
+    /// Kept running on every node that matches, now and later.
+    Daemon,
+}
+
+impl JobKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Batch, Self::Service, Self::Ops, Self::Daemon];
+
+    /// The name in a job spec.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Batch => "batch",
+            Self::Service => "service",
+            Self::Ops => "ops",
+            Self::Daemon => "daemon",
+        }
+    }
+
+    /// Whether its runs are to go on until they are told to stop.
+    #[must_use]
+    pub const fn is_endless(self) -> bool {
+        matches!(self, Self::Service | Self::Daemon)
+    }
+
+    /// Whether each node that matches runs it.
+    #[must_use]
+    pub const fn is_everywhere(self) -> bool {
+        matches!(self, Self::Ops | Self::Daemon)
+    }
+}
+
 /// Everything a compute node needs to run one slot of a job.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct Task {
@@ -351,13 +395,21 @@ pub struct Task {
     pub env: ListMax<EnvVar, ARGS_MAX>,
     /// What it may use.
     pub resources: Resources,
-    /// Milliseconds it may run.
+    /// Milliseconds it may run; 0 for ever, which only an endless one may.
     pub timeout_ms: u64,
+    /// What kind of job it is of.
+    pub kind: JobKind,
+    /// Which version of that job; 1 unless it is endless.
+    pub version: u32,
+    /// Its owner's awards with more of it go first.
+    pub priority: i32,
+    /// What the node's labels must say.
+    pub constraints: ListMax<Constraint, CONSTRAINTS_MAX>,
     /// How many slots the job has; the task learns its own index and this count.
     pub slots: u32,
     /// Seeded chance, a fixed clock and canonical NaNs, so that equal inputs give equal results.
     pub deterministic: bool,
-    /// At most one live lease at a time.
+    /// At most one live lease a slot at a time; endless ones are always so.
     pub exclusive: bool,
     /// Whom it may speak to.
     pub network: Access,
@@ -379,8 +431,15 @@ impl Task {
         Self { env: ListMax::truncated(self.env.iter().map(blank)), ..self.clone() }
     }
 
-    /// Whether every path and name is plain. A peer may send what no user's spec could say: a name that leaves the result
-    /// folder would leave the sandbox.
+    /// How long it may run, as far as that has a limit.
+    #[must_use]
+    pub fn time_limit(&self) -> Span {
+        const CENTURY: Span = Span::secs(100 * 365 * 86_400);
+        if self.kind.is_endless() { CENTURY } else { Span::millis(self.timeout_ms).min(CENTURY) }
+    }
+
+    /// Whether every path and name is plain, and what is said of its time fits its kind. A peer may send what no user's
+    /// spec could say: a name that leaves the result folder would leave the sandbox.
     #[must_use]
     pub fn is_plain(&self) -> bool {
         let named = |output: &OutputPath| {
@@ -391,7 +450,9 @@ impl Task {
             let name = &variable.name;
             !name.is_empty() && !name.contains(['=', '\0']) && !variable.value.contains('\0')
         };
-        self.outputs.iter().all(named)
+        (self.timeout_ms == 0) == self.kind.is_endless()
+            && (self.exclusive || !self.kind.is_endless())
+            && self.outputs.iter().all(named)
             && self.env.iter().all(env)
             && self.are_targets_apart()
             && self.inputs.iter().all(|input| is_plain_path(&input.target) && is_plain_source(&input.source))

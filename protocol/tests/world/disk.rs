@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use bacnode_protocol::id::{ExecutionId, JobId};
-use bacnode_protocol::record::{Record, Records};
+use bacnode_protocol::record::{Record, Records, TargetRecord};
 
 #[derive(Debug, Default)]
 pub(super) struct Disk {
     jobs: BTreeMap<JobId, Record>,
     states: BTreeMap<JobId, Record>,
     executions: BTreeMap<ExecutionId, Record>,
+    targets: BTreeMap<(JobId, u32), TargetRecord>,
     events: BTreeMap<JobId, u32>,
     held: BTreeMap<ExecutionId, Record>,
 }
@@ -20,6 +21,9 @@ impl Disk {
             Record::Job(job) => _ = self.jobs.insert(job.id, record),
             Record::JobState(state) => _ = self.states.insert(state.id, record),
             Record::Execution(execution) => _ = self.executions.insert(execution.id, record),
+            Record::DropExecution(_, execution) => _ = self.executions.remove(execution),
+            Record::Target(target) => _ = self.targets.insert((target.job, target.slot), target.clone()),
+            Record::DropEvent(..) => {}
             Record::Event(job, sequence, _) => _ = self.events.insert(*job, sequence + 1),
             Record::Held(held) => _ = self.held.insert(held.execution, record),
             Record::Forget(execution) => _ = self.held.remove(execution),
@@ -43,6 +47,7 @@ impl Disk {
             }
         }
         records.executions.sort_by_key(|execution| execution.token);
+        records.targets = self.targets.values().cloned().collect();
         records.events = self.events.iter().map(|(job, count)| (*job, *count)).collect();
         records
     }

@@ -61,7 +61,7 @@ impl World {
                 let execution = fetch.execution;
                 self.push(Span::millis(2), Event::Fetched { node, life, execution });
             }
-            requester::Output::Drop(_) => {}
+            requester::Output::Drop(_) | requester::Output::Unpin { .. } => {}
             requester::Output::Answer(request, answer) => self.answers.push((request, answer)),
             requester::Output::Tell(job, _, event) => {
                 let told = self.told.entry(job).or_default();
@@ -95,7 +95,7 @@ impl World {
             compute::Output::Send { to, message } => self.send(node, &to, message),
             compute::Output::Start(run) => {
                 *self.starts.entry(node).or_default() += 1;
-                let who = self.running.entry((run.job, run.slot)).or_default();
+                let who = self.running.entry((run.job, run.slot, run.task.version)).or_default();
                 self.overlaps += u32::from(!who.is_empty());
                 who.insert(node);
                 let life = self.hosts[node].life;
@@ -121,8 +121,8 @@ impl World {
     }
 
     pub(super) fn end(&mut self, node: usize, execution: ExecutionId, outcome: Outcome) {
-        self.hosts[node].runs.remove(&execution);
-        for who in self.running.values_mut() {
+        let Some(run) = self.hosts[node].runs.remove(&execution) else { return };
+        if let Some(who) = self.running.get_mut(&(run.job, run.slot, run.task.version)) {
             who.remove(&node);
         }
         let root = matches!(outcome, Outcome::Completed { .. }).then(|| Cid::of(Codec::Raw, b"result"));

@@ -16,11 +16,12 @@ use bacnode_protocol::requester::{self, Answer, Submission};
 use bacnode_protocol::time::{Now, Span, Tick, UnixMillis};
 use bacnode_protocol::view::View;
 use bacnode_protocol::wire::advert::Advert;
+use bacnode_protocol::wire::constraint::LabelSketch;
 use bacnode_protocol::wire::bounded::{ListMax, TextMax};
 use bacnode_protocol::wire::market::{Lease, Market, Outcome};
 use bacnode_protocol::wire::s3::Publisher;
 use bacnode_protocol::wire::signed::Signer;
-use bacnode_protocol::wire::task::{Access, Engine, EngineTask, Engines, Resources, Task, WasmTask};
+use bacnode_protocol::wire::task::{Access, Engine, EngineTask, Engines, JobKind, Resources, Task, WasmTask};
 use rand::rngs::ChaCha12Rng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -67,6 +68,7 @@ struct Host {
     requester: Option<requester::State>,
     compute: Option<compute::State>,
     total: Resources,
+    labels: BTreeMap<String, String>,
     waking: bool,
     /// What its executor runs.
     runs: BTreeMap<ExecutionId, Run>,
@@ -91,7 +93,7 @@ pub(crate) struct World {
     pub told: BTreeMap<JobId, Told>,
     pub answers: Vec<(u64, Answer)>,
     /// Who runs what now, and everything that ever overlapped for one slot.
-    running: BTreeMap<(JobId, u32), BTreeSet<usize>>,
+    running: BTreeMap<(JobId, u32, u32), BTreeSet<usize>>,
     pub overlaps: u32,
     pub starts: BTreeMap<usize, u32>,
     cut: BTreeSet<(usize, usize)>,
@@ -103,6 +105,8 @@ pub(crate) struct World {
     pub holder: Option<(usize, Span)>,
     /// Whether runs outlive their nodes.
     pub outlive: bool,
+    /// Whether new versions wait for the end of those before them.
+    pub strict: bool,
 }
 
 fn network() -> NetworkId {
@@ -129,6 +133,7 @@ impl World {
             private: false,
             holder: None,
             outlive: false,
+            strict: false,
         };
         for index in 0..nodes {
             let mut secret = [0; 32];
@@ -145,6 +150,7 @@ impl World {
                 requester: None,
                 compute: None,
                 total,
+                labels: BTreeMap::from([("name".to_owned(), format!("node-{index}"))]),
                 waking: false,
                 runs: BTreeMap::new(),
             };
@@ -177,7 +183,7 @@ impl World {
         let host = &self.hosts[node];
         Advert {
             node: host.signer.node(),
-            sequence: host.life << 20,
+            sequence: Advert::numbered(host.life, 1),
             issued: self.clock().unix,
             ttl_s: 80_000,
             wire: (1, 1),
@@ -186,7 +192,7 @@ impl World {
             load_percent: 0,
             name: TextMax::truncated(&format!("node-{node}")),
             version: TextMax::default(),
-            labels_hash: [0; 8],
+            labels: LabelSketch::of(host.labels.iter().map(|(k, v)| (k.as_str(), v.as_str()))),
             addresses: ListMax::default(),
             leaving: false,
         }
@@ -216,6 +222,7 @@ impl World {
         let config = compute::Config {
             engines: Engines::of(&[Engine::Wasm]),
             total: host.total,
+            labels: host.labels.clone(),
             queue_max: 32,
             per_owner_max: 32,
             local_paths: Vec::new(),
@@ -291,6 +298,10 @@ impl World {
             env: ListMax::default(),
             resources: Resources { cpu_milli: 500, memory: GIB / 2, disk: 0, gpu: 0 },
             timeout_ms: 60_000,
+            kind: JobKind::Batch,
+            version: 1,
+            priority: 0,
+            constraints: ListMax::default(),
             slots: 1,
             deterministic: false,
             exclusive: false,
@@ -301,12 +312,19 @@ impl World {
     }
 
     pub(crate) fn submit(&mut self, node: usize, nonce: &[u8], task: Task, slots: u32) -> JobId {
+        self.submit_spec(node, nonce, b"{}", task, slots)
+    }
+
+    /// A spec that differs makes a new version of a job without an end.
+    pub(crate) fn submit_spec(&mut self, node: usize, nonce: &[u8], spec: &[u8], task: Task, slots: u32) -> JobId {
         let id = JobId::new(&self.id(node), "default", "job", nonce);
         let submission = Submission {
             request: 1,
             id,
-            spec: b"{}".to_vec(),
+            spec: spec.to_vec(),
             slots,
+            strict: self.strict,
+            force: false,
             lease: Lease { heartbeat_ms: 1_000, length_ms: 5_000, grace_ms: 1_000, orphan_ms: 60_000 },
             queue_timeout: Span::secs(60),
             total_timeout: None,
@@ -459,6 +477,26 @@ impl World {
     /// That word.
     pub(crate) fn let_out(&mut self, node: usize, execution: ExecutionId, granted: bool) {
         self.compute_input(node, compute::Input::LetOut { execution, granted });
+    }
+
+    /// The nodes that run something now, with the slots and versions that they run.
+    pub(crate) fn runners(&self) -> Vec<(usize, u32, u32)> {
+        let runs = self.running.iter().flat_map(|((_, slot, version), who)| who.iter().map(|n| (*n, *slot, *version)));
+        let mut runs: Vec<_> = runs.collect();
+        runs.sort_unstable();
+        runs
+    }
+
+    /// A node's operator gives it a label; it is started again.
+    pub(crate) fn label(&mut self, node: usize, key: &str, value: &str) {
+        self.hosts[node].labels.insert(key.into(), value.into());
+        self.crash(node);
+        self.start(node);
+    }
+
+    /// A node's operator empties it.
+    pub(crate) fn drain(&mut self, node: usize) {
+        self.compute_input(node, compute::Input::Drain(true));
     }
 
     /// The node that runs something now.

@@ -82,7 +82,7 @@ impl Books {
         let binds = match output {
             requester::Output::Send { message: Market::Award(award), .. } => award.task.exclusive,
             requester::Output::Send { message: Market::Verdict { .. }, .. }
-            | requester::Output::Answer(_, Answer::Accepted { .. } | Answer::Stopped) => true,
+            | requester::Output::Answer(_, Answer::Accepted { .. } | Answer::Unchanged(_) | Answer::Stopped) => true,
             requester::Output::Tell(_, _, event) => {
                 matches!(event.what, What::Ended { .. } | What::Accepted { .. })
             }
@@ -252,6 +252,12 @@ impl Books {
         }
     }
 
+    /// Runs of a job on honest nodes.
+    pub(crate) fn runs_of(&self, job: &JobId) -> impl Iterator<Item = (u32, usize, ExecutionId)> {
+        let slots = self.running.range((*job, 0)..=(*job, u32::MAX));
+        slots.flat_map(|((_, slot), runs)| runs.iter().map(|(node, execution)| (*slot, *node, *execution)))
+    }
+
     /// A run is over, however.
     pub(crate) fn over(&mut self, index: usize, job: &JobId, slot: u32, execution: &ExecutionId) {
         if let Some(running) = self.running.get_mut(&(*job, slot)) {
@@ -318,9 +324,9 @@ impl Books {
 
     pub(crate) fn answered(&mut self, job: JobId, answer: &Answer) {
         match answer {
-            Answer::Accepted { .. } => _ = self.acknowledged.insert(job),
+            Answer::Accepted { .. } | Answer::Unchanged(_) => _ = self.acknowledged.insert(job),
             Answer::Stopped => _ = self.stopped.insert(job),
-            Answer::NotOpen | Answer::Busy(_) => {}
+            Answer::Unlike(_) | Answer::NotOpen | Answer::Busy(_) => {}
         }
     }
 

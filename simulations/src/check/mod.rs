@@ -55,11 +55,13 @@ pub enum Invariant {
     L4ViewsConverge,
     /// Honest jobs get done among dishonest nodes.
     L5WorkGetsDone,
+    /// When faults stop, what is to be kept running runs, where it is to run, in its newest version.
+    L6KeptRunning,
 }
 
 impl Invariant {
     /// Every one of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::S1SlotUniqueness,
         Self::S2LeaseExclusion,
         Self::S3NoStartWithoutAward,
@@ -82,6 +84,7 @@ impl Invariant {
         Self::L3ResultsAreDelivered,
         Self::L4ViewsConverge,
         Self::L5WorkGetsDone,
+        Self::L6KeptRunning,
     ];
 
     /// Its number, like `S5`.

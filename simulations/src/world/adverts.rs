@@ -1,5 +1,6 @@
 //! How nodes come to know of each other: adverts by gossip, and views compared.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use bacnode_protocol::limits::{ADVERT_PERIOD_MIN, ADVERTS_PER_SECOND};
@@ -8,12 +9,18 @@ use bacnode_protocol::view::Change;
 use bacnode_protocol::wire::advert::{Advert, SignedAdvert};
 use bacnode_protocol::wire::bounded::{BytesMax, ListMax, TextMax};
 use bacnode_protocol::wire::codec;
+use bacnode_protocol::wire::constraint::LabelSketch;
 use bacnode_protocol::wire::signed::SignatureBytes;
 use bacnode_protocol::wire::task::{Engine, Engines};
 use rand::RngExt as _;
 
 use super::{EXCHANGE_EVERY, Event, World};
 use crate::plan::{MILLI, Micros, SECOND};
+
+/// What a node's operator says of it.
+pub(super) fn labels(index: usize) -> BTreeMap<String, String> {
+    index.is_multiple_of(2).then(|| ("even".to_owned(), "yes".to_owned())).into_iter().collect()
+}
 
 impl World<'_> {
     /// Whether two nodes have a connection of their own: in a lean trial only owners have.
@@ -45,7 +52,7 @@ impl World<'_> {
             load_percent: host.compute.as_ref().map_or(0, |compute| compute.load().percent),
             name: TextMax::truncated(&format!("n{index}")),
             version: TextMax::default(),
-            labels_hash: [0; 8],
+            labels: LabelSketch::of(labels(index).iter().map(|(key, value)| (key.as_str(), value.as_str()))),
             addresses: ListMax::default(),
             leaving: false,
         };

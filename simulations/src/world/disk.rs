@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bacnode_protocol::id::{ExecutionId, JobId};
-use bacnode_protocol::record::{ExecutionRecord, HeldRecord, JobRecord, JobStateRecord, Record, Records};
+use bacnode_protocol::record::{
+    ExecutionRecord, HeldRecord, JobRecord, JobStateRecord, Record, Records, TargetRecord,
+};
 
 /// What one node remembers.
 #[derive(Debug, Default, Clone)]
@@ -23,6 +25,7 @@ struct Kept {
     jobs: BTreeMap<JobId, JobRecord>,
     states: BTreeMap<JobId, JobStateRecord>,
     executions: BTreeMap<ExecutionId, ExecutionRecord>,
+    targets: BTreeMap<(JobId, u32), TargetRecord>,
     events: BTreeMap<JobId, u32>,
     held: BTreeMap<ExecutionId, HeldRecord>,
 }
@@ -33,6 +36,9 @@ impl Kept {
             Record::Job(job) => _ = self.jobs.insert(job.id, *job),
             Record::JobState(state) => _ = self.states.insert(state.id, state),
             Record::Execution(execution) => _ = self.executions.insert(execution.id, *execution),
+            Record::DropExecution(_, execution) => _ = self.executions.remove(&execution),
+            Record::Target(target) => _ = self.targets.insert((target.job, target.slot), target),
+            Record::DropEvent(..) => {}
             Record::Event(job, sequence, _) => _ = self.events.insert(job, sequence + 1),
             Record::Held(held) => _ = self.held.insert(held.execution, *held),
             Record::Forget(execution) => _ = self.held.remove(&execution),
@@ -48,6 +54,7 @@ impl Kept {
         Records {
             jobs: jobs.iter().map(|job| ((*job).clone(), self.states.get(&job.id).cloned())).collect(),
             executions,
+            targets: self.targets.values().filter(|t| jobs.iter().any(|job| job.id == t.job)).cloned().collect(),
             events: self.events.iter().map(|(job, count)| (*job, *count)).collect(),
             held: self.held.values().cloned().collect(),
         }

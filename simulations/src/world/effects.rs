@@ -162,7 +162,9 @@ impl World<'_> {
                 self.push(after, Event::Providers { host: index, life, job });
             }
             requester::Output::Fetch(fetch) => self.fetch(index, fetch),
-            requester::Output::Drop(execution) => _ = self.hosts[index].held.remove(&execution),
+            requester::Output::Drop(execution) | requester::Output::Unpin { execution, .. } => {
+                self.hosts[index].held.remove(&execution);
+            }
             requester::Output::Answer(request, answer) => self.answer(index, request, &answer),
             requester::Output::Tell(job, sequence, event) => {
                 let detail = [&job.0[..], &sequence.to_le_bytes()].concat();
@@ -181,6 +183,9 @@ impl World<'_> {
         let Some(job) = self.jobs.get((request >> 1) as usize).copied() else { return };
         self.trace
             .note(self.now, (index, None), "answer", &request.to_le_bytes(), || format!("answers {job}: {answer:?}"));
+        if matches!(answer, Answer::Accepted { version: 2.., .. } | Answer::Unchanged(2..)) {
+            self.updated.insert((request >> 1) as usize);
+        }
         self.books.answered(job, answer);
     }
 

@@ -32,6 +32,7 @@ pub(super) enum Event {
     LinkUp { a: usize, b: usize },
     LinkDown { a: usize, b: usize },
     Submit { job: usize },
+    Update { job: usize },
     Stop { job: usize },
     Fault { index: usize },
     Over { index: usize },

@@ -37,6 +37,7 @@ impl World<'_> {
         let config = compute::Config {
             engines: Engines::of(&[Engine::Wasm]),
             total: host.total,
+            labels: super::adverts::labels(index),
             queue_max: QUEUE_MAX as usize,
             per_owner_max: 32,
             local_paths: Vec::new(),

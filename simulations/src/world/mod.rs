@@ -81,6 +81,9 @@ pub(crate) struct World<'a> {
     /// When the views were last seen to differ, after the calm.
     last_apart: Micros,
     apart: String,
+    /// Jobs of which a new version was taken, and those whose end was asked for.
+    updated: BTreeSet<usize>,
+    stopping: BTreeSet<usize>,
 }
 
 fn network() -> NetworkId {
@@ -119,6 +122,8 @@ impl<'a> World<'a> {
             owners: plan.jobs.iter().map(|job| job.owner).collect(),
             last_apart: 0,
             apart: String::new(),
+            updated: BTreeSet::new(),
+            stopping: BTreeSet::new(),
             hosts,
         };
         world.set_up();
@@ -145,6 +150,9 @@ impl<'a> World<'a> {
             self.push(job.at, Event::Submit { job: index });
             if let Some(after) = job.stop {
                 self.push(job.at + after, Event::Stop { job: index });
+            }
+            if let Some(after) = job.update {
+                self.push(job.at + after, Event::Update { job: index });
             }
         }
         for (index, fault) in self.plan.faults.iter().enumerate() {
@@ -217,6 +225,7 @@ impl<'a> World<'a> {
             Event::LinkUp { a, b } => self.link_up(a, b),
             Event::LinkDown { a, b } => self.link_down(a, b),
             Event::Submit { job } => self.submit(job),
+            Event::Update { job } => self.update(job),
             Event::Stop { job } => self.stop(job),
             Event::Fault { index } => self.fault(index),
             Event::Over { index } => self.fault_over(index),

@@ -1,5 +1,7 @@
 //! What the machines' effects do in this world: users, programs, transfers.
 
+use std::collections::BTreeSet;
+
 use bacnode_protocol::compute::{self, Ended, Run};
 use bacnode_protocol::content::Cid;
 use bacnode_protocol::id::{ExecutionId, JobId};
@@ -10,17 +12,18 @@ use bacnode_protocol::requester::{self, Submission};
 use bacnode_protocol::time::{Span, Tick};
 use bacnode_protocol::wire::bounded::{BytesMax, ListMax, TextMax};
 use bacnode_protocol::wire::codec;
+use bacnode_protocol::wire::constraint::{Constraint, Operator};
 use bacnode_protocol::wire::market::{
     FailureKind, InlineBlock, Lease, Outcome, Phase, RESULT_BODY_BYTES_MAX, ResultBody,
 };
 use bacnode_protocol::wire::s3::Publisher;
-use bacnode_protocol::wire::task::{Access, EngineTask, Input, Resources, Source, Task, WasmTask};
+use bacnode_protocol::wire::task::{Access, EngineTask, Input, JobKind, Resources, Source, Task, WasmTask};
 use rand::RngExt as _;
 
 use super::host::Running;
-use super::{Event, World};
+use super::{Event, Host, World};
 use crate::check::{Invariant, Violation};
-use crate::plan::{Ends, Evil, JobPlan, MILLI, Micros, SECOND};
+use crate::plan::{Ends, Evil, FOREVER, JobPlan, Kind, MILLI, Micros, SECOND};
 
 /// How often an absent maker is tried before its result is given up.
 const FETCH_TRIES: u32 = 3;
@@ -48,9 +51,17 @@ fn task(plan: &JobPlan, job: usize) -> Task {
         env: ListMax::default(),
         resources: Resources { cpu_milli: plan.cpu, memory: plan.memory, disk: 0, gpu: 0 },
         timeout_ms: plan.timeout_ms,
+        kind: plan.kind.into(),
+        version: 1,
+        priority: plan.priority,
+        constraints: ListMax::truncated(plan.picky.then(|| Constraint {
+            key: TextMax::truncated("even"),
+            operator: Operator::In,
+            values: ListMax::truncated([TextMax::truncated("yes")]),
+        })),
         slots: plan.slots,
         deterministic: false,
-        exclusive: plan.exclusive,
+        exclusive: plan.exclusive || JobKind::from(plan.kind).is_endless(),
         network: Access::None,
         ports: ListMax::default(),
         publisher: Publisher::Content,
@@ -84,30 +95,96 @@ impl World<'_> {
         {
             return;
         }
+        let submission = self.submission(job, b"{}");
+        self.stats.submitted(self.now, id);
+        self.trace.note(self.now, (owner, None), "submit", &id.0, || format!("a user submits {id}"));
+        self.requester_input(owner, requester::Input::Submit(Box::new(submission)));
+    }
+
+    fn submission(&self, job: usize, spec: &[u8]) -> Submission {
+        let plan = &self.plan.jobs[job];
         let elsewhere =
             if plan.inputs { vec![Cid::of(bacnode_protocol::content::Codec::Raw, b"input")] } else { Vec::new() };
-        let submission = Submission {
+        Submission {
             request: (job as u64) << 1,
-            id,
-            spec: b"{}".to_vec(),
+            id: self.jobs[job],
+            spec: spec.to_vec(),
             task: task(plan, job),
             slots: plan.slots,
+            strict: plan.exclusive,
+            force: false,
             lease: lease(plan.lease),
             queue_timeout: Span(plan.queue_timeout),
             total_timeout: plan.total_timeout.map(Span),
             elsewhere,
             only_here: false,
             waits: false,
+        }
+    }
+
+    /// A user submits a new version of a job, and again until it is there.
+    pub(super) fn update(&mut self, job: usize) {
+        let (owner, id) = (self.plan.jobs[job].owner, self.jobs[job]);
+        if self.books.ended.contains_key(&id) || self.books.wiped.contains(&owner) || self.updated.contains(&job) {
+            return;
+        }
+        self.push(5 * SECOND, Event::Update { job });
+        let host = &self.hosts[owner];
+        let open = host.requester.as_ref().is_some_and(|machine| machine.has_job(&id));
+        if host.up && host.frozen_until <= self.now && open {
+            let submission = self.submission(job, b"{new}");
+            self.requester_input(owner, requester::Input::Submit(Box::new(submission)));
+        }
+    }
+
+    /// Whether everything that is to be kept running runs: of a service each slot, of a daemon one on each node that
+    /// matches, and nothing else.
+    fn check_kept_running(&mut self, job: usize) {
+        let (plan, id) = (&self.plan.jobs[job], self.jobs[job]);
+        let honest = self.hosts.iter().all(Host::is_honest);
+        let up = self.hosts.iter().all(|host| host.up);
+        // Where others' work waits, its own may have to wait, too.
+        let full = self.hosts.iter().any(|host| host.compute.as_ref().is_none_or(|compute| compute.load().queued > 0));
+        let lost = full || self.books.wiped.contains(&plan.owner) || !self.books.acknowledged.contains(&id);
+        if plan.run != FOREVER || !honest || !up || lost || self.books.ended.contains_key(&id) {
+            return;
+        }
+        let matches = |node: &usize| !plan.picky || super::adverts::labels(*node).contains_key("even");
+        let wanted: BTreeSet<u64> = match plan.kind {
+            Kind::Daemon => (0..self.hosts.len()).filter(matches).map(|node| node as u64).collect(),
+            _ => (0..plan.slots).map(u64::from).collect(),
         };
-        self.stats.submitted(self.now, id);
-        self.trace.note(self.now, (owner, None), "submit", &id.0, || format!("a user submits {id}"));
-        self.requester_input(owner, requester::Input::Submit(Box::new(submission)));
+        let mut runs = BTreeSet::new();
+        let running: Vec<_> = self.books.runs_of(&id).collect();
+        for (slot, node, execution) in running {
+            let Some(running) = self.hosts[node].runs.get(&execution) else { continue };
+            let key = if plan.kind == Kind::Daemon { node as u64 } else { u64::from(slot) };
+            let old = self.updated.contains(&job) && running.run.task.version == 1;
+            if !runs.insert(key) || old || !matches(&node) {
+                let text = format!("{id} runs {execution} on n{node}, which is one too many, too old or in the wrong place");
+                self.books.fail(Invariant::L6KeptRunning, text);
+                return;
+            }
+        }
+        // A service of which no node could run any may have failed, long before.
+        if runs != wanted {
+            let text = format!("{id} (job {job}) runs at {runs:?}, not at {wanted:?}");
+            self.books.fail(Invariant::L6KeptRunning, text);
+        }
     }
 
     pub(super) fn stop(&mut self, job: usize) {
         let (owner, id) = (self.plan.jobs[job].owner, self.jobs[job]);
+        let endless = JobKind::from(self.plan.jobs[job].kind).is_endless();
+        if endless && !self.books.ended.contains_key(&id) && self.stopping.insert(job) && self.now > self.plan.safety {
+            self.check_kept_running(job);
+        }
         if !self.hosts[owner].up || self.hosts[owner].frozen_until > self.now {
             return self.push(5 * SECOND, Event::Stop { job });
+        }
+        if endless && !self.books.ended.contains_key(&id) && !self.books.wiped.contains(&owner) {
+            // Until it has stopped: it would go on for ever.
+            self.push(5 * SECOND, Event::Stop { job });
         }
         let request = (job as u64) << 1 | 1;
         self.requester_input(owner, requester::Input::Stop { request, job: id, reason: "enough".into() });
@@ -200,13 +277,16 @@ impl World<'_> {
         let takes = plan.map_or(SECOND, |plan| plan.run);
         if bad {
             return match self.rng.random_range(0..3) {
-                0 => (Some(takes / 2), node_failed("the executor crashed")),
+                0 => (Some(takes.min(60 * SECOND) / 2), node_failed("the executor crashed")),
                 // Hangs until it is told to stop.
                 1 => (None, Outcome::Cancelled),
-                _ => (Some(takes * 3), Outcome::Completed { exit_code: 0 }),
+                _ => (Some(takes.min(60 * SECOND) * 3), Outcome::Completed { exit_code: 0 }),
             };
         }
-        let timeout = run.task.timeout_ms * MILLI;
+        if takes == FOREVER {
+            return (None, Outcome::Cancelled);
+        }
+        let timeout = run.task.time_limit().0;
         if takes > timeout {
             let cause = TextMax::truncated("the program ran longer than it may");
             return (Some(timeout), Outcome::Failed { kind: FailureKind::Time, cause });
@@ -227,8 +307,11 @@ impl World<'_> {
         if !run.task.exclusive {
             return;
         }
+        // A new version begins before the old one ends, unless its user forbids it.
+        let strict = self.by_job.get(&run.job).is_none_or(|job| self.plan.jobs[*job].exclusive);
         let rival = self.books.running(&run.job, run.slot).find(|(node, execution)| {
             let running = self.hosts[*node].runs.get(execution);
+            let running = running.filter(|other| strict || other.run.task.version == run.task.version);
             *node != index && !self.is_asleep(*node) && running.is_some_and(|running| !running.excused)
         });
         if let Some((node, execution)) = rival {
@@ -384,12 +467,13 @@ impl World<'_> {
             let Some((state, message)) = self.books.ended.get(&job) else {
                 return fail(&mut self.books, Invariant::L1JobsEnd, format!("{job} (job {index}) did not end"));
             };
-            if *state == JobState::Completed && self.books.filled(&job) != plan.slots as usize {
+            let batch = plan.kind == Kind::Batch;
+            if *state == JobState::Completed && self.books.filled(&job) != plan.slots as usize && batch {
                 let text = format!("{job} is done with {} of {} results", self.books.filled(&job), plan.slots);
                 return fail(&mut self.books, Invariant::S5SingleAcceptance, text);
             }
             self.stats.ended(*state);
-            let could = plan.stop.is_none() && plan.total_timeout.is_none() && matches!(plan.ends, Ends::Exit(_));
+            let could = batch && !plan.picky && plan.stop.is_none() && plan.total_timeout.is_none() && matches!(plan.ends, Ends::Exit(_));
             let may = plan.timeout_ms <= crate::check::TIMEOUT_MAX.as_millis() && !message.contains("needs");
             if could && may && plan.run <= plan.timeout_ms * MILLI {
                 honest_done.0 += 1;

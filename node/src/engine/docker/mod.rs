@@ -162,7 +162,7 @@ impl Engine {
         let turn = self.making.turn(&work.execution).await;
         let (turn, _proxy) = self.proxy(&work, turn).await?;
         let output = container::start(&self.docker, &self.guard, &self.node, &image, &gpus, &work, turn).await?;
-        let left = Duration::from_millis(work.task.timeout_ms);
+        let left = Duration::from_millis(work.task.time_limit().as_millis());
         container::watch(&self.docker, output, left, work).await
     }
 

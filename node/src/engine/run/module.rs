@@ -48,7 +48,7 @@ pub(super) async fn run_module(
         log_bytes_max: inner.limits.log_bytes,
         file_bytes_max: output_limits(runner, run).bytes,
         memory_max: run.task.resources.memory,
-        timeout_ms: run.task.timeout_ms,
+        timeout_ms: run.task.time_limit().as_millis(),
         way_out: way_out.as_ref().map(|way_out| way_out.door.to_string_lossy().into_owned()),
         deterministic: run.task.deterministic,
         seed: u64::from_be_bytes(run.job.0[12..].try_into().unwrap_or_default()) ^ u64::from(run.slot),

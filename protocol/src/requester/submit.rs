@@ -1,0 +1,181 @@
+//! What users ask for: a job, a new version of one, its end.
+
+use std::collections::BTreeSet;
+
+use sha2::{Digest as _, Sha256};
+
+use super::job::Slot;
+use super::state::{State, Timer, new_job};
+use super::{Answer, Output, Submission};
+use crate::id::{ExecutionId, JobId, NodeId};
+use crate::job::state::JobState;
+use crate::outbox::Outbox;
+use crate::record::{JobRecord, JobStateRecord, Record, What};
+use crate::time::{Now, Span, UnixMillis};
+use crate::view::View;
+use crate::wire::bounded::{BytesMax, TextMax};
+use crate::wire::market::{Market, Phase};
+use crate::wire::task::Task;
+
+impl State {
+    pub(super) fn submit(&mut self, submission: Submission, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let request = submission.request;
+        if let Some(job) = self.jobs.get(&submission.id) {
+            if job.task.kind.is_endless() {
+                return self.replace(submission, now, view, out);
+            }
+            let version = job.task.version;
+            return out.after_sync(Output::Answer(request, Answer::Accepted { version, linger: false }));
+        }
+        if self.jobs.len() >= self.config.open_jobs_max {
+            let message = format!("{} jobs are open, as many as this node keeps", self.jobs.len());
+            return out.now(Output::Answer(request, Answer::Busy(message)));
+        }
+        let Some(record) = record_of(&submission, 1, now.unix, now) else { return too_long(request, out) };
+        let Submission { id, total_timeout, elsewhere, waits, .. } = submission;
+        let mut job = new_job(&record, now.tick);
+        out.now(Output::Persist(Record::Job(Box::new(record))));
+        if job.task.kind.is_endless() {
+            // One of that name may have ended this moment.
+            let (state, message) = (JobState::Pending, TextMax::default());
+            out.now(Output::Persist(Record::JobState(JobStateRecord { id, state, message, modified: now.unix })));
+        }
+        job.tell(now.unix, view, None, None, What::Submitted, out);
+        out.after_sync(Output::Answer(request, Answer::Accepted { version: 1, linger: waits }));
+        if let Some(total) = total_timeout {
+            self.timers.set(Timer::JobLimit(id), now.tick + total);
+        }
+        let look_up = !elsewhere.is_empty();
+        if look_up {
+            job.near_until = Some(now.tick + self.config.providers_wait);
+            out.now(Output::FindProviders(id, elsewhere));
+        } else if job.task.content_inputs().next().is_some() {
+            job.near.insert(self.signer.node());
+        }
+        self.jobs.insert(id, job);
+        if look_up {
+            self.timers.set(Timer::Round(id), now.tick + self.config.providers_wait);
+        } else {
+            self.round_due(id, now, view, out);
+        }
+    }
+
+    /// A new version of an endless job takes the place of the one that is there. What runs of that goes on until its
+    /// successor runs, unless two must never run at one time.
+    fn replace(&mut self, submission: Submission, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let (request, id) = (submission.request, submission.id);
+        let Some(job) = self.jobs.get(&id) else { return };
+        let same = job.spec_hash == <[u8; 32]>::from(Sha256::digest(&submission.spec));
+        let version = job.task.version;
+        if same && !submission.force {
+            return out.after_sync(Output::Answer(request, Answer::Unchanged(version)));
+        }
+        if job.task.kind != submission.task.kind {
+            let (is, wanted) = (job.task.kind.name(), submission.task.kind.name());
+            let message = format!("it is a {is} and cannot become a {wanted}; stop it first");
+            return out.now(Output::Answer(request, Answer::Unlike(message)));
+        }
+        let created = UnixMillis(now.unix.0.saturating_sub(now.tick.since(job.created).as_millis()));
+        let Some(record) = record_of(&submission, version + 1, created, now) else { return too_long(request, out) };
+        self.leave_round(id, out);
+        let Some(mut old) = self.jobs.remove(&id) else { return };
+        let mut job = new_job(&record, old.created);
+        out.now(Output::Persist(Record::Job(Box::new(record))));
+        (job.state, job.ran, job.events, job.waiting_since) = (old.state, old.ran, old.events, now.tick);
+        job.tell(now.unix, view, None, None, What::Version { number: version + 1 }, out);
+        let surplus = old.slots.split_off(old.slots.len().min(job.slots.len().max(old_targets(&old.slots))));
+        let surplus: Vec<ExecutionId> = surplus.iter().flat_map(Slot::all_live).collect();
+        for (index, slot) in old.slots.into_iter().enumerate() {
+            if index >= job.slots.len() {
+                job.slots.push(Slot::default());
+            }
+            let former = slot.all_live().collect();
+            job.slots[index] = Slot { target: slot.target, past: slot.past, former, ..Slot::default() };
+        }
+        self.jobs.insert(id, job);
+        self.make_way(id, now, view, out);
+        self.call_off(&surplus, "its job has fewer slots now", now, view, out);
+        if !submission.elsewhere.is_empty() {
+            out.now(Output::FindProviders(id, submission.elsewhere));
+        }
+        out.after_sync(Output::Answer(request, Answer::Accepted { version: version + 1, linger: submission.waits }));
+        self.timers.set(Timer::Round(id), now.tick);
+    }
+
+    /// Attempts of a version that has been replaced: those that run go on for now, or are called off if no two may run at
+    /// one time; all others are called off at once.
+    fn make_way(&mut self, id: JobId, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let (strict, mut idle) = (job.strict, Vec::new());
+        let former: BTreeSet<ExecutionId> = job.slots.iter().flat_map(|slot| slot.former.iter().copied()).collect();
+        for attempt in former {
+            let Some(execution) = self.executions.get_mut(&attempt) else { continue };
+            let runs = execution.phase == Some(Phase::Running) && execution.result.is_none();
+            if !strict && !runs {
+                idle.push(attempt);
+            } else if strict {
+                execution.called_off = true;
+                let reason = TextMax::truncated(REPLACED);
+                out.now(Output::Send { to: execution.record.node, message: Market::Cancel { execution: attempt, reason } });
+                self.arm_lease(attempt);
+            }
+        }
+        self.call_off(&idle, REPLACED, now, view, out);
+    }
+
+    /// Gives up the round that is open, and the bids in it.
+    pub(super) fn leave_round(&mut self, id: JobId, out: &mut Outbox<Output>) {
+        self.timers.cancel(&Timer::Round(id));
+        self.set_pause(id, Span::ZERO);
+        let Some(round) = self.jobs.get_mut(&id).and_then(|job| job.round.take()) else { return };
+        self.asks.remove(&round.ask);
+        for (node, bid) in &round.bids {
+            out.now(Output::Send { to: *node, message: Market::BidRelease { boot: bid.boot, bid: bid.bid } });
+        }
+    }
+
+    pub(super) fn providers(&mut self, id: JobId, nodes: BTreeSet<NodeId>, now: Now) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.near.extend(nodes);
+        if job.near_until.take().is_some() {
+            self.timers.set(Timer::Round(id), now.tick);
+        }
+    }
+
+    pub(super) fn stop(&mut self, request: u64, id: JobId, reason: &str, now: Now, view: &View, out: &mut Outbox<Output>) {
+        if !self.jobs.contains_key(&id) {
+            out.now(Output::Answer(request, Answer::NotOpen));
+            return;
+        }
+        let reason = if reason.is_empty() { "stopped by its user" } else { reason };
+        self.end(id, JobState::Stopped, reason.into(), now, view, out);
+        out.after_sync(Output::Answer(request, Answer::Stopped));
+    }
+}
+
+/// Why runs of a former version end.
+pub(super) const REPLACED: &str = "a new version takes its place";
+
+fn too_long(request: u64, out: &mut Outbox<Output>) {
+    out.now(Output::Answer(request, Answer::Busy("the spec is too long to be kept".into())));
+}
+
+/// Slots that are some node's, which a new version keeps.
+fn old_targets(slots: &[Slot]) -> usize {
+    if slots.iter().any(|slot| slot.target.is_some()) { slots.len() } else { 0 }
+}
+
+fn record_of(submission: &Submission, version: u32, created: UnixMillis, now: Now) -> Option<JobRecord> {
+    Some(JobRecord {
+        id: submission.id,
+        spec: BytesMax::new(submission.spec.clone()).ok()?,
+        task: Task { slots: submission.slots, version, ..submission.task.clone() },
+        lease: submission.lease,
+        created,
+        submitted: now.unix,
+        strict: submission.strict,
+        queue_timeout_ms: submission.queue_timeout.as_millis(),
+        total_timeout_ms: submission.total_timeout.map(Span::as_millis),
+        only_here: submission.only_here,
+    })
+}
