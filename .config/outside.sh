@@ -1,6 +1,6 @@
 #!/bin/sh
 # Gets what tests try bacnode with: programs that others have compiled to WASI (CPython, Ruby, esbuild, Yosys; about 50 MB,
-# once), PostgreSQL and nginx. Safe to run again. Where something cannot be had it says so, and the tests that need it say that they did
+# once), Bacalhau's Python client, PostgreSQL and nginx. Safe to run again. Where something cannot be had it says so, and the tests that need it say that they did
 # not run.
 set -eu
 
@@ -42,6 +42,18 @@ if ! has "$yosys" yosys.wasm; then
     else
         say "python3 has no pip: yosys.wasm is not tried"
     fi
+fi
+
+# Bacalhau's own client, and a tester of APIs, in an environment of their own.
+if ! [ -x "$dir/clients/bin/schemathesis" ] && ! [ -x "$dir/clients/bin/st" ]; then
+    say "fetching bacalhau-sdk and schemathesis"
+    rm -rf "$dir/clients"
+    if ! python3 -c "import ensurepip" 2>/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv; } >/dev/null || true
+    fi
+    { python3 -m venv "$dir/clients" &&
+        "$dir/clients/bin/pip" install --quiet bacalhau-sdk==1.4.2 schemathesis==4.6.0; } >/dev/null 2>&1 ||
+        { say "bacalhau-sdk cannot be had: it is not tried"; rm -rf "$dir/clients"; }
 fi
 
 if ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then

@@ -8,7 +8,7 @@ build() {
     rustc --edition 2024 --target wasm32-wasip1 -C opt-level=s -C lto -C codegen-units=1 -C panic=abort -C strip=symbols \
         --remap-path-prefix "$PWD=." "$@" -o "${source%.rs}.wasm" "$source"
 }
-for source in hello/*.rs weather/*.rs penguins/*.rs montecarlo/*.rs trials/trial.rs trials/dynamic.rs; do
+for source in hello/*.rs fleet/*.rs weather/*.rs penguins/*.rs montecarlo/*.rs trials/trial.rs trials/dynamic.rs; do
     build "$source"
 done
 build trials/library.rs --crate-type cdylib

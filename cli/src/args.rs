@@ -1,12 +1,14 @@
 //! What can be typed. Nothing is done here.
 
 mod serve;
+mod task;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::serve::{Locality, LogFormat, LogLevel, PolicyArgs, Serve, TaskNetwork, WebAccess};
+pub(crate) use self::task::{Docker, DockerRun, Submit, TaskArgs, Waiting, Wasm, WasmRun};
 
 /// A peer-to-peer compute network: run jobs where the data is.
 #[derive(Debug, Parser)]
@@ -22,6 +24,8 @@ Examples:
   bacnode submit job.yaml                         run a job, wait for its end
   bacnode job describe JOB                        read its story
   bacnode job get JOB -o results                  fetch what it produced
+  bacnode docker run --type ops debian:12 -- df   run on every node that matches
+  bacnode doctor                                  find out what is wrong here
 
 Exit codes: 0 done, 1 the job failed, 2 wrong usage or spec, 3 the node cannot be reached, 4 not found, 5 --wait-timeout passed"
 )]
@@ -97,153 +101,31 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Config,
     },
+    /// Look for what is wrong with this machine, its settings and its node
+    Doctor(Box<Serve>),
+    /// Copy a data folder, key and all, into a file; the node must be down
+    Backup {
+        /// The data folder
+        #[arg(long, env = "BACNODE_DATA_DIR", value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        /// A new file (`.tar.gz`)
+        file: PathBuf,
+    },
+    /// Make a data folder of such a file
+    Restore {
+        /// A new or empty folder
+        #[arg(long, env = "BACNODE_DATA_DIR", value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        /// The file
+        file: PathBuf,
+    },
+    /// Print what makes a shell complete commands: `source <(bacnode completions bash)`
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     /// Show the version of this program and of the node
     Version,
-}
-
-/// How a submitted job is waited for.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Waiting {
-    /// Return when the job is acknowledged
-    #[arg(long, conflicts_with = "follow")]
-    pub(crate) no_wait: bool,
-    /// Wait for the end (the default)
-    #[arg(long, conflicts_with = "no_wait")]
-    pub(crate) wait: bool,
-    /// Wait at most so many seconds, then exit with 5
-    #[arg(long, value_name = "SECONDS")]
-    pub(crate) wait_timeout: Option<u64>,
-    /// Print what the program prints while it runs
-    #[arg(long, short)]
-    pub(crate) follow: bool,
-    /// Print the job's id and nothing else
-    #[arg(long)]
-    pub(crate) id_only: bool,
-    /// Put the result into this new or empty folder
-    #[arg(long, value_name = "DIR")]
-    pub(crate) download: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Submit {
-    /// The job
-    pub(crate) spec: PathBuf,
-    /// A value for `{{.KEY}}` in the spec; may be repeated
-    #[arg(short = 'V', long = "var", value_name = "KEY=VALUE")]
-    pub(crate) vars: Vec<String>,
-    /// Check and show the job, do not submit it
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    #[command(flatten)]
-    pub(crate) waiting: Waiting,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Docker {
-    /// Run a container image
-    Run(DockerRun),
-}
-
-#[derive(Debug, Clone, Args)]
-pub(crate) struct DockerRun {
-    /// The image: `name:tag` or `name@sha256:…`
-    pub(crate) image: String,
-    /// What runs in it, with its arguments; what the image says without
-    #[arg(trailing_var_arg = true)]
-    pub(crate) args: Vec<String>,
-    /// Run this instead of the image's entry point
-    #[arg(long)]
-    pub(crate) entrypoint: Option<String>,
-    /// Where it runs
-    #[arg(short, long, value_name = "PATH")]
-    pub(crate) workdir: Option<String>,
-    /// As whom it runs (somebody without rights by default)
-    #[arg(short, long)]
-    pub(crate) user: Option<String>,
-    /// How far it may reach: none, http, bridge or host
-    #[arg(long, value_name = "TYPE", default_value = "none")]
-    pub(crate) network: String,
-    /// A domain that it may speak to (`.example.org` is all below it), with `--network http`; may be repeated
-    #[arg(long, value_name = "DOMAIN")]
-    pub(crate) domain: Vec<String>,
-    /// A port at which it answers, from any free one of the machine or from HOST, with `--network bridge` or `host`; may be
-    /// repeated
-    #[arg(long, value_name = "NAME=[HOST:]PORT")]
-    pub(crate) port: Vec<String>,
-    /// GPUs
-    #[arg(long)]
-    pub(crate) gpu: Option<String>,
-    #[command(flatten)]
-    pub(crate) task: TaskArgs,
-    #[command(flatten)]
-    pub(crate) waiting: Waiting,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Wasm {
-    /// Run a module: a file here, or content by its CID
-    Run(WasmRun),
-}
-
-#[derive(Debug, Clone, Args)]
-pub(crate) struct WasmRun {
-    /// The module
-    pub(crate) module: String,
-    /// Its arguments
-    #[arg(trailing_var_arg = true)]
-    pub(crate) args: Vec<String>,
-    /// The function to call
-    #[arg(long, default_value = "_start")]
-    pub(crate) entrypoint: String,
-    /// A module that it imports, by its file's name; may be repeated
-    #[arg(short = 'I', long, value_name = "FILE")]
-    pub(crate) import: Vec<String>,
-    /// A domain to which it may send web requests, if it is a component (`.example.org` is all below it); may be repeated
-    #[arg(long, value_name = "DOMAIN")]
-    pub(crate) domain: Vec<String>,
-    /// Seeded chance and a fixed clock: equal inputs give equal results
-    #[arg(long)]
-    pub(crate) deterministic: bool,
-    #[command(flatten)]
-    pub(crate) task: TaskArgs,
-    #[command(flatten)]
-    pub(crate) waiting: Waiting,
-}
-
-/// What every task may be given.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct TaskArgs {
-    /// An input: FILE:PATH, FOLDER:PATH, ipfs://CID:PATH, https://…:FOLDER, s3://BUCKET/KEY,opt=endpoint=…:FOLDER
-    /// or local:///HOST/PATH:PATH; may be repeated
-    #[arg(short, long, value_name = "SOURCE:PATH")]
-    pub(crate) input: Vec<String>,
-    /// A folder to keep; may be repeated
-    #[arg(long, value_name = "NAME:PATH")]
-    pub(crate) result: Vec<String>,
-    /// Where the result goes: ipfs, local, or s3://BUCKET/KEY,opt=endpoint=…,opt=encoding=plain
-    #[arg(short, long, value_name = "PUBLISHER", default_value = "ipfs")]
-    pub(crate) publisher: String,
-    /// An environment variable; may be repeated
-    #[arg(short, long, value_name = "KEY=VALUE")]
-    pub(crate) env: Vec<String>,
-    /// The job's name
-    #[arg(long)]
-    pub(crate) name: Option<String>,
-    /// How many times to run it
-    #[arg(long, default_value_t = 1)]
-    pub(crate) count: i64,
-    /// Cores
-    #[arg(long)]
-    pub(crate) cpu: Option<String>,
-    /// Memory
-    #[arg(long)]
-    pub(crate) memory: Option<String>,
-    /// Disk for what it leaves
-    #[arg(long)]
-    pub(crate) disk: Option<String>,
-    /// Seconds that one run may take
-    #[arg(long, value_name = "SECONDS")]
-    pub(crate) timeout: Option<i64>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -259,6 +141,15 @@ pub(crate) enum Job {
         /// Only those with these labels, like `team=data,tier!=test`
         #[arg(long, value_name = "SELECTOR")]
         labels: Option<String>,
+        /// Only those of this namespace
+        #[arg(long)]
+        namespace: Option<String>,
+        /// By when they were submitted, or changed
+        #[arg(long, value_name = "ORDER", default_value = "created_at", value_parser = ["created_at", "modified_at"])]
+        order_by: String,
+        /// The page that starts here, as the one before said
+        #[arg(long, value_name = "TOKEN", default_value = "")]
+        next_token: String,
     },
     /// Tell a job's story
     Describe {
@@ -269,11 +160,35 @@ pub(crate) enum Job {
     Executions {
         /// Id, the start of one, or name
         job: String,
+        /// Those of former versions, too
+        #[arg(long)]
+        all_versions: bool,
     },
     /// List everything that happened to a job
     History {
         /// Id, the start of one, or name
         job: String,
+        /// Only what happened to the job itself, or to its attempts
+        #[arg(long, default_value = "all", value_parser = ["all", "job", "execution"])]
+        event_type: String,
+        /// Only what happened to this attempt
+        #[arg(long, value_name = "ID", default_value = "")]
+        execution: String,
+    },
+    /// List the versions of a service or daemon, or the runs of that name of other jobs
+    Versions {
+        /// Id, the start of one, or name
+        job: String,
+    },
+    /// Run a job once more; start a service or daemon anew
+    Rerun {
+        /// Id, the start of one, or name
+        job: String,
+        /// As it was in this version
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        version: u32,
+        #[command(flatten)]
+        waiting: Waiting,
     },
     /// Print what a job's program printed
     Logs {
@@ -326,11 +241,27 @@ pub(crate) enum Job {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Node {
     /// List the nodes that this one knows
-    List,
+    List {
+        /// Only those with these labels, like `zone=eu,disk!=hdd`
+        #[arg(long, value_name = "SELECTOR", default_value = "")]
+        labels: String,
+        /// Only those that are connected, or not
+        #[arg(long, default_value = "", hide_default_value = true, value_parser = ["", "connected", "disconnected"])]
+        status: String,
+        /// By name, id, type, what is free, or status
+        #[arg(long, value_name = "ORDER", default_value = "name")]
+        order_by: String,
+    },
     /// Show one node
     Describe {
         /// Id, the start of one, or name; this node without
         node: Option<String>,
+    },
+    /// Empty this node: it takes nothing new, ends what has an end, gives back what has none
+    Drain {
+        /// Take jobs again
+        #[arg(long)]
+        undo: bool,
     },
     /// Show what jobs have used at this node, by submitter
     Usage,
@@ -400,5 +331,17 @@ pub(crate) struct Demo {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Config {
     /// Print each setting of `serve`, its value and where it comes from
+    #[command(visible_alias = "list")]
     Show(Box<Serve>),
+    /// Write a setting into `config.toml`, where it holds unless a flag or the environment says otherwise
+    Set {
+        /// The data folder
+        #[arg(long, env = "BACNODE_DATA_DIR", value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        /// Its name, as `config show` prints it
+        name: String,
+        /// Its value; several where there may be several
+        #[arg(required = true)]
+        value: Vec<String>,
+    },
 }

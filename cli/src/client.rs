@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bacnode_protocol::api::ErrorBody;
+use bacnode_protocol::api::{ErrorBody, Page};
 use futures::StreamExt as _;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, RequestBuilder, Response};
@@ -94,6 +94,19 @@ impl Client {
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.json(self.request(Method::GET, path)).await
+    }
+
+    /// Every item of a list, page by page.
+    pub(crate) async fn every_page<T: DeserializeOwned + Default>(&self, path: &str) -> Result<Vec<T>> {
+        let (mut items, mut token) = (Vec::new(), String::new());
+        loop {
+            let page: Page<T> = self.get(&format!("{path}&limit=1000&next_token={token}")).await?;
+            items.extend(page.items);
+            if page.next_token.is_empty() {
+                return Ok(items);
+            }
+            token = page.next_token;
+        }
     }
 
     pub(crate) async fn put<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T> {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use bacnode_bootstrap::network::NetworkFile;
-use bacnode_node::config::Config;
+use bacnode_node::config::{Config, LocalPath};
 use bacnode_node::identity;
 use bacnode_protocol::job::{format_bytes, format_cpu, parse_bytes, parse_cpu};
 use clap::ArgMatches;
@@ -37,6 +37,59 @@ struct ConfigFile {
     log_level: Option<LogLevel>,
     log_format: Option<LogFormat>,
     policy: policy::PolicyFile,
+}
+
+/// Writes a setting into the `config.toml` of a data folder, if it is one and can be so.
+///
+/// # Errors
+/// If it is not, or the file cannot be written.
+pub(crate) fn set(dir: &Path, name: &str, values: &[String]) -> Result<PathBuf> {
+    let path = dir.join("config.toml");
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(Failure::usage(format!("cannot read {}: {error}", path.display()))),
+    };
+    let mut file: toml::Table =
+        toml::from_str(&text).map_err(|error| Failure::usage(format!("{}: {}", path.display(), error.message())))?;
+    // As a number, a truth value or a text, alone or in a list: whatever the setting takes.
+    let scalar = |text: &String| {
+        let parsed = toml::from_str::<toml::Table>(&format!("value = {text}"));
+        let plain = |value: &toml::Value| !value.is_table() && !value.is_array() && !value.is_datetime();
+        let value = parsed.ok().and_then(|mut table| table.remove("value")).filter(plain);
+        [value, Some(toml::Value::String(text.clone()))].into_iter().flatten().collect::<Vec<_>>()
+    };
+    let list = toml::Value::Array(values.iter().map(|value| toml::Value::String(value.clone())).collect());
+    let single = if let [value] = values { scalar(value) } else { Vec::new() };
+    let mut problem = String::new();
+    for value in single.into_iter().chain([list]) {
+        for table in [None, Some("policy")] {
+            let mut tried = file.clone();
+            let within = match table {
+                None => &mut tried,
+                Some(table) => {
+                    let table = tried.entry(table).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+                    let Some(table) = table.as_table_mut() else { continue };
+                    table
+                }
+            };
+            within.insert(name.to_owned(), value.clone());
+            match ConfigFile::deserialize(tried.clone()) {
+                Ok(_) => {
+                    file = tried;
+                    let written = std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&path, file.to_string()));
+                    written.map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())))?;
+                    return Ok(path);
+                }
+                Err(error) if !error.message().contains("unknown field") => error.message().clone_into(&mut problem),
+                Err(_) => {}
+            }
+        }
+    }
+    Err(match problem.as_str() {
+        "" => Failure::usage(format!("there is no setting `{name}`")).hint("`bacnode config show` lists them"),
+        problem => Failure::usage(format!("`{name}` cannot be that: {problem}")),
+    })
 }
 
 /// One setting, for `config show`.
@@ -94,8 +147,8 @@ fn listed<T: ToString>(values: &[T]) -> String {
 }
 
 /// The data folder: named, or `~/.bacnode`.
-fn data_dir(args: &Serve) -> Result<PathBuf> {
-    match &args.data_dir {
+pub(crate) fn data_dir(named: Option<&PathBuf>) -> Result<PathBuf> {
+    match named {
         Some(dir) => Ok(dir.clone()),
         None => std::env::home_dir()
             .map(|home| home.join(".bacnode"))
@@ -118,7 +171,7 @@ fn read_file(data_dir: &Path) -> Result<ConfigFile> {
 impl Settings {
     /// What these flags, this environment and the file in the data folder say.
     pub(crate) fn resolve(args: &Serve, matches: &ArgMatches) -> Result<Self> {
-        let dir = data_dir(args)?;
+        let dir = data_dir(args.data_dir.as_ref())?;
         let file = read_file(&dir)?;
         let mut config = Config::new(dir.clone());
         let mut chooser = Chooser { matches, shown: Vec::new() };
@@ -221,7 +274,7 @@ pub(crate) fn pair(flag: &str, text: &str) -> Result<(String, String)> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-fn local_path(text: &str) -> Result<(PathBuf, bool)> {
+fn local_path(text: &str) -> Result<LocalPath> {
     let (path, writable) = match text.rsplit_once(':') {
         Some((path, "rw")) => (path, true),
         Some((path, "ro")) => (path, false),
@@ -229,10 +282,12 @@ fn local_path(text: &str) -> Result<(PathBuf, bool)> {
     };
     // A glob's fixed part is what is allowed: `/data/*` and `/data` mean the same.
     let path = path.trim_end_matches("/**").trim_end_matches("/*");
-    if !path.starts_with('/') || path.contains('*') {
-        return Err(Failure::usage(format!("--allow-local {text}: expected an absolute path")));
+    let (name, path) = path.split_once('=').unwrap_or((path, path));
+    if [name, path].iter().any(|path| !path.starts_with('/') || path.contains('*')) {
+        return Err(Failure::usage(format!("--allow-local {text}: expected an absolute path"))
+            .hint("write it like /data, /data:rw, or /logs=/srv/web/logs where jobs are to call it /logs"));
     }
-    Ok((PathBuf::from(path), writable))
+    Ok(LocalPath { name: PathBuf::from(name), path: PathBuf::from(path), writable })
 }
 
 /// Takes a network by name or from a file.

@@ -45,8 +45,8 @@ pub struct Config {
     pub name: String,
     /// More of them.
     pub labels: Vec<(String, String)>,
-    /// Local paths that tasks may read, or write where the flag is set.
-    pub allow_local: Vec<(PathBuf, bool)>,
+    /// Local paths that tasks may use.
+    pub allow_local: Vec<LocalPath>,
     /// Whether jobs run here.
     pub compute: bool,
     /// Whether containers run here, if there is a Docker daemon.
@@ -65,6 +65,8 @@ pub struct Config {
     pub per_peer_max: usize,
     /// How long results of ended jobs are kept; as long as there is room where there is none.
     pub keep_results: Option<Duration>,
+    /// How many jobs that have ended are remembered, and for how long.
+    pub keep_jobs: (usize, Duration),
     /// Who looks at each ask, if somebody does.
     pub probe: Option<Probe>,
     /// What jobs may use in all.
@@ -130,6 +132,26 @@ impl Default for GossipConfig {
     }
 }
 
+/// A local path that tasks may use, and all that lies below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalPath {
+    /// What jobs call it: the same on every node, wherever it is there.
+    pub name: PathBuf,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether tasks may write to it.
+    pub writable: bool,
+}
+
+impl LocalPath {
+    /// Where on this machine `named` is, if it is this path or below it.
+    #[must_use]
+    pub fn find(&self, named: &std::path::Path) -> Option<PathBuf> {
+        let below = named.strip_prefix(&self.name).ok()?;
+        Some(if below.as_os_str().is_empty() { self.path.clone() } else { self.path.join(below) })
+    }
+}
+
 impl Config {
     /// A node with everything at its default, in `data_dir`, in the network `local`.
     ///
@@ -158,6 +180,7 @@ impl Config {
             queue_max: 256,
             per_peer_max: 256,
             keep_results: None,
+            keep_jobs: (100_000, Duration::from_secs(90 * 86_400)),
             probe: None,
             total,
             content_max: disk / 5,

@@ -68,6 +68,8 @@ pub(crate) enum Event {
     Withheld(oneshot::Sender<Vec<compute::Withheld>>),
     /// The operator's word on one; says whether it waited.
     LetOut(ExecutionId, bool, oneshot::Sender<bool>),
+    /// The operator empties the node, or takes that back.
+    Drain(bool, oneshot::Sender<()>),
     /// Sweep the content now, and say how many bytes that freed.
     Sweep(oneshot::Sender<Result<u64, ContentError>>),
     Leave(oneshot::Sender<()>),
@@ -95,6 +97,8 @@ pub(crate) struct Driver {
     pub(crate) openness: Openness,
     /// How long results of ended jobs are kept.
     pub(crate) keep_results: Option<Duration>,
+    /// How many jobs that have ended are remembered, and for how long.
+    pub(crate) keep_jobs: (usize, Duration),
 }
 
 /// The running driver.
@@ -300,6 +304,11 @@ impl Running {
                 let waits = self.compute.withheld().any(|withheld| withheld.execution == execution);
                 self.compute_input(compute::Input::LetOut { execution, granted });
                 self.let_out.push((answer, waits));
+            }
+            Event::Drain(draining, answer) => {
+                self.compute_input(compute::Input::Drain(draining));
+                self.hands.announcer.soon();
+                let _ = answer.send(());
             }
             Event::Sweep(answer) => self.sweep_now(Some(answer)),
             Event::Leave(_) => {}

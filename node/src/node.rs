@@ -12,7 +12,7 @@ use libp2p::Multiaddr;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::Api;
+use crate::api::{Api, Details};
 use crate::config::{Config, Role};
 use crate::content::{Content, ContentError, UPLOAD, USER};
 use crate::driver::{Announcer, Driver, EVENTS_MAX, Event};
@@ -174,6 +174,7 @@ impl Node {
             result_max: config.limits.output_bytes,
             openness: config.openness.clone(),
             keep_results: config.keep_results,
+            keep_jobs: config.keep_jobs,
         };
         let records = store.records()?;
         drop_stray_pins(&content, &records)?;
@@ -182,6 +183,10 @@ impl Node {
         let left = runner.left().await;
         let running = driver.start(&signer, epoch, machine(&config, engines, &gpus), records, left, usage);
         runner.sweep(&running.runs()).await;
+        if store.draining()? {
+            let (answer, _) = oneshot::channel();
+            let _ = events.send(Event::Drain(true, answer)).await;
+        }
         node.driver_task = Some(tokio::spawn(running.run(receiver)));
         for pin in content.pins()? {
             network.provide(pin.root);
@@ -190,7 +195,8 @@ impl Node {
             let listener = tokio::net::TcpListener::bind(address).await;
             let listener = listener.map_err(|source| StartError::Api { address, source })?;
             node.api = listener.local_addr().ok();
-            let api = Api { store, content, network, events, fetcher, runner, config: Arc::new(config) };
+            let (config, details) = (Arc::new(config), Details::default());
+            let api = Api { store, content, network, events, fetcher, runner, config, details };
             node.api_task = Some(tokio::spawn(crate::api::serve(listener, api, node.api_stop.clone())));
         }
         node.swarm_task = started.task;
@@ -307,7 +313,11 @@ fn machine(config: &Config, engines: Engines, gpus: &[Gpu]) -> compute::Config {
         labels: labels(config, gpus).into_iter().collect(),
         queue_max: config.queue_max,
         per_owner_max: config.per_peer_max,
-        local_paths: config.allow_local.iter().map(|(path, rw)| (path.to_string_lossy().into_owned(), *rw)).collect(),
+        local_paths: config
+            .allow_local
+            .iter()
+            .map(|local| (local.name.to_string_lossy().into_owned(), local.writable))
+            .collect(),
         orphan_max: Span::secs(24 * 3600),
         timeout_max: Span::secs(config.limits.timeout_s),
         policy: config.policy.clone(),

@@ -7,8 +7,8 @@ use crate::job::state::{ExecutionState, JobState};
 use crate::limits::{PORTS_MAX, STORED_SPEC_BYTES_MAX};
 use crate::time::UnixMillis;
 use crate::wire::bounded::{BytesMax, ListMax, TextMax};
-use crate::wire::codec::{Decode, Encode};
-use crate::wire::market::{Lease, Phase, RESULT_BODY_BYTES_MAX, SignedResult, Text};
+use crate::wire::codec::{self, Decode, Encode};
+use crate::wire::market::{Lease, Outcome, Phase, RESULT_BODY_BYTES_MAX, ResultBody, SignedResult, Text};
 use crate::wire::signed::SignatureBytes;
 use crate::wire::task::{OpenPort, Task};
 
@@ -35,11 +35,18 @@ pub enum Record {
     Forget(ExecutionId),
 }
 
+/// What people call something.
+pub type Name = TextMax<255>;
+
 /// A version of a job as its owner remembers it; never changes.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct JobRecord {
     /// Its id.
     pub id: JobId,
+    /// What groups it with others.
+    pub namespace: Name,
+    /// What its user calls it.
+    pub name: Name,
     /// The spec as JSON, for people.
     pub spec: BytesMax<STORED_SPEC_BYTES_MAX>,
     /// What runs, in which version.
@@ -109,6 +116,8 @@ pub struct ExecutionRecord {
     pub state: ExecutionState,
     /// Why it ended, in words.
     pub message: Text,
+    /// Where it answers.
+    pub ports: ListMax<OpenPort, PORTS_MAX>,
     /// The slot's one accepted result.
     pub accepted: bool,
     /// When it was awarded.
@@ -117,6 +126,27 @@ pub struct ExecutionRecord {
     pub modified: UnixMillis,
     /// The result's signed bytes, kept as evidence.
     pub result: Option<(BytesMax<RESULT_BODY_BYTES_MAX>, SignatureBytes)>,
+}
+
+impl ExecutionRecord {
+    /// What its holder signed of its end, if it did.
+    #[must_use]
+    pub fn body(&self) -> Option<ResultBody> {
+        let (body, _) = self.result.as_ref()?;
+        codec::decode(body, RESULT_BODY_BYTES_MAX).ok()
+    }
+
+    /// The result that it left, if it did.
+    #[must_use]
+    pub fn root(&self) -> Option<Cid> {
+        self.body()?.root
+    }
+
+    /// Whether the program surely did not begin.
+    #[must_use]
+    pub fn never_began(&self) -> bool {
+        self.body().is_some_and(|body| matches!(body.outcome, Outcome::NodeFailed { began: false, .. }))
+    }
 }
 
 /// One line of a job's story.

@@ -33,7 +33,7 @@ pub struct Peer {
 /// What an advert changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// The node was not known.
+    /// The node was not known, or not in this life.
     Joined,
     /// A newer advert of a known node.
     Updated,
@@ -108,6 +108,8 @@ impl View {
     pub fn take(&mut self, advert: Advert, signed: SignedAdvert, now: Now) -> Change {
         let node = advert.node;
         let known = self.peers.get(&node).map(|peer| peer.advert.sequence);
+        // Its labels, and what its operator allows, may be others in another life.
+        let reborn = self.peers.get(&node).is_none_or(|peer| peer.advert.epoch() != advert.epoch());
         let gone = self.left.get(&node).map(|(sequence, _)| *sequence);
         if known.max(gone).is_some_and(|newest| advert.sequence <= newest) {
             return Change::Stale;
@@ -122,7 +124,7 @@ impl View {
         let peer = Peer { advert, signed, heard: now.tick, expires: now.tick + ttl };
         self.peers.insert(node, peer);
         self.make_room();
-        if known.is_some() { Change::Updated } else { Change::Joined }
+        if reborn { Change::Joined } else { Change::Updated }
     }
 
     fn make_room(&mut self) {

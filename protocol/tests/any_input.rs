@@ -16,7 +16,7 @@ use bacnode_protocol::wire::market::{Ask, Award, Bid, Decline, Lease, Market, Ou
 use bacnode_protocol::wire::s3::{Encoding, Place, Publisher};
 use bacnode_protocol::wire::signed::{SignatureBytes, Signer};
 use bacnode_protocol::wire::task::{
-    Access, DockerTask, Engine, EngineTask, JobKind, Engines, OpenPort, Reach, Resources, Task, WasmTask,
+    Access, DockerTask, Engine, EngineTask, Engines, JobKind, OpenPort, Reach, Resources, Task, WasmTask,
 };
 use proptest::prelude::*;
 
@@ -165,7 +165,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn ended(n: u8) -> Ended {
     let outcome = match n % 4 {
         0 => Outcome::Completed { exit_code: 0 },
-        1 => Outcome::NodeFailed { cause: TextMax::truncated("node") },
+        1 => Outcome::NodeFailed { began: true, cause: TextMax::truncated("node") },
         2 => Outcome::Failed {
             kind: bacnode_protocol::wire::market::FailureKind::Trap,
             cause: TextMax::truncated("trap"),
@@ -184,6 +184,8 @@ fn submission(n: u8) -> Submission {
     Submission {
         request: u64::from(n),
         id: JobId::new(&node(0), "default", "job", &[n % 3]),
+        namespace: TextMax::truncated("default"),
+        name: TextMax::truncated("job"),
         spec: Vec::new(),
         task: task(n),
         slots: 1 + u32::from(n % 3),

@@ -18,7 +18,8 @@ use bacnode_protocol::wire::market::{
 use bacnode_protocol::wire::s3::Publisher;
 use bacnode_protocol::wire::signed::{Domain, Signer};
 use bacnode_protocol::wire::task::{
-    Access, Engine, EngineTask, Engines, EnvVar, Input, JobKind, OpenPort, OutputPath, Port, Resources, Source, Task, WasmTask,
+    Access, Engine, EngineTask, Engines, EnvVar, Input, JobKind, OpenPort, OutputPath, Port, Resources, Source, Task,
+    WasmTask,
 };
 use bacnode_protocol::wire::view::{NodeDetail, ViewReply, ViewRequest};
 

@@ -110,6 +110,22 @@ fn ops_is_not_run_again_on_a_node_that_went_down_with_it() {
 }
 
 #[test]
+fn ops_is_tried_again_on_a_node_on_which_it_never_began() {
+    let mut world = World::new(17, 4);
+    world.break_early = 3;
+    let job = world.submit(0, b"a", task(JobKind::Ops), 1);
+    world.run(Span::secs(10));
+    assert_eq!(states(&world, &job), [JobState::Completed]);
+    assert_eq!((world.starts.values().sum::<u32>(), world.told[&job].accepted.len()), (7, 4));
+    world.break_early = 12;
+    let job = world.submit(0, b"b", task(JobKind::Ops), 1);
+    world.run(Span::secs(20));
+    let (state, message) = &ends(&world, &job)[0];
+    assert_eq!((*state, message.lines().count()), (JobState::Failed, 5), "{message}");
+    assert!(message.ends_with(": its input could not be fetched"), "{message}");
+}
+
+#[test]
 fn ops_of_a_restarted_owner_is_done_once() {
     for seed in 0..10 {
         let mut world = World::new(seed, 4);
@@ -271,6 +287,19 @@ fn a_daemon_runs_on_every_node_and_on_those_that_come_later() {
 }
 
 #[test]
+fn a_daemon_runs_on_a_node_that_comes_while_others_are_asked() {
+    let mut world = World::new(16, 4);
+    world.run_for = ON_AND_ON;
+    world.faults.latency_max = Span::millis(300);
+    world.crash(3);
+    world.submit(0, b"a", task(JobKind::Daemon), 1);
+    world.run(Span::millis(100));
+    world.start(3);
+    world.run(Span::secs(10));
+    assert_eq!(nodes(&world), [0, 1, 2, 3]);
+}
+
+#[test]
 fn a_daemon_waits_for_a_node_that_matches() {
     let mut world = World::new(11, 3);
     world.run_for = ON_AND_ON;
@@ -299,7 +328,8 @@ fn what_a_sketch_cannot_show_is_found_by_asking() {
     for node in (0..60).filter(|node| *node != 31) {
         world.label(node, "busy", "yes");
     }
-    let constraint = Constraint { key: TextMax::truncated("busy"), operator: Operator::Absent, values: ListMax::default() };
+    let constraint =
+        Constraint { key: TextMax::truncated("busy"), operator: Operator::Absent, values: ListMax::default() };
     let wanted = Task { constraints: ListMax::truncated([constraint]), ..World::task() };
     let job = world.submit(0, b"a", wanted, 1);
     world.run(Span::secs(3));

@@ -178,7 +178,7 @@ fn a_busy_network_queues_the_job_until_there_is_room() {
 #[test]
 fn the_programs_own_failure_is_final_and_the_nodes_is_not() {
     let mut world = World::new(9, 4);
-    world.outcomes = vec![Outcome::NodeFailed { cause: TextMax::truncated("its disk is full") }];
+    world.outcomes = vec![Outcome::NodeFailed { began: true, cause: TextMax::truncated("its disk is full") }];
     let job = world.submit(0, b"a", World::task(), 1);
     world.run(Span::secs(5));
     assert_eq!(ended(&world, &job), [JobState::Completed]);
@@ -195,8 +195,9 @@ fn the_programs_own_failure_is_final_and_the_nodes_is_not() {
 #[test]
 fn after_three_nodes_failed_the_user_hears_every_cause() {
     let mut world = World::new(10, 5);
-    world.outcomes =
-        (1..=3).map(|n| Outcome::NodeFailed { cause: TextMax::truncated(&format!("cause {n}")) }).collect();
+    world.outcomes = (1..=3)
+        .map(|n| Outcome::NodeFailed { began: true, cause: TextMax::truncated(&format!("cause {n}")) })
+        .collect();
     let job = world.submit(0, b"a", World::task(), 1);
     world.run(Span::secs(10));
     let (state, message) = &world.told[&job].ends[0];

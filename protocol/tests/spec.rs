@@ -199,7 +199,10 @@ fn every_operator_of_a_constraint_takes_its_number_of_values() {
         assert_eq!(task.expect(good).constraints[0].to_string(), text);
     }
     for (bad, expected) in [
-        ("{key: zone, operator: like, values: [e*]}", "[0].Operator: `like` is not an operator (=, ==, in, !=, notin, exists, !, gt, lt)"),
+        (
+            "{key: zone, operator: like, values: [e*]}",
+            "[0].Operator: `like` is not an operator (=, ==, in, !=, notin, exists, !, gt, lt)",
+        ),
         ("{operator: exists}", "[0].Key: is the name of a label"),
         ("{key: zone, operator: '='}", "[0].Values: `=` needs a value"),
         ("{key: zone, operator: '=', values: [a, b]}", "[0].Values: `=` takes one value, not 2"),
@@ -232,7 +235,8 @@ fn what_has_no_end_has_no_time_limit_and_says_so() {
 
 #[test]
 fn what_a_server_fills_in_is_read_past_with_a_warning() {
-    let job = check(&format!("{GOOD}ID: j-1\nVersion: 7\nMeta: {{bacalhau.org/requester.id: x, mine: y}}\n")).expect("valid");
+    let job =
+        check(&format!("{GOOD}ID: j-1\nVersion: 7\nMeta: {{bacalhau.org/requester.id: x, mine: y}}\n")).expect("valid");
     assert_eq!(job.warnings.len(), 3, "{:?}", job.warnings);
     assert_eq!(job.spec.meta.keys().collect::<Vec<_>>(), ["mine"]);
     let twice = format!("{GOOD}  - Name: other\n    engine: {{type: wasm, params: {{EntryModule: x}}}}\n");

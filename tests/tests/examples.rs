@@ -224,3 +224,73 @@ fn pictures_become_thumbnails_in_three_containers() {
         assert_eq!(std::fs::read(&path).expect("a picture"), std::fs::read(own).expect("a picture"), "{path:?}");
     }
 }
+
+#[test]
+fn a_fleet_boils_its_logs_down_where_they_lie() {
+    let folder = bacnode_tests::program("bacnode").parent().expect("a folder").to_owned();
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
+    let ran = Command::new(example("fleet/run.sh")).arg("20000").env("PATH", path).output().expect("a shell");
+    let (said, told) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert!(ran.status.success(), "{said}{told}");
+    let requests: u64 = said
+        .lines()
+        .filter(|line| line.starts_with('/'))
+        .map(|line| line.split(',').nth(1).and_then(|cell| cell.parse::<u64>().ok()).expect("a number"))
+        .sum();
+    assert_eq!(requests, 8 * 20_000, "{said}");
+    let number = |end: &str| -> u64 {
+        let line = said.lines().find(|line| line.contains(end)).expect("a line");
+        line.split(' ').next().and_then(|word| word.parse().ok()).expect("a number")
+    };
+    let (logs, moved) = (number("bytes of logs lie"), number("bytes moved"));
+    assert!(moved * 5 < logs, "{said}");
+}
+
+#[test]
+fn a_service_answers_at_its_port_and_its_next_version_does_too() {
+    if !docker::is_here() {
+        return;
+    }
+    let mut swarm = Swarm::empty(&[]);
+    swarm.add("one", &["--task-network", "bridge", "--ports", "24000-24999"]);
+    swarm.everybody_knows(2);
+    let node = &swarm.nodes[0];
+    let (spec, image) = (example("service/job.yaml"), format!("image={IMAGE}"));
+    for greeting in ["hello", "good day"] {
+        node.run(&["submit", &spec, "-V", &image, "-V", &format!("greeting={greeting}")]).ok();
+        let answered = bacnode_tests::eventually(&format!("that it says {greeting}"), || {
+            let executions = node.job("web").executions?.items;
+            let runs = executions.into_iter().rev().find(|execution| execution.compute_state.state_type == 6)?;
+            let port = runs.ports.first()?.host;
+            let page = Command::new("curl").args(["-s", &format!("http://127.0.0.1:{port}/")]).output().ok()?;
+            let page = String::from_utf8_lossy(&page.stdout).trim().to_owned();
+            (page == greeting).then_some(page)
+        });
+        assert_eq!(answered, greeting);
+    }
+    node.run(&["job", "stop", "web"]).ok();
+}
+
+#[test]
+fn a_daemon_says_how_busy_every_machine_is() {
+    if !docker::is_here() {
+        return;
+    }
+    let mut swarm = Swarm::new(1);
+    let (spec, image) = (example("daemon/job.yaml"), format!("image={IMAGE}"));
+    swarm.nodes[0].run(&["submit", &spec, "-V", &image]).ok();
+    swarm.add("late", &[]);
+    let runs = |node: &Node| {
+        let executions = node.job("load").executions.unwrap_or_default().items;
+        executions.into_iter().filter(|execution| execution.compute_state.state_type == 6).collect::<Vec<_>>()
+    };
+    let both =
+        bacnode_tests::eventually("that it runs on both", || Some(runs(&swarm.nodes[0])).filter(|r| r.len() == 2));
+    for execution in both {
+        bacnode_tests::eventually("that it says something", || {
+            let said = swarm.nodes[0].run(&["job", "logs", "load", "--execution", &execution.id]).ok().stdout;
+            said.lines().next()?.parse::<f64>().ok()
+        });
+    }
+    swarm.nodes[0].run(&["job", "stop", "load"]).ok();
+}

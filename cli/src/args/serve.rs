@@ -31,8 +31,8 @@ pub(crate) struct Serve {
     /// A label for jobs; may be repeated
     #[arg(long, env = "BACNODE_LABEL", value_name = "KEY=VALUE", value_delimiter = ',')]
     pub(crate) label: Vec<String>,
-    /// A local path that jobs may read, or write with `:rw`; may be repeated
-    #[arg(long, env = "BACNODE_ALLOW_LOCAL", value_name = "PATH[:rw]", value_delimiter = ',')]
+    /// A local path that jobs may read, or write with `:rw`, under its own name or another; may be repeated
+    #[arg(long, env = "BACNODE_ALLOW_LOCAL", value_name = "[NAME=]PATH[:rw]", value_delimiter = ',')]
     pub(crate) allow_local: Vec<String>,
     /// Run no jobs here, only submit them
     #[arg(long, env = "BACNODE_NO_COMPUTE", value_parser = clap::builder::BoolishValueParser::new())]
@@ -134,6 +134,15 @@ pub(crate) struct PolicyArgs {
     /// Let go of results of ended jobs after so many days (when room is needed, by default)
     #[arg(long, env = "BACNODE_KEEP_RESULTS", value_name = "DAYS")]
     pub(crate) keep_results: Option<f64>,
+    /// Remember so many jobs that have ended (100000 by default)
+    #[arg(long, env = "BACNODE_KEEP_JOBS", value_name = "N")]
+    pub(crate) keep_jobs: Option<usize>,
+    /// Remember jobs that have ended for so many days (90 by default)
+    #[arg(long, env = "BACNODE_KEEP_JOBS_FOR", value_name = "DAYS")]
+    pub(crate) keep_jobs_for: Option<f64>,
+    /// Take no services and daemons, which run until somebody stops them
+    #[arg(long, env = "BACNODE_NO_ENDLESS", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(crate) no_endless: bool,
     /// Take only jobs that have inputs
     #[arg(long, env = "BACNODE_REQUIRE_INPUTS", value_parser = clap::builder::BoolishValueParser::new())]
     pub(crate) require_inputs: bool,

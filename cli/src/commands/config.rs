@@ -1,11 +1,13 @@
-//! `config show`
+//! `config show` and `config set`
+
+use std::path::PathBuf;
 
 use clap::ArgMatches;
 
 use crate::args::{Format, Serve};
 use crate::error::Result;
 use crate::output;
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 
 pub(super) fn show(args: &Serve, matches: &ArgMatches, format: Format) -> Result<()> {
     let settings = Settings::resolve(args, matches)?;
@@ -15,4 +17,10 @@ pub(super) fn show(args: &Serve, matches: &ArgMatches, format: Format) -> Result
         .map(|setting| vec![setting.name.clone(), setting.value.clone(), setting.origin.clone()])
         .collect();
     output::rows(format, &settings.shown, &["setting", "value", "origin"], &rows)
+}
+
+pub(super) fn set(dir: Option<PathBuf>, name: &str, values: &[String]) -> Result<()> {
+    let path = settings::set(&settings::data_dir(dir.as_ref())?, name, values)?;
+    output::note(&format!("{} {name} in {}", output::green("set"), path.display()));
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! Bringing content from the node into a folder.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
@@ -16,23 +17,25 @@ use crate::client::{Client, segment};
 use crate::error::{Exit, Failure, Result};
 use crate::output;
 
-/// Puts a job's results into `dir`: one folder per partition where there are several.
+/// Puts a job's results into `dir`: one folder per partition where there are several, per node where it ran on each.
 pub(super) async fn results(client: &Client, job: &str, dir: &Path, force: bool) -> Result<()> {
-    let answer: GetJobResponse = client.get(&format!("orchestrator/jobs/{}?include=executions", segment(job))).await?;
-    let mut done = answer.executions.unwrap_or_default().items;
+    let answer: GetJobResponse =
+        client.get(&format!("orchestrator/jobs/{}?include=executions,history", segment(job))).await?;
+    let names = folders(&answer);
+    let mut done = answer.executions.clone().unwrap_or_default().items;
     done.retain(|execution| execution.state() == Some(ExecutionState::Completed));
     done.sort_by_key(|execution| execution.partition_index);
     let root = |execution: &Execution| Some(execution.published_result.params.get("CID")?.as_str()?.to_owned());
     let roots: Vec<_> =
-        done.iter().filter_map(|execution| Some((execution.partition_index, root(execution)?))).collect();
+        done.iter().filter_map(|execution| Some((folder_of(&answer, &names, execution), root(execution)?))).collect();
     if roots.is_empty() {
         return Err(Failure::new(Exit::NotFound, format!("the job {job} has no results"))
             .hint(format!("`bacnode job describe {job}` shows how far it is")));
     }
     check_target(dir, force)?;
     let failed = |error: std::io::Error| Failure::failed(format!("cannot make {}: {error}", dir.display()));
-    for (partition, root) in &roots {
-        let target = if answer.job.count <= 1 { dir.to_owned() } else { dir.join(partition.to_string()) };
+    for (folder, root) in &roots {
+        let target = dir.join(folder);
         std::fs::create_dir_all(&target).map_err(failed)?;
         content(client, root, &target, force).await?;
         if let Some(task) = answer.job.tasks.first() {
@@ -41,6 +44,28 @@ pub(super) async fn results(client: &Client, job: &str, dir: &Path, force: bool)
     }
     output::note(&format!("{} {}", output::green("fetched"), dir.display()));
     Ok(())
+}
+
+/// What each node's part of a job is called that runs on every node: as the node is, if that is a name of its own.
+fn folders(answer: &GetJobResponse) -> BTreeMap<String, String> {
+    let mut names: BTreeMap<String, String> = BTreeMap::new();
+    for item in answer.history.iter().flat_map(|page| &page.items) {
+        if let (Some(id), Some(name)) = (item.event.details.get("NodeID"), item.event.details.get("NodeName")) {
+            names.insert(id.clone(), name.clone());
+        }
+    }
+    let count = |name: &String| names.values().filter(|other| *other == name).count();
+    let own = |name: &String| is_safe_name(name) && count(name) == 1;
+    names.iter().map(|(id, name)| (id.clone(), if own(name) { name.clone() } else { id.clone() })).collect()
+}
+
+/// The folder of one result within that of the whole: none where there is only one.
+fn folder_of(answer: &GetJobResponse, names: &BTreeMap<String, String>, execution: &Execution) -> String {
+    match answer.job.kind.as_str() {
+        "ops" => names.get(&execution.node_id).unwrap_or(&execution.node_id).clone(),
+        _ if answer.job.count <= 1 => String::new(),
+        _ => execution.partition_index.to_string(),
+    }
 }
 
 /// A new or empty folder, unless forced.

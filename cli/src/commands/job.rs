@@ -1,8 +1,10 @@
-//! `job`: list, describe, executions, history, logs, get, stop, validate.
+//! `job`: list, describe, executions, history, versions, logs, get, rerun, stop, validate.
 
 use std::collections::BTreeMap;
 
-use bacnode_protocol::api::{Execution, GetJobResponse, HistoryItem, Job as JobInfo, LetOut, LogFrame, Page, Withheld};
+use bacnode_protocol::api::{
+    Execution, GetJobResponse, HistoryItem, Job as JobInfo, LetOut, LogFrame, Page, RerunRequest, Versions, Withheld,
+};
 use bacnode_protocol::job::{ValidJob, format_bytes};
 use futures::StreamExt as _;
 use reqwest::Method;
@@ -17,10 +19,34 @@ use crate::output;
 
 pub(super) async fn run(client: &Client, format: Format, command: Job) -> Result<()> {
     match command {
-        Job::List { limit, reverse, labels } => list(client, format, limit, reverse, labels.as_deref()).await,
+        Job::List { limit, reverse, labels, namespace, order_by, next_token } => {
+            let [labels, namespace] = [labels, namespace].map(|text| segment(&text.unwrap_or_default()));
+            let (reverse, token) = (!reverse, segment(&next_token));
+            let query = format!(
+                "limit={limit}&reverse={reverse}&labels={labels}&namespace={namespace}&order_by={order_by}&next_token={token}"
+            );
+            list(client, format, &query).await
+        }
         Job::Describe { job } => describe(client, format, &job).await,
-        Job::Executions { job } => executions(client, format, &job).await,
-        Job::History { job } => history(client, format, &job).await,
+        Job::Executions { job, all_versions } => {
+            let path = format!("orchestrator/jobs/{}/executions?all_job_versions={all_versions}", segment(&job));
+            executions(format, client.every_page(&path).await?)
+        }
+        Job::History { job, event_type, execution } => {
+            let path = format!("orchestrator/jobs/{}/history?event_type={event_type}", segment(&job));
+            history(format, client.every_page(&format!("{path}&execution_id={}", segment(&execution))).await?)
+        }
+        Job::Versions { job } => {
+            let answer: Versions = client.get(&format!("orchestrator/jobs/{}/versions", segment(&job))).await?;
+            versions(format, &answer.items)
+        }
+        Job::Rerun { job, version, waiting } => {
+            let request = RerunRequest { job_version: version, reason: String::new() };
+            let known: GetJobResponse = client.get(&format!("orchestrator/jobs/{}", segment(&job))).await?;
+            let endless = ["service", "daemon"].contains(&known.job.kind.as_str());
+            let put = client.put(&format!("orchestrator/jobs/{}/rerun", segment(&job)), &request).await?;
+            submit::follow(client, put, endless, waiting).await
+        }
         Job::Logs { job, follow, execution } => logs(client, &job, follow, execution.as_deref()).await,
         Job::Get { job, dir, force } => {
             let dir = dir.unwrap_or_else(|| format!("job-{}", job.chars().take(17).collect::<String>()).into());
@@ -44,8 +70,10 @@ pub(super) async fn run(client: &Client, format: Format, command: Job) -> Result
             Ok(())
         }
         Job::Validate { spec, vars } => {
-            let (spec, _) = submit::read(&spec, &vars)?;
-            ValidJob::new(submit::without_files(&spec))?;
+            let (spec, _) = submit::read(&spec, &submit::Template { vars: &vars, ..submit::Template::default() })?;
+            for warning in &ValidJob::new(submit::without_files(&spec))?.warnings {
+                output::note(&format!("warning: {warning}"));
+            }
             output::note(&output::green("the spec is valid"));
             Ok(())
         }
@@ -71,42 +99,60 @@ fn withheld(format: Format, waiting: &[Withheld]) -> Result<()> {
     output::rows(format, &waiting, &["execution", "job", "for", "since", "size", "cid"], &rows)
 }
 
-async fn list(client: &Client, format: Format, limit: usize, reverse: bool, labels: Option<&str>) -> Result<()> {
-    let labels = labels.map(segment).unwrap_or_default();
-    let path = format!("orchestrator/jobs?limit={limit}&reverse={}&labels={labels}", !reverse);
-    let page: Page<JobInfo> = client.get(&path).await?;
+async fn list(client: &Client, format: Format, query: &str) -> Result<()> {
+    let page: Page<JobInfo> = client.get(&format!("orchestrator/jobs?{query}")).await?;
     let row = |job: &JobInfo| {
         let message = job.state.message.lines().next().unwrap_or_default().to_owned();
-        vec![job.id.clone(), job.name.clone(), job.state.state_type.clone(), output::ago(job.create_time), message]
+        let (kind, state) = (job.kind.clone(), job.state.state_type.clone());
+        vec![job.id.clone(), job.name.clone(), kind, state, output::ago(job.create_time), message]
     };
-    output::rows(
-        format,
-        &page.items,
-        &["id", "name", "state", "submitted", "why"],
-        &page.items.iter().map(row).collect::<Vec<_>>(),
-    )
+    let headings = ["id", "name", "type", "state", "submitted", "why"];
+    output::rows(format, &page.items, &headings, &page.items.iter().map(row).collect::<Vec<_>>())?;
+    if format == Format::Table && !page.next_token.is_empty() {
+        output::note(&output::dim(&format!("more with --next-token {}", page.next_token)));
+    }
+    Ok(())
 }
 
-async fn executions(client: &Client, format: Format, job: &str) -> Result<()> {
-    let page: Page<Execution> = client.get(&format!("orchestrator/jobs/{}/executions", segment(job))).await?;
+fn versions(format: Format, versions: &[JobInfo]) -> Result<()> {
+    let row = |job: &JobInfo| {
+        vec![
+            job.version.to_string(),
+            job.id.clone(),
+            job.state.state_type.clone(),
+            output::ago(job.modify_time),
+            job.count.to_string(),
+        ]
+    };
+    let headings = ["version", "id", "state", "changed", "count"];
+    output::rows(format, &versions, &headings, &versions.iter().map(row).collect::<Vec<_>>())
+}
+
+fn executions(format: Format, executions: Vec<Execution>) -> Result<()> {
     let row = |execution: &Execution| {
         vec![
             execution.id.clone(),
             execution.node_id.clone(),
             execution.partition_index.to_string(),
             execution.state().map_or("Unknown", |state| state.name()).to_owned(),
+            ports(execution),
             execution.published_result.params.get("CID").and_then(Value::as_str).unwrap_or_default().to_owned(),
             execution.compute_state.message.clone(),
         ]
     };
-    let headings = ["id", "node", "slot", "state", "result", "why"];
-    output::rows(format, &page.items, &headings, &page.items.iter().map(row).collect::<Vec<_>>())
+    let headings = ["id", "node", "slot", "state", "ports", "result", "why"];
+    output::rows(format, &executions, &headings, &executions.iter().map(row).collect::<Vec<_>>())
 }
 
-async fn history(client: &Client, format: Format, job: &str) -> Result<()> {
-    let page: Page<HistoryItem> = client.get(&format!("orchestrator/jobs/{}/history", segment(job))).await?;
+/// `web at 20003, …`
+fn ports(execution: &Execution) -> String {
+    let ports = execution.ports.iter().map(|port| format!("{} at {}", port.name, port.host));
+    ports.collect::<Vec<_>>().join(", ")
+}
+
+fn history(format: Format, items: Vec<HistoryItem>) -> Result<()> {
     let row = |item: &HistoryItem| vec![item.time.clone(), item.event.topic.clone(), item.event.message.clone()];
-    output::rows(format, &page.items, &["time", "event", "what"], &page.items.iter().map(row).collect::<Vec<_>>())
+    output::rows(format, &items, &["time", "event", "what"], &items.iter().map(row).collect::<Vec<_>>())
 }
 
 /// Prints what a program printed: its stdout to stdout, its stderr to stderr.
@@ -190,8 +236,17 @@ fn head(job: &JobInfo, history: &[HistoryItem]) {
     let Some(task) = job.tasks.first() else { return };
     let module = task.engine.params.iter().find(|(key, _)| key.eq_ignore_ascii_case("EntryModule"));
     let module = module.and_then(|(_, value)| value.as_str()).unwrap_or_default();
-    let runs = if job.count == 1 { String::new() } else { format!(", {} runs", job.count) };
+    let runs = match (job.kind.as_str(), job.count) {
+        ("ops", _) => ", once on every node that matches".to_owned(),
+        ("daemon", _) => ", kept running on every node that matches".to_owned(),
+        ("service", count) => format!(", {count} kept running"),
+        (_, 1) => String::new(),
+        (_, count) => format!(", {count} runs"),
+    };
     field("runs", &format!("{} {module}{runs}", task.engine.kind));
+    if job.version > 1 {
+        field("version", &job.version.to_string());
+    }
     for (index, input) in task.input_sources.iter().enumerate() {
         let source = ["CID", "SourcePath"].iter().find_map(|key| input.source.params.get(*key)?.as_str());
         field(

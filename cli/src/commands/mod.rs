@@ -1,8 +1,10 @@
 //! One file per noun; this one leads there.
 
+mod backup;
 mod config;
 mod content;
 mod demo;
+mod doctor;
 mod download;
 mod job;
 mod node;
@@ -78,6 +80,22 @@ async fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<()> {
             let own =
                 matches.subcommand().and_then(|(_, config)| config.subcommand()).map_or(matches, |(_, show)| show);
             config::show(&args, own, global.output)
+        }
+        Command::Config { command: crate::args::Config::Set { data_dir, name, value } } => {
+            config::set(data_dir, &name, &value)
+        }
+        Command::Doctor(args) => {
+            let own = matches.subcommand().map_or(matches, |(_, doctor)| doctor);
+            doctor::run(&args, own, &client()?, global.output).await
+        }
+        Command::Backup { data_dir, file } => backup::backup(data_dir, &file),
+        Command::Restore { data_dir, file } => backup::restore(data_dir, &file),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "bacnode", &mut script);
+            // Whoever reads may have had enough.
+            let _ = output::raw(&script);
+            Ok(())
         }
         Command::Version => version::run(&client()?, global.output).await,
     }

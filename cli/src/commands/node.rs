@@ -1,7 +1,8 @@
 //! `node` and `peers`.
 
 use bacnode_protocol::api::{
-    GetNode, ListNodes, NodeIdentity, NodeInfo, NodeState, Peer, Peers, SubmitterUsage, UsageTotals,
+    GetNode, ListNodes, NodeActed, NodeAction, NodeIdentity, NodeInfo, NodeState, Peer, Peers, SubmitterUsage,
+    UsageTotals,
 };
 use bacnode_protocol::job::format_bytes;
 
@@ -12,7 +13,20 @@ use crate::output;
 
 pub(super) async fn run(client: &Client, format: Format, command: Node) -> Result<()> {
     match command {
-        Node::List => list(client, format).await,
+        Node::List { labels, status, order_by } => {
+            let (labels, order_by) = (segment(&labels), segment(&order_by));
+            list(client, format, &format!("limit=1000&labels={labels}&filter-status={status}&order_by={order_by}"))
+                .await
+        }
+        Node::Drain { undo } => {
+            let me: NodeIdentity = client.get("network/identity").await?;
+            let action = if undo { "resume" } else { "drain" };
+            let request = NodeAction { action: action.into(), message: String::new() };
+            let _: NodeActed = client.put(&format!("orchestrator/nodes/{}", segment(&me.peer_id)), &request).await?;
+            let told = if undo { "takes jobs again" } else { "takes no new jobs; `node drain --undo` takes that back" };
+            output::note(&format!("{} {told}", output::bold(&me.peer_id)));
+            Ok(())
+        }
         Node::Describe { node: Some(node) } => {
             let answer: GetNode = client.get(&format!("orchestrator/nodes/{}", segment(&node))).await?;
             describe(&answer.node.info, format)
@@ -40,8 +54,14 @@ pub(super) async fn run(client: &Client, format: Format, command: Node) -> Resul
     }
 }
 
-async fn list(client: &Client, format: Format) -> Result<()> {
-    let answer: ListNodes = client.get("orchestrator/nodes").await?;
+async fn list(client: &Client, format: Format, query: &str) -> Result<()> {
+    let mut answer: ListNodes = client.get(&format!("orchestrator/nodes?{query}")).await?;
+    while !answer.next_token.is_empty() {
+        let path = format!("orchestrator/nodes?{query}&next_token={}", answer.next_token);
+        let more: ListNodes = client.get(&path).await?;
+        answer.nodes.extend(more.nodes);
+        answer.next_token = more.next_token;
+    }
     let row = |node: &NodeState| {
         let (info, compute) = (&node.info, &node.info.compute);
         let engines =

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bacnode_protocol::api::{GetJobResponse, HistoryItem, PutJobRequest, PutJobResponse};
+use bacnode_protocol::api::{DiffResponse, GetJobResponse, HistoryItem, PutJobRequest, PutJobResponse};
 use bacnode_protocol::job::{JobSpec, ValidJob, parse, read_document, render};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
@@ -18,17 +18,75 @@ use crate::output;
 use crate::settings::pair;
 
 pub(super) async fn run(client: &Client, args: Submit) -> Result<()> {
-    let (mut spec, base) = read(&args.spec, &args.vars)?;
+    let template = Template { vars: &args.vars, env: args.env_vars.as_deref(), none: args.no_template };
+    let (mut spec, base) = read(&args.spec, &template)?;
     if args.dry_run {
-        ValidJob::new(without_files(&spec))?;
-        return output::structured(Format::Yaml, &spec);
+        return dry_run(client, spec, &base).await;
     }
     upload_files(client, &mut spec, &base).await?;
-    submit(client, spec, args.waiting).await
+    submit(client, spec, args.force, args.waiting).await
+}
+
+/// Shows the job, and what it would change of the one that has its name, if a node is there to say.
+async fn dry_run(client: &Client, mut spec: JobSpec, base: &Path) -> Result<()> {
+    let valid = ValidJob::new(without_files(&spec))?;
+    output::structured(Format::Yaml, &spec)?;
+    for warning in &valid.warnings {
+        output::note(&format!("warning: {warning}"));
+    }
+    if spec.name.is_empty() {
+        return Ok(());
+    }
+    let name = spec.name.clone();
+    match upload_files(client, &mut spec, base).await {
+        Ok(()) => {}
+        Err(failure) if failure.exit == Exit::Unreachable => {
+            output::note("no node is there to compare it with what was submitted before");
+            return Ok(());
+        }
+        Err(failure) => return Err(failure),
+    }
+    let job = serde_json::to_value(&spec).map_err(|error| Failure::failed(error.to_string()))?;
+    let answer: DiffResponse = client.put("orchestrator/jobs/diff", &PutJobRequest { job, force: false }).await?;
+    if answer.diff.is_empty() {
+        output::note(&format!("nothing would change of `{name}`"));
+    } else {
+        output::note(&format!("what would change of `{name}`:"));
+        output::note(output::plain(&answer.diff).trim_end());
+    }
+    Ok(())
+}
+
+/// What fills `{{.name}}` in a spec.
+#[derive(Debug, Default)]
+pub(super) struct Template<'a> {
+    pub(super) vars: &'a [String],
+    pub(super) env: Option<&'a str>,
+    pub(super) none: bool,
+}
+
+impl Template<'_> {
+    fn render(&self, text: String) -> Result<String> {
+        if self.none {
+            return Ok(text);
+        }
+        let mut values = BTreeMap::new();
+        if let Some(pattern) = self.env {
+            let wrong =
+                |error: regex::Error| Failure::usage(format!("-E {pattern}: not a regular expression: {error}"));
+            let pattern = regex::Regex::new(pattern).map_err(wrong)?;
+            values.extend(std::env::vars().filter(|(name, _)| pattern.is_match(name)));
+        }
+        for text in self.vars {
+            let (name, value) = pair("-V", text)?;
+            values.insert(name, value);
+        }
+        Ok(render(&text, &values)?)
+    }
 }
 
 /// Reads a spec; relative paths in it start at its own folder.
-pub(super) fn read(path: &Path, vars: &[String]) -> Result<(JobSpec, PathBuf)> {
+pub(super) fn read(path: &Path, template: &Template<'_>) -> Result<(JobSpec, PathBuf)> {
     let text = if path == Path::new("-") {
         let mut text = String::new();
         let read = std::io::stdin().read_to_string(&mut text);
@@ -41,8 +99,7 @@ pub(super) fn read(path: &Path, vars: &[String]) -> Result<(JobSpec, PathBuf)> {
             Failure::usage(format!("cannot read the spec {}: {reason}", path.display()))
         })?
     };
-    let vars = vars.iter().map(|text| pair("-V", text)).collect::<Result<BTreeMap<_, _>>>()?;
-    let spec = parse(&read_document(&render(&text, &vars)?)?)?;
+    let spec = parse(&read_document(&template.render(text)?)?)?;
     let base = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok((spec, base.to_owned()))
 }
@@ -80,14 +137,22 @@ async fn upload_files(client: &Client, spec: &mut JobSpec, base: &Path) -> Resul
 }
 
 /// Hands a job in and waits as told.
-pub(super) async fn submit(client: &Client, spec: JobSpec, waiting: Waiting) -> Result<()> {
+pub(super) async fn submit(client: &Client, spec: JobSpec, force: bool, waiting: Waiting) -> Result<()> {
     let job = serde_json::to_value(&spec).map_err(|error| Failure::failed(error.to_string()))?;
     let path = if waiting.no_wait { "orchestrator/jobs" } else { "orchestrator/jobs?wait=true" };
     if let Some(dir) = &waiting.download {
         download::check_target(dir, false)?;
     }
-    let put: PutJobResponse = client.put(path, &PutJobRequest { job, force: false }).await?;
+    let put: PutJobResponse = client.put(path, &PutJobRequest { job, force }).await?;
+    follow(client, put, ["service", "daemon"].contains(&spec.kind.as_str()), waiting).await
+}
+
+/// Waits as told for a job that was handed in: for its end, or until it runs if it has none.
+pub(super) async fn follow(client: &Client, put: PutJobResponse, endless: bool, waiting: Waiting) -> Result<()> {
     let id = put.job_id;
+    for warning in &put.warnings {
+        output::note(&format!("warning: {}", output::plain(warning)));
+    }
     if waiting.id_only {
         output::line(&id);
     } else if waiting.no_wait {
@@ -101,7 +166,7 @@ pub(super) async fn submit(client: &Client, spec: JobSpec, waiting: Waiting) -> 
         output::note(&format!("{} {id}", output::bold("job")));
     }
     let ended = tokio::select! {
-        ended = wait(client, &id, &waiting) => ended?,
+        ended = wait(client, &id, endless, &waiting) => ended?,
         _ = tokio::signal::ctrl_c() => {
             return Err(Failure::new(Exit::Interrupted, format!("detached; the job {id} goes on"))
                 .hint(format!("`bacnode job describe {id}` shows it, `bacnode job stop {id}` stops it")));
@@ -111,12 +176,19 @@ pub(super) async fn submit(client: &Client, spec: JobSpec, waiting: Waiting) -> 
         return Err(Failure::new(Exit::Timeout, format!("the job {id} has not ended yet"))
             .hint(format!("`bacnode job describe {id}` shows how far it is")));
     }
+    if endless {
+        let state: GetJobResponse = client.get(&format!("orchestrator/jobs/{}", segment(&id))).await?;
+        if !state.job.is_terminal() {
+            output::note(&format!("{} {}", output::green("runs"), output::dim(&format!("bacnode job stop {id}"))));
+            return Ok(());
+        }
+    }
     finish(client, &id, &waiting).await
 }
 
 /// Shows the job's story as it unfolds; `false` if the time was up first.
-async fn wait(client: &Client, id: &str, waiting: &Waiting) -> Result<bool> {
-    let shown = follow_story(client, id, waiting);
+async fn wait(client: &Client, id: &str, endless: bool, waiting: &Waiting) -> Result<bool> {
+    let shown = follow_story(client, id, endless && !waiting.follow, waiting);
     let logs = async {
         if waiting.follow {
             // What cannot be followed can be read afterwards.
@@ -136,7 +208,7 @@ async fn wait(client: &Client, id: &str, waiting: &Waiting) -> Result<bool> {
     }
 }
 
-async fn follow_story(client: &Client, id: &str, waiting: &Waiting) -> Result<()> {
+async fn follow_story(client: &Client, id: &str, until_it_runs: bool, waiting: &Waiting) -> Result<()> {
     let mut lines = client.lines::<HistoryItem>(&format!("network/jobs/{}/events", segment(id))).await?;
     let spinner = spinner(waiting);
     while let Some(item) = lines.next().await? {
@@ -149,7 +221,8 @@ async fn follow_story(client: &Client, id: &str, waiting: &Waiting) -> Result<()
             None if waiting.id_only => {}
             None => output::note(&format!("  {text}")),
         }
-        if ["Completed", "Failed", "Stopped"].contains(&item.event.topic.as_str()) {
+        let topic = item.event.topic.as_str();
+        if ["Completed", "Failed", "Stopped"].contains(&topic) || (until_it_runs && topic == "Running") {
             if let Some(spinner) = &spinner {
                 spinner.finish_and_clear();
             }

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use bacnode_protocol::content::Cid;
 use bacnode_protocol::job::{
-    InputSource, JobSpec, Network, PortSpec, ResourcesSpec, ResultPath, SpecConfig, TaskSpec, Timeouts, ValidJob,
+    Constraint, InputSource, JobSpec, Network, PortSpec, ResourcesSpec, ResultPath, Selector, SpecConfig, TaskSpec,
+    Timeouts, ValidJob,
 };
 use serde_json::{Map, Value, json};
 
@@ -39,7 +40,7 @@ pub(super) async fn run_module(client: &Client, args: WasmRun) -> Result<()> {
     }
     spec.tasks[0].deterministic = args.deterministic;
     ValidJob::new(spec.clone())?;
-    submit::submit(client, spec, args.waiting).await
+    submit::submit(client, spec, false, args.waiting).await
 }
 
 pub(super) async fn run_container(client: &Client, args: DockerRun) -> Result<()> {
@@ -55,7 +56,7 @@ pub(super) async fn run_container(client: &Client, args: DockerRun) -> Result<()
     spec.tasks[0].network = Network { kind: args.network, domains: args.domain, ports };
     spec.tasks[0].resources.gpu = args.gpu.unwrap_or_default();
     ValidJob::new(spec.clone())?;
-    submit::submit(client, spec, args.waiting).await
+    submit::submit(client, spec, false, args.waiting).await
 }
 
 /// `NAME=PORT`, or `NAME=HOST:PORT`.
@@ -98,17 +99,35 @@ async fn job(client: &Client, engine: &str, params: &Value, args: &TaskArgs) -> 
             disk: args.disk.clone().unwrap_or_default(),
             ..ResourcesSpec::default()
         },
-        timeouts: Timeouts { execution_timeout: args.timeout.unwrap_or(0), ..Timeouts::default() },
+        timeouts: Timeouts {
+            execution_timeout: args.timeout.unwrap_or(0),
+            queue_timeout: args.queue_timeout.unwrap_or(0),
+            total_timeout: 0,
+        },
+        exclusive: args.exclusive,
         ..TaskSpec::default()
     };
     Ok(JobSpec {
         name: args.name.clone().unwrap_or_default(),
-        namespace: "default".into(),
-        kind: "batch".into(),
+        namespace: args.namespace.clone(),
+        kind: args.kind.to_lowercase(),
+        priority: args.priority,
         count: args.count,
+        constraints: constraints(&args.constraints)?,
+        labels: args.labels.iter().map(|text| pair("--label", text)).collect::<Result<_>>()?,
         tasks: vec![task],
         ..JobSpec::default()
     })
+}
+
+/// What nodes' labels must say.
+fn constraints(texts: &[String]) -> Result<Vec<Constraint>> {
+    let mut constraints = Vec::new();
+    for text in texts {
+        let selector: Selector = text.parse().map_err(|error| Failure::usage(format!("--constraints: {error}")))?;
+        constraints.extend(selector.constraints().iter().map(Constraint::from));
+    }
+    Ok(constraints)
 }
 
 /// Where a result goes.

@@ -41,6 +41,9 @@ pub(super) struct PolicyFile {
     max_per_peer: Option<usize>,
     max_queue: Option<usize>,
     keep_results: Option<f64>,
+    keep_jobs: Option<usize>,
+    keep_jobs_for: Option<f64>,
+    no_endless: Option<bool>,
     require_inputs: Option<bool>,
     probe: Option<String>,
     probe_url: Option<String>,
@@ -81,6 +84,7 @@ pub(super) fn choose(
     };
     policy.root = flag(chooser, "allow_root", args.allow_root, file.allow_root);
     policy.withholds = flag(chooser, "withhold", args.withhold, file.withhold);
+    policy.refuses_endless = flag(chooser, "no_endless", args.no_endless, file.no_endless);
     policy.inputs_required = flag(chooser, "require_inputs", args.require_inputs, file.require_inputs);
     let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".into());
     let command = chooser.choose("probe", args.probe.clone().map(Some), file.probe.map(Some), None, text);
@@ -123,7 +127,11 @@ fn limits(config: &mut Config, args: &PolicyArgs, file: &mut PolicyFile, chooser
     config.queue_max = chooser.choose("max_queue", args.max_queue, file.max_queue, config.queue_max, number);
     let days = chooser.choose("keep_results", args.keep_results.map(Some), file.keep_results.map(Some), None, shown);
     let days = positive("keep-results", days)?;
-    config.keep_results = days.map(|days| Duration::from_secs_f64((days * 86_400.0).min(1e12)));
+    let in_days = |days: f64| Duration::from_secs_f64((days * 86_400.0).min(1e12));
+    config.keep_results = days.map(in_days);
+    config.keep_jobs.0 = chooser.choose("keep_jobs", args.keep_jobs, file.keep_jobs, config.keep_jobs.0, number);
+    let days = chooser.choose("keep_jobs_for", args.keep_jobs_for, file.keep_jobs_for, 90.0, ToString::to_string);
+    config.keep_jobs.1 = in_days(positive("keep-jobs-for", Some(days))?.unwrap_or(days));
     Ok(())
 }
 

@@ -1,202 +1,24 @@
-//! Jobs: submit, list, look at, stop.
-
-use std::collections::HashMap;
-use std::io::Read as _;
+//! Jobs: list, look at, stop.
 
 use axum::Json;
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use bacnode_protocol::api::{
-    Execution, GetJobResponse, HistoryItem, Job, Page, PutJobRequest, PutJobResponse, Results,
-};
-use bacnode_protocol::content::Cid;
+use axum::http::StatusCode;
+use bacnode_protocol::api::{self, Execution, GetJobResponse, HistoryItem, Job, Page, Results, Versions};
 use bacnode_protocol::id::{ExecutionId, JobId};
-use bacnode_protocol::job::{JobSpec, Selector, ValidJob, ValidSource, parse};
-use bacnode_protocol::record::{JobRecord, JobStateRecord, What};
-use bacnode_protocol::requester::{Answer, Submission};
-use bacnode_protocol::wire::bounded::TextMax;
-use bacnode_protocol::wire::task::Source;
+use bacnode_protocol::job::Selector;
+use bacnode_protocol::record::{ExecutionRecord, JobRecord, JobStateRecord};
+use bacnode_protocol::requester::Answer;
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::Api;
 use super::error::ApiError;
-use crate::content::{Content, ContentError, INPUT, Limits};
+use super::page::{Params, token};
+use super::submit::version_of;
 use crate::driver::Event;
 
-/// Jobs on a page, unless the request says otherwise.
-const PAGE: usize = 100;
-const PAGE_MAX: usize = 1_000;
-/// Bytes of a folder that is packed into a spec, unpacked.
-const INLINE_FOLDER_BYTES_MAX: u64 = 1 << 30;
-
-type Parameters = Query<HashMap<String, String>>;
-
-fn flag(parameters: &HashMap<String, String>, name: &str) -> bool {
-    // Python clients write `True`.
-    parameters.get(name).is_some_and(|value| value.eq_ignore_ascii_case("true") || value == "1")
-}
-
-fn number(parameters: &HashMap<String, String>, name: &str) -> Result<Option<usize>, ApiError> {
-    match parameters.get(name).filter(|value| !value.is_empty()) {
-        None => Ok(None),
-        Some(text) => {
-            text.parse().map(Some).map_err(|_| ApiError::bad(format!("`{name}={text}`: must be a whole number")))
-        }
-    }
-}
-
-pub(super) async fn submit(
-    State(api): State<Api>,
-    Query(parameters): Parameters,
-    body: Bytes,
-) -> Result<Json<PutJobResponse>, ApiError> {
-    let request: PutJobRequest =
-        serde_json::from_slice(&body).map_err(|error| ApiError::bad(format!("the body is not a request: {error}")))?;
-    let valid = ValidJob::new(parse(&request.job)?)?;
-    let mut warnings = valid.warnings.clone();
-    let prepared = prepare(&api, valid).await?;
-    let id = id_of(&api, &prepared, parameters.get("idempotency_token"))?;
-    let version = if prepared.valid.kind().is_endless() || api.store.job(&id)?.is_none() {
-        hand_in(&api, id, prepared, request.force, flag(&parameters, "wait"), &mut warnings).await?
-    } else {
-        // Handed in before, perhaps a moment ago: the answer is a promise all the same.
-        api.store.log().barrier().await;
-        1
-    };
-    let job_id = id.to_string();
-    Ok(Json(PutJobResponse { evaluation_id: job_id.clone(), job_id, job_version: version.into(), warnings }))
-}
-
-/// The id of a job that is handed in: its own for each run of what has an end, one for all versions of what has none.
-fn id_of(api: &Api, prepared: &Prepared, token: Option<&String>) -> Result<JobId, ApiError> {
-    let spec = &prepared.spec;
-    let named = |nonce: &[u8]| JobId::new(&api.network.me, &spec.namespace, &spec.name, nonce);
-    if let Some(token) = token.filter(|token| !token.is_empty()) {
-        return Ok(named(token.as_bytes()));
-    }
-    if prepared.valid.kind().is_endless() && !spec.name.is_empty() {
-        // What was stopped is over; the next of that name is another.
-        for generation in 0u64.. {
-            let id = named(format!("endless/{generation}").as_bytes());
-            let known = api.store.job(&id)?;
-            if !known.is_some_and(|(_, state)| state.is_some_and(|state| state.state.is_terminal())) {
-                return Ok(id);
-            }
-        }
-    }
-    let mut nonce = [0; 16];
-    getrandom::fill(&mut nonce).map_err(|_| ApiError::unavailable("no randomness is to be had"))?;
-    Ok(named(&nonce))
-}
-
-/// A job whose inputs are all content or local.
-struct Prepared {
-    spec: JobSpec,
-    stored: Vec<u8>,
-    task: bacnode_protocol::wire::task::Task,
-    valid: ValidJob,
-    elsewhere: Vec<Cid>,
-    only_here: bool,
-}
-
-/// Makes inline inputs content, and finds out which inputs are not held here.
-async fn prepare(api: &Api, valid: ValidJob) -> Result<Prepared, ApiError> {
-    let content = api.content.clone();
-    let work = move || {
-        let (mut sources, mut elsewhere, mut spec) = (Vec::new(), Vec::new(), valid.spec.clone());
-        let mut only_here = false;
-        for (index, input) in valid.inputs.iter().enumerate() {
-            sources.push(match &input.source {
-                ValidSource::Content(cid) => {
-                    if content.private().holds(cid)? {
-                        only_here |= !content.holds(cid)?;
-                    } else if !content.holds(cid)? {
-                        elsewhere.push(*cid);
-                    }
-                    Source::Content(*cid)
-                }
-                ValidSource::Inline(_) | ValidSource::InlineFolder(_) => {
-                    let root = match &input.source {
-                        ValidSource::InlineFolder(packed) => import_packed(&content, packed)
-                            .map_err(|error| ApiError::bad(format!("Tasks[0].InputSources[{index}]: {error}")))?,
-                        ValidSource::Inline(bytes) => content.import_bytes(bytes, INPUT)?.root,
-                        _ => continue,
-                    };
-                    if let Some(source) = spec.tasks.first_mut().and_then(|task| task.input_sources.get_mut(index)) {
-                        source.source.kind = "ipfs".into();
-                        source.source.params =
-                            [("CID".to_owned(), Value::String(root.to_string()))].into_iter().collect();
-                    }
-                    Source::Content(root)
-                }
-                ValidSource::Url { url, sha256 } => Source::Url { url: TextMax::truncated(url), sha256: *sha256 },
-                ValidSource::S3(objects) => Source::S3(objects.clone()),
-                ValidSource::Local { path, writable } => {
-                    Source::Local { path: TextMax::truncated(path), writable: *writable }
-                }
-            });
-        }
-        let task = valid.task(sources)?;
-        let stored = serde_json::to_vec(&spec).unwrap_or_default();
-        Ok::<_, ApiError>(Prepared { spec, stored, task, valid, elsewhere, only_here })
-    };
-    tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::unavailable("preparing the job broke down"))?
-}
-
-/// Makes a folder that came as an archive content.
-fn import_packed(content: &Content, packed: &[u8]) -> Result<Cid, ContentError> {
-    let dir = tempfile::tempdir_in(content.tmp()).map_err(crate::content::io_error("cannot unpack a folder"))?;
-    let folder = dir.path().join("folder");
-    // Whatever it is called: gzip's first bytes are known.
-    if packed.starts_with(&[0x1f, 0x8b]) {
-        super::content::unpack(flate2::read::GzDecoder::new(packed).take(INLINE_FOLDER_BYTES_MAX), &folder)?;
-    } else {
-        super::content::unpack(packed, &folder)?;
-    }
-    let limits = Limits { bytes: INLINE_FOLDER_BYTES_MAX, entries: super::content::ENTRIES_MAX };
-    Ok(content.import(&folder, limits, true, INPUT)?.root)
-}
-
-/// Hands a job in; gives its version.
-async fn hand_in(
-    api: &Api,
-    id: JobId,
-    prepared: Prepared,
-    force: bool,
-    waits: bool,
-    warnings: &mut Vec<String>,
-) -> Result<u32, ApiError> {
-    let submission = Submission {
-        request: 0,
-        id,
-        spec: prepared.stored,
-        task: prepared.task,
-        slots: prepared.valid.slots,
-        strict: prepared.valid.strict,
-        force,
-        lease: prepared.valid.lease,
-        queue_timeout: prepared.valid.queue_timeout,
-        total_timeout: prepared.valid.total_timeout,
-        elsewhere: prepared.elsewhere,
-        only_here: prepared.only_here,
-        waits,
-    };
-    match ask(api, |answer| Event::Submit(Box::new(submission), answer)).await? {
-        Answer::Accepted { version, .. } => Ok(version),
-        Answer::Unchanged(version) => {
-            warnings.push(format!("nothing has changed since version {version}, which goes on (force starts it anew)"));
-            Ok(version)
-        }
-        Answer::Unlike(reason) => Err(ApiError::new(StatusCode::CONFLICT, "Conflict", reason)),
-        Answer::Busy(reason) => Err(ApiError::unavailable(reason).hint("try again in a moment")),
-        Answer::Stopped | Answer::NotOpen => Err(ApiError::unavailable("the job was not taken")),
-    }
-}
-
-async fn ask(api: &Api, event: impl FnOnce(oneshot::Sender<Answer>) -> Event) -> Result<Answer, ApiError> {
+pub(super) async fn ask(api: &Api, event: impl FnOnce(oneshot::Sender<Answer>) -> Event) -> Result<Answer, ApiError> {
     let (answer, answered) = oneshot::channel();
     let leaving = || ApiError::unavailable("the node is shutting down");
     api.events.send(event(answer)).await.map_err(|_| leaving())?;
@@ -204,9 +26,10 @@ async fn ask(api: &Api, event: impl FnOnce(oneshot::Sender<Answer>) -> Event) ->
 }
 
 /// The job that `text` means: its id, a unique start of it, or its name (then the latest run).
-fn resolve(api: &Api, text: &str) -> Result<JobId, ApiError> {
+pub(super) fn resolve(api: &Api, text: &str) -> Result<JobId, ApiError> {
     let not_here = || {
-        ApiError::not_found(format!("there is no job `{text}` at this node"))
+        let shown: String = text.chars().take(80).collect();
+        ApiError::not_found(format!("there is no job `{shown}` at this node"))
             .hint("`bacnode job list` shows this node's jobs; ask the node at which it was submitted")
     };
     if let Ok(id) = text.parse::<JobId>() {
@@ -217,119 +40,202 @@ fn resolve(api: &Api, text: &str) -> Result<JobId, ApiError> {
             [id] => return Ok(*id),
             [] => {}
             _ => {
-                return Err(
-                    ApiError::bad(format!("`{text}` is the start of several jobs' ids")).hint("write more of it")
-                );
+                let message = format!("`{text}` is the start of several jobs' ids");
+                return Err(ApiError::bad(message).hint("write more of it"));
             }
         }
     }
-    let named = |job: &JobRecord, _: Option<&JobStateRecord>| Job::new(job, None).name == text;
-    let page = api.store.jobs(true, 0, 1, named)?;
-    page.items.first().map(|(job, _)| job.id).ok_or_else(not_here)
+    // In any namespace: whoever has the same name twice says the id.
+    api.store.latest_named(text)?.ok_or_else(not_here)
 }
 
-fn load(api: &Api, text: &str) -> Result<(JobRecord, Job), ApiError> {
+pub(super) fn load(api: &Api, text: &str) -> Result<(JobRecord, Job), ApiError> {
     let id = resolve(api, text)?;
     let (record, state) = api.store.job(&id)?.ok_or_else(|| ApiError::not_found("the job is gone"))?;
     let job = Job::new(&record, state.as_ref());
     Ok((record, job))
 }
 
-pub(super) async fn list(State(api): State<Api>, Query(parameters): Parameters) -> Result<Json<Page<Job>>, ApiError> {
-    let limit = number(&parameters, "limit")?.filter(|limit| *limit > 0).unwrap_or(PAGE).min(PAGE_MAX);
-    let skip = number(&parameters, "next_token")?.unwrap_or(0);
-    match parameters.get("order_by").map(String::as_str) {
-        None | Some("" | "created_at" | "create_time" | "modified_at" | "modify_time") => {}
-        Some(other) => return Err(ApiError::bad(format!("`order_by={other}`: jobs are ordered by `created_at`"))),
-    }
-    let namespace = parameters.get("namespace").cloned().unwrap_or_default();
-    let labels = parameters.get("labels").map_or("", String::as_str).parse::<Selector>();
+#[derive(Clone, Copy, PartialEq)]
+enum Order {
+    Created,
+    Modified,
+}
+
+const ORDERS: [(&str, Order); 5] = [
+    ("", Order::Created),
+    ("created_at", Order::Created),
+    ("create_time", Order::Created),
+    ("modified_at", Order::Modified),
+    ("modify_time", Order::Modified),
+];
+
+pub(super) async fn list(State(api): State<Api>, Query(params): Query<Params>) -> Result<Json<Page<Job>>, ApiError> {
+    let order = params.one_of("order_by", &ORDERS)?;
+    let reverse = params.flag("reverse");
+    let namespace = params.text("namespace").filter(|namespace| *namespace != "*");
+    let labels = params.text("labels").unwrap_or_default().parse::<Selector>();
     let labels = labels.map_err(|error| ApiError::bad(format!("`labels`: {error}")))?;
-    let wanted = |record: &JobRecord, _: Option<&JobStateRecord>| {
-        let job = Job::new(record, None);
-        (namespace.is_empty() || namespace == "*" || job.namespace == namespace) && labels.selects(&job.labels)
+    let wanted = |record: &JobRecord| {
+        namespace.is_none_or(|namespace| namespace == &*record.namespace)
+            // Reading each spec takes time: only for those who ask for it.
+            && (labels.constraints().is_empty() || labels.selects(&Job::new(record, None).labels))
     };
-    let page = api.store.jobs(flag(&parameters, "reverse"), skip, limit, wanted)?;
-    let items = page.items.iter().map(|(record, state)| Job::new(record, state.as_ref())).collect();
-    Ok(Json(Page { items, next_token: page.next.map(|next| next.to_string()).unwrap_or_default() }))
+    let shown = |(record, state): &(JobRecord, Option<JobStateRecord>)| Job::new(record, state.as_ref());
+    if order == Order::Created {
+        let page = api.store.jobs(reverse, params.cursor()?.as_deref(), params.limit()?, wanted)?;
+        let next_token = page.next.map(|next| token(&next)).unwrap_or_default();
+        return Ok(Json(Page { items: page.items.iter().map(shown).collect(), next_token }));
+    }
+    let mut ids = api.store.jobs_by_change()?;
+    if reverse {
+        ids.reverse();
+    }
+    let jobs = ids.into_iter().filter_map(|id| api.store.job(&id).ok().flatten());
+    let page = params.page_of(jobs.filter(|(record, _)| wanted(record)))?;
+    Ok(Json(Page { items: page.items.iter().map(shown).collect(), next_token: page.next_token }))
 }
 
 pub(super) async fn get(
     State(api): State<Api>,
     Path(id): Path<String>,
-    Query(parameters): Parameters,
+    Query(params): Query<Params>,
 ) -> Result<Json<GetJobResponse>, ApiError> {
-    let (record, job) = load(&api, &id)?;
+    let (record, mut job) = load(&api, &id)?;
     if job.is_terminal() {
         // Nobody may see an end that a power cut could take back.
         api.store.log().barrier().await;
     }
-    let include: Vec<&str> = parameters.get("include").map(|text| text.split(',').collect()).unwrap_or_default();
-    let executions = include.contains(&"executions").then(|| execution_page(&api, &record.id, &job)).transpose()?;
-    let history = include.contains(&"history").then(|| history_page(&api, &record.id, |_| true)).transpose()?;
+    let version = version_number(&params)?;
+    if version != 0 {
+        let (_, state) = api.store.job(&record.id)?.unwrap_or((record.clone(), None));
+        job = Job::new(&version_of(&api, record.clone(), version)?, state.as_ref());
+    }
+    let include: Vec<&str> = params.text("include").map(|text| text.split(',').collect()).unwrap_or_default();
+    if let Some(other) = include.iter().find(|part| !["", "executions", "history"].contains(part)) {
+        let message = format!("`include={other}`: must be history, executions or both");
+        return Err(ApiError::bad(message));
+    }
+    // Bacalhau's clients limit both by the same number, which is meant for lists; a story is told in full.
+    let everything = |items| Page { items, next_token: String::new() };
+    let executions =
+        if include.contains(&"executions") { Some(everything(executions_of(&api, &record, |_| true)?)) } else { None };
+    let history = if include.contains(&"history") {
+        Some(Page { items: history_of(&api, &record)?, next_token: String::new() })
+    } else {
+        None
+    };
     Ok(Json(GetJobResponse { job, history, executions }))
 }
 
-fn execution_page(api: &Api, id: &JobId, job: &Job) -> Result<Page<Execution>, ApiError> {
-    let items = api.store.executions(id)?.iter().map(|record| Execution::new(record, &job.namespace)).collect();
-    Ok(Page { items, next_token: String::new() })
+fn version_number(params: &Params) -> Result<u32, ApiError> {
+    Ok(params.number("job_version")?.map_or(0, |version| u32::try_from(version).unwrap_or(u32::MAX)))
 }
 
-fn history_page(api: &Api, id: &JobId, wanted: impl Fn(&HistoryItem) -> bool) -> Result<Page<HistoryItem>, ApiError> {
-    let name = id.to_string();
-    let events = api.store.events(id, 0)?;
-    let items =
-        events.iter().map(|(sequence, event)| HistoryItem::new(&name, *sequence, event)).filter(wanted).collect();
-    Ok(Page { items, next_token: String::new() })
+fn executions_of(
+    api: &Api,
+    record: &JobRecord,
+    wanted: impl Fn(&ExecutionRecord) -> bool,
+) -> Result<Vec<Execution>, ApiError> {
+    let executions = api.store.executions(&record.id)?;
+    let executions = executions.iter().filter(|execution| wanted(execution));
+    Ok(executions.map(|execution| Execution::new(execution, &record.namespace)).collect())
+}
+
+fn history_of(api: &Api, record: &JobRecord) -> Result<Vec<HistoryItem>, ApiError> {
+    let events = api.store.events(&record.id, 0)?;
+    Ok(api::history(&record.id.to_string(), record.task.version, &events))
 }
 
 pub(super) async fn executions(
     State(api): State<Api>,
     Path(id): Path<String>,
+    Query(params): Query<Params>,
 ) -> Result<Json<Page<Execution>>, ApiError> {
-    let (record, job) = load(&api, &id)?;
-    Ok(Json(execution_page(&api, &record.id, &job)?))
+    let (record, _) = load(&api, &id)?;
+    let order = params.one_of("order_by", &ORDERS)?;
+    let (version, all) = (version_number(&params)?, params.flag("all_job_versions"));
+    let version = if version == 0 { record.task.version } else { version };
+    let mut executions = executions_of(&api, &record, |execution| all || execution.version == version)?;
+    match order {
+        Order::Created => executions.sort_by_key(|execution| execution.create_time),
+        Order::Modified => executions.sort_by_key(|execution| execution.modify_time),
+    }
+    if params.flag("reverse") {
+        executions.reverse();
+    }
+    Ok(Json(params.page_of(executions)?))
 }
 
 pub(super) async fn history(
     State(api): State<Api>,
     Path(id): Path<String>,
-    Query(parameters): Parameters,
+    Query(params): Query<Params>,
 ) -> Result<Json<Page<HistoryItem>>, ApiError> {
     let (record, _) = load(&api, &id)?;
-    let given = |name: &str| parameters.get(name).filter(|value| !value.is_empty());
-    let kind = match given("event_type").map(String::as_str) {
-        None | Some("all") => None,
-        Some("job") => Some("JobLevel"),
-        Some("execution") => Some("ExecutionLevel"),
-        Some(other) => return Err(ApiError::bad(format!("`event_type={other}`: must be all, job or execution"))),
-    };
-    let execution = given("execution_id");
-    Ok(Json(history_page(&api, &record.id, |item| {
+    let kind = params
+        .one_of("event_type", &[("all", None), ("job", Some("JobLevel")), ("execution", Some("ExecutionLevel"))])?;
+    let (version, all) = (version_number(&params)?, params.flag("all_job_versions"));
+    let since = params.number("since")?.map(|seconds| seconds.saturating_mul(1_000));
+    let since = since.map(|ms| api::rfc3339(bacnode_protocol::time::UnixMillis(ms)));
+    let (execution, node) = (params.text("execution_id"), params.text("node_id"));
+    let wanted = |item: &HistoryItem| {
+        let by_node = |node: &str| item.event.details.get("NodeID").is_some_and(|id| id.starts_with(node));
         kind.is_none_or(|kind| item.kind == kind)
-            && execution.is_none_or(|id| item.execution_id.starts_with(id.as_str()))
-    })?))
+            && execution.is_none_or(|id| item.execution_id.starts_with(id))
+            && node.is_none_or(by_node)
+            && (version == 0 || all || item.job_version == u64::from(version))
+            && since.as_ref().is_none_or(|since| item.time >= *since)
+    };
+    let items = history_of(&api, &record)?.into_iter().filter(wanted);
+    Ok(Json(params.page_of(items)?))
 }
 
-pub(super) async fn results(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Results>, ApiError> {
+/// The versions of a job without an end; the runs of that name of one that has one.
+pub(super) async fn versions(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Versions>, ApiError> {
     let (record, job) = load(&api, &id)?;
+    if record.task.kind.is_endless() {
+        let (_, state) = api.store.job(&record.id)?.unwrap_or((record.clone(), None));
+        let shown = |version: &JobRecord| {
+            let newest = version.task.version == record.task.version;
+            Job::new(version, state.as_ref().filter(|_| newest))
+        };
+        return Ok(Json(Versions { items: api.store.versions(&record.id)?.iter().map(shown).collect() }));
+    }
+    if record.name.is_empty() {
+        return Ok(Json(Versions { items: vec![job] }));
+    }
+    let mut items = Vec::new();
+    for (number, id) in (1..).zip(api.store.named(&record.namespace, &record.name)?) {
+        let Some((record, state)) = api.store.job(&id)? else { continue };
+        items.push(Job { version: number, ..Job::new(&record, state.as_ref()) });
+    }
+    Ok(Json(Versions { items }))
+}
+
+pub(super) async fn results(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    Query(params): Query<Params>,
+) -> Result<Json<Results>, ApiError> {
+    let (record, _) = load(&api, &id)?;
     let mut accepted = api.store.executions(&record.id)?;
     accepted.retain(|execution| execution.accepted);
     accepted.sort_by_key(|execution| execution.slot);
-    let items = accepted.iter().map(|execution| Execution::new(execution, &job.namespace).published_result).collect();
-    Ok(Json(Page { items, next_token: String::new() }))
+    let items = accepted.iter().map(|execution| Execution::new(execution, &record.namespace).published_result);
+    Ok(Json(params.page_of(items)?))
 }
 
 pub(super) async fn stop(
     State(api): State<Api>,
     Path(id): Path<String>,
-    Query(parameters): Parameters,
+    Query(params): Query<Params>,
     body: Bytes,
 ) -> Result<Json<Value>, ApiError> {
     let (record, job) = load(&api, &id)?;
     // Bacalhau's server reads the reason from the body, its Python client sends it in the query.
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let reason = body["reason"].as_str().map(str::to_owned).or_else(|| parameters.get("reason").cloned());
+    let reason = body["reason"].as_str().or_else(|| params.text("reason"));
     let reason: String = reason.unwrap_or_default().chars().take(300).collect();
     if ask(&api, |answer| Event::Stop(record.id, reason, answer)).await? == Answer::Stopped {
         Ok(Json(serde_json::json!({ "EvaluationID": record.id.to_string() })))
@@ -339,58 +245,12 @@ pub(super) async fn stop(
     }
 }
 
-/// The job's story as it unfolds: one [`HistoryItem`] a line, until the job has ended.
-pub(super) async fn events(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    let id = resolve(&api, &id)?;
-    let (lines, receiver) = mpsc::channel::<Result<Bytes, std::io::Error>>(64);
-    tokio::spawn(async move { tell(&api, id, lines).await });
-    let stream =
-        futures::stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(stream)).into_response())
-}
-
-async fn tell(api: &Api, id: JobId, lines: mpsc::Sender<Result<Bytes, std::io::Error>>) {
-    let name = id.to_string();
-    let mut next = 0;
-    loop {
-        // Watch before reading, so that nothing falls between.
-        let (answer, watching) = oneshot::channel();
-        if api.events.send(Event::Watch(id, answer)).await.is_err() {
-            return;
-        }
-        let Ok(mut watching) = watching.await else { return };
-        let Ok(known) = api.store.events(&id, next) else { return };
-        if known.iter().any(|(_, event)| matches!(event.what, What::Ended { .. })) {
-            api.store.log().barrier().await;
-        }
-        let mut queued: std::collections::VecDeque<_> = known.into();
-        loop {
-            let item = match queued.pop_front() {
-                Some(item) => Some(item),
-                None => watching.recv().await,
-            };
-            // Closed: we were too slow, and read on from the store.
-            let Some((sequence, event)) = item else { break };
-            if sequence < next {
-                continue;
-            }
-            next = sequence + 1;
-            let ended = matches!(event.what, What::Ended { .. });
-            let mut line = serde_json::to_vec(&HistoryItem::new(&name, sequence, &event)).unwrap_or_default();
-            line.push(b'\n');
-            if lines.send(Ok(line.into())).await.is_err() || ended {
-                return;
-            }
-        }
-    }
-}
-
 /// The attempt whose output shows what a job does: the accepted one, else the latest.
 pub(super) fn shown_execution(
     api: &Api,
     text: &str,
     wanted: Option<&str>,
-) -> Result<(JobId, Option<bacnode_protocol::record::ExecutionRecord>, bool), ApiError> {
+) -> Result<(JobId, Option<ExecutionRecord>, bool), ApiError> {
     let (record, job) = load(api, text)?;
     let executions = api.store.executions(&record.id)?;
     let found = match wanted.filter(|wanted| !wanted.is_empty()) {

@@ -4,12 +4,17 @@
 //! answers every error with a sentence, a code and, where there is one, a hint. Reads come from the store; what changes
 //! something goes through the driver.
 
+mod agent;
 mod content;
+mod details;
 mod error;
+mod events;
 mod guard;
 mod jobs;
 mod logs;
 mod nodes;
+mod page;
+mod submit;
 mod withheld;
 
 use std::net::SocketAddr;
@@ -17,6 +22,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::response::Redirect;
 use axum::routing::{get, post, put};
 use axum::serve::ListenerExt as _;
 use bacnode_protocol::api::NodeIdentity;
@@ -25,6 +31,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::details::Details;
 use crate::config::Config;
 use crate::content::Content;
 use crate::driver::Event;
@@ -42,6 +49,7 @@ pub(crate) struct Api {
     pub(crate) fetcher: Arc<dyn Fetcher>,
     pub(crate) runner: Runner,
     pub(crate) config: Arc<Config>,
+    pub(crate) details: Details,
 }
 
 /// Serves until told to stop.
@@ -57,26 +65,37 @@ pub(crate) async fn serve(listener: TcpListener, api: Api, stop: CancellationTok
 
 fn router(api: Api) -> Router {
     let jobs = Router::new()
-        .route("/jobs", put(jobs::submit).post(jobs::submit).get(jobs::list))
+        .route("/jobs", put(submit::submit).post(submit::submit).get(jobs::list))
+        .route("/jobs/diff", put(submit::diff).post(submit::diff))
         .route("/jobs/{id}", get(jobs::get).delete(jobs::stop))
+        .route("/jobs/{id}/rerun", put(submit::rerun).post(submit::rerun))
+        .route("/jobs/{id}/versions", get(jobs::versions))
         .route("/jobs/{id}/executions", get(jobs::executions))
         .route("/jobs/{id}/history", get(jobs::history))
         .route("/jobs/{id}/results", get(jobs::results))
         .route("/jobs/{id}/logs", get(logs::follow))
         .route("/nodes", get(nodes::list))
-        .route("/nodes/{id}", get(nodes::get))
+        .route("/nodes/{id}", get(nodes::get).put(nodes::act))
         .layer(DefaultBodyLimit::max(SPEC_BYTES_MAX));
     let agent = Router::new()
-        .route("/alive", get(nodes::alive))
-        .route("/version", get(nodes::agent_version))
-        .route("/node", get(nodes::agent_node));
+        .route("/alive", get(agent::alive))
+        .route("/version", get(agent::agent_version))
+        .route("/node", get(agent::node))
+        .route("/debug", get(agent::debug))
+        .route("/config", get(agent::config))
+        .route("/authconfig", get(agent::auth_config));
+    let auth = Router::new()
+        .route("/", get(agent::auth_methods))
+        .route("/{method}", get(agent::auth_method).post(agent::auth_method));
     let network = Router::new()
         .route("/identity", get(nodes::identity))
         .route("/peers", get(nodes::peers))
+        .route("/view", get(nodes::view))
+        .route("/events", get(events::everything))
         .route("/usage", get(nodes::usage))
         .route("/withheld", get(withheld::list))
         .route("/withheld/{id}", post(withheld::decide))
-        .route("/jobs/{id}/events", get(jobs::events))
+        .route("/jobs/{id}/events", get(events::follow))
         .route("/content", get(content::pins).post(content::add).layer(DefaultBodyLimit::disable()))
         .route("/content/usage", get(content::usage))
         .route("/content/gc", post(content::sweep))
@@ -84,10 +103,14 @@ fn router(api: Api) -> Router {
         .route("/content/{cid}/pin", put(content::pin).delete(content::unpin))
         .route("/content/{cid}/ls", get(content::ls))
         .route("/content/{cid}/providers", get(content::providers));
-    let v1 = Router::new().nest("/orchestrator", jobs).nest("/agent", agent).nest("/network", network);
+    let v1 =
+        Router::new().nest("/orchestrator", jobs).nest("/agent", agent).nest("/auth", auth).nest("/network", network);
     Router::new()
         .nest("/api/v1", v1)
         .route("/metrics", get(nodes::metrics))
+        // As Bacalhau has it.
+        .route("/version", get(|| async { Redirect::permanent("/api/v1/agent/version") }))
+        .route("/livez", get(|| async { Redirect::permanent("/api/v1/agent/alive") }))
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(axum::middleware::from_fn(guard::check))

@@ -1,22 +1,25 @@
 //! Nodes: this one, the others, and who is connected.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
 use bacnode_protocol::api::{
-    ComputeNodeInfo, GetNode, ListNodes, NodeIdentity, NodeInfo, NodeState, Peer, Peers, SubmitterUsage, Version,
+    AdvertInfo, Capacity, ComputeNodeInfo, ConnectionState, GetNode, ListNodes, NodeActed, NodeAction, NodeIdentity,
+    NodeInfo, NodeState, Peer, Peers, SubmitterUsage, Version, rfc3339,
 };
 use bacnode_protocol::id::NodeId;
+use bacnode_protocol::job::Selector;
+use bacnode_protocol::time::UnixMillis;
 use bacnode_protocol::wire::view::NodeDetail;
 use libp2p::Multiaddr;
-use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
+use super::Api;
 use super::error::ApiError;
-use super::{Api, go_arch};
+use super::page::Params;
 use crate::clock;
-
-pub(super) async fn alive() -> Json<Value> {
-    Json(json!({ "Status": "OK" }))
-}
+use crate::driver::Event;
 
 /// What jobs have used here, by submitter, those that used most CPU first.
 pub(super) async fn usage(State(api): State<Api>) -> Result<Json<Vec<SubmitterUsage>>, ApiError> {
@@ -36,28 +39,12 @@ pub(super) async fn metrics(State(api): State<Api>) -> impl axum::response::Into
     ([(axum::http::header::CONTENT_TYPE, format)], api.network.metrics())
 }
 
-pub(super) async fn agent_version() -> Json<Version> {
-    Json(version(env!("CARGO_PKG_VERSION")))
-}
-
-fn version(text: &str) -> Version {
-    let mut parts = text.split('.');
-    Version {
-        major: parts.next().unwrap_or_default().into(),
-        minor: parts.next().unwrap_or_default().into(),
-        git_version: format!("v{text}"),
-        os: std::env::consts::OS.into(),
-        arch: go_arch().into(),
-        ..Version::default()
-    }
-}
-
 pub(super) async fn identity(State(api): State<Api>) -> Json<NodeIdentity> {
     Json(super::identity(&api.network, &api.config.network, None).await)
 }
 
 /// What is known of a node, by its advert.
-fn known(api: &Api, node: &NodeId) -> Option<NodeState> {
+pub(super) fn known(api: &Api, node: &NodeId) -> Option<NodeState> {
     let view = api.network.view();
     let peer = view.get(node)?;
     let advert = &peer.advert;
@@ -68,7 +55,7 @@ fn known(api: &Api, node: &NodeId) -> Option<NodeState> {
         node_type: if advert.engines.0 == 0 { "Requester" } else { "Compute" }.into(),
         supported_protocols: vec![api.network.names.market.clone()],
         compute: ComputeNodeInfo::new(advert.engines, advert.total),
-        version: Version { os: String::new(), arch: String::new(), ..version(&advert.version) },
+        version: Version { os: String::new(), arch: String::new(), ..super::agent::version(&advert.version) },
         name: advert.name.to_string(),
         load: advert.load_percent,
         addresses: addresses.map(|address| address.to_string()).collect(),
@@ -76,27 +63,117 @@ fn known(api: &Api, node: &NodeId) -> Option<NodeState> {
         ..NodeInfo::default()
     };
     let connection = if connected { "CONNECTED" } else { "DISCONNECTED" };
-    Some(NodeState { info, membership: "APPROVED".into(), connection: connection.into() })
+    let heard = clock::unix().0.saturating_sub(clock::tick().since(peer.heard).as_millis());
+    let last_heartbeat = rfc3339(UnixMillis(heard));
+    let connection_state = ConnectionState { status: connection.into(), last_heartbeat };
+    Some(NodeState { info, membership: "APPROVED".into(), connection: connection.into(), connection_state })
 }
 
-fn add_detail(state: &mut NodeState, detail: &NodeDetail) {
+pub(super) fn add_detail(state: &mut NodeState, detail: &NodeDetail) {
     state.info.labels = detail.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
     state.info.compute.available_capacity = detail.available.into();
     state.info.compute.running_executions = detail.running;
     state.info.compute.enqueued_executions = detail.queued;
 }
 
-pub(super) async fn agent_node(State(api): State<Api>) -> Result<Json<NodeInfo>, ApiError> {
-    let mut state = known(&api, &api.network.me).ok_or_else(|| ApiError::unavailable("the node is starting"))?;
-    add_detail(&mut state, &api.network.detail());
-    Ok(Json(state.info))
+/// In which order nodes are listed.
+#[derive(Clone, Copy)]
+enum Order {
+    Name,
+    Id,
+    Kind,
+    Free(fn(&Capacity) -> f64),
+    Connection,
 }
 
-pub(super) async fn list(State(api): State<Api>) -> Json<ListNodes> {
-    let nodes: Vec<NodeId> = api.network.view().iter().map(|(node, _)| *node).collect();
-    let mut nodes: Vec<NodeState> = nodes.iter().filter_map(|node| known(&api, node)).collect();
-    nodes.sort_by(|left, right| left.info.name.cmp(&right.info.name));
-    Json(ListNodes { nodes, next_token: String::new() })
+const ORDERS: [(&str, Order); 10] = [
+    ("", Order::Name),
+    ("name", Order::Name),
+    ("id", Order::Id),
+    ("type", Order::Kind),
+    ("available_cpu", Order::Free(|free| free.cpu)),
+    ("available_memory", Order::Free(|free| free.memory as f64)),
+    ("available_disk", Order::Free(|free| free.disk as f64)),
+    ("available_gpu", Order::Free(|free| f64::from(free.gpu))),
+    ("approval", Order::Name),
+    ("status", Order::Connection),
+];
+
+pub(super) async fn list(State(api): State<Api>, Query(params): Query<Params>) -> Result<Json<ListNodes>, ApiError> {
+    let order = params.one_of("order_by", &ORDERS)?;
+    let selector = params.text("labels").unwrap_or_default().parse::<Selector>();
+    let selector = selector.map_err(|error| ApiError::bad(format!("`labels`: {error}")))?;
+    let statuses = [("", None), ("connected", Some("CONNECTED")), ("disconnected", Some("DISCONNECTED"))];
+    let status = params.one_of("filter-status", &statuses)?;
+    // Whoever is here is a member.
+    let approvals = [("", true), ("approved", true), ("pending", false), ("rejected", false), ("unknown", false)];
+    let approved = params.one_of("filter-approval", &approvals)?;
+    let may_match = |peer: &bacnode_protocol::view::Peer| {
+        approved && !selector.constraints().iter().any(|constraint| constraint.is_excluded_by(&peer.advert.labels))
+    };
+    let nodes: Vec<NodeId> =
+        api.network.view().iter().filter(|(_, peer)| may_match(peer)).map(|(node, _)| *node).collect();
+    let details = api.details.of(&api.network, &nodes).await;
+    let mut nodes: Vec<NodeState> = nodes
+        .iter()
+        .filter_map(|node| {
+            let mut state = known(&api, node)?;
+            if let Some(detail) = details.get(node) {
+                add_detail(&mut state, detail);
+            }
+            Some(state)
+        })
+        .filter(|state| selector.selects(&state.info.labels) && status.is_none_or(|status| state.connection == status))
+        .collect();
+    nodes.sort_by(|left, right| {
+        let free = |state: &NodeState| state.info.compute.available_capacity;
+        let by_name = || (&left.info.name, &left.info.node_id).cmp(&(&right.info.name, &right.info.node_id));
+        match order {
+            Order::Name => by_name(),
+            Order::Id => left.info.node_id.cmp(&right.info.node_id),
+            Order::Kind => left.info.node_type.cmp(&right.info.node_type).then_with(by_name),
+            // Most first.
+            Order::Free(amount) => amount(&free(right)).total_cmp(&amount(&free(left))).then_with(by_name),
+            Order::Connection => left.connection.cmp(&right.connection).then_with(by_name),
+        }
+    });
+    if params.flag("reverse") {
+        nodes.reverse();
+    }
+    let page = params.page_of(nodes)?;
+    Ok(Json(ListNodes { nodes: page.items, next_token: page.next_token }))
+}
+
+/// What the operator does with this node: empties it, or takes it into use again. Others' nodes are theirs.
+pub(super) async fn act(
+    State(api): State<Api>,
+    Path(text): Path<String>,
+    bytes: Bytes,
+) -> Result<Json<NodeActed>, ApiError> {
+    let request: NodeAction = super::submit::body(&bytes)?;
+    let node = resolve(&api, &text)?;
+    let draining = match request.action.to_lowercase().as_str() {
+        "drain" => true,
+        "resume" => false,
+        "approve" | "reject" | "delete" => {
+            let message = "nodes are not approved here: whoever holds the network's key is a member";
+            return Err(ApiError::bad(message).hint("`serve --refuse-peer` takes no jobs of a peer"));
+        }
+        other => {
+            let shown: String = other.chars().take(40).collect();
+            return Err(ApiError::bad(format!("Action: `{shown}` is not one of drain, resume")));
+        }
+    };
+    if node != api.network.me {
+        let message = "only a node's own operator drains it";
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "Forbidden", message).hint("ask at that node's own API"));
+    }
+    api.store.set_draining(draining)?;
+    let (answer, answered) = oneshot::channel();
+    let leaving = || ApiError::unavailable("the node is shutting down");
+    api.events.send(Event::Drain(draining, answer)).await.map_err(|_| leaving())?;
+    answered.await.map_err(|_| leaving())?;
+    Ok(Json(NodeActed { success: true, error: String::new() }))
 }
 
 pub(super) async fn get(State(api): State<Api>, Path(text): Path<String>) -> Result<Json<GetNode>, ApiError> {
@@ -141,4 +218,20 @@ pub(super) async fn peers(State(api): State<Api>) -> Json<Peers> {
     };
     let peers = connected.iter().map(peer).collect();
     Json(Peers { peers, warnings: api.network.warnings() })
+}
+
+/// The adverts that this node knows, as they are.
+pub(super) async fn view(State(api): State<Api>) -> Json<Vec<AdvertInfo>> {
+    let view = api.network.view();
+    let shown = |(node, peer): (&NodeId, &bacnode_protocol::view::Peer)| AdvertInfo {
+        peer_id: node.to_string(),
+        name: peer.advert.name.to_string(),
+        sequence: peer.advert.sequence,
+        issued: rfc3339(peer.advert.issued),
+        ttl_s: peer.advert.ttl_s,
+        load: peer.advert.load_percent,
+        engines: peer.advert.engines.iter().map(|engine| engine.name().to_owned()).collect(),
+        total: peer.advert.total.into(),
+    };
+    Json(view.iter().map(shown).collect())
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bacnode_protocol::compute;
 use bacnode_protocol::id::NodeId;
-use bacnode_protocol::time::Span;
+use bacnode_protocol::time::{Span, UnixMillis};
 use libp2p::Multiaddr;
 use tokio::sync::oneshot;
 
@@ -75,8 +75,20 @@ impl Running {
         self.swept = clock::tick();
         let content = self.hands.content.clone();
         let open = self.requester.jobs().map(|job| job.to_string()).collect();
-        let keep = self.hands.keep_results;
+        let (keep, store) = (self.hands.keep_results, self.hands.store.clone());
+        let (most, age) = self.hands.keep_jobs;
         tokio::task::spawn_blocking(move || {
+            let before = UnixMillis(clock::unix().0.saturating_sub(age.as_millis() as u64));
+            match store.retire(most, before) {
+                Ok(held) => held.iter().for_each(|(root, reason)| {
+                    for content in [&content, content.private()] {
+                        if let Err(error) = content.unpin(root, reason) {
+                            tracing::warn!(%error, "cannot let go of an old result");
+                        }
+                    }
+                }),
+                Err(error) => tracing::warn!(%error, "cannot forget old jobs"),
+            }
             let swept = content
                 .collect(&open, keep)
                 // What can be had again goes first.

@@ -13,6 +13,7 @@ use super::s3::Share;
 use super::wasm::{Imports, ModuleSource};
 use super::web::Fetched;
 use super::{RunError, Runner};
+use crate::config::LocalPath;
 use crate::content::{ContentError, INPUT, Limits, USER};
 
 /// The longest module that is compiled.
@@ -163,21 +164,25 @@ async fn fetch_content(
 }
 
 /// The path, if it lies within one that the operator allows, links followed.
-fn local(allowed: &[(PathBuf, bool)], path: &str, writable: bool) -> Result<PathBuf, RunError> {
-    let real = std::fs::canonicalize(path).map_err(|error| RunError::Node(format!("local input {path}: {error}")))?;
-    let within = |(prefix, rw): &(PathBuf, bool)| {
-        (*rw || !writable) && std::fs::canonicalize(prefix).is_ok_and(|prefix| real.starts_with(prefix))
+fn local(allowed: &[LocalPath], named: &str, writable: bool) -> Result<PathBuf, RunError> {
+    let mut found = allowed.iter().filter(|local| local.writable || !writable);
+    let Some((local, path)) = found.find_map(|local| Some((local, local.find(Path::new(named))?))) else {
+        return Err(RunError::Node(format!("local input {named} is not on this node's list of local paths")));
     };
-    if !allowed.iter().any(within) {
-        return Err(RunError::Node(format!("local input {path} is not on this node's list of local paths")));
+    let real = std::fs::canonicalize(&path);
+    let real = real.map_err(|error| RunError::Node(format!("local input {named}: {error}")))?;
+    // A link must not lead out of what is allowed.
+    if !std::fs::canonicalize(&local.path).is_ok_and(|prefix| real.starts_with(prefix)) {
+        return Err(RunError::Node(format!("local input {named} is not on this node's list of local paths")));
     }
     // Below a folder that tasks may write another task could put a link in the path's place before it is mounted.
-    let writable_above = |(prefix, rw): &(PathBuf, bool)| {
-        *rw && std::fs::canonicalize(prefix).is_ok_and(|prefix| real.starts_with(&prefix) && real != prefix)
+    let writable_above = |local: &LocalPath| {
+        local.writable
+            && std::fs::canonicalize(&local.path).is_ok_and(|prefix| real.starts_with(&prefix) && real != prefix)
     };
     if allowed.iter().any(writable_above) {
         let cause =
-            format!("local input {path} lies within a path that tasks may write: only the whole of it is mounted");
+            format!("local input {named} lies within a path that tasks may write: only the whole of it is mounted");
         return Err(RunError::Node(cause));
     }
     Ok(real)

@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 use self::note::Note;
 use self::probe::Probe;
 
-use crate::config::{Config, TaskLimits};
+use crate::config::{Config, LocalPath, TaskLimits};
 use crate::content::{Content, ContentError};
 use crate::network::Fetcher;
 
@@ -96,7 +96,7 @@ struct Inner {
     wasm: wasm::Engine,
     docker: Option<docker::Engine>,
     limits: TaskLimits,
-    allow_local: Vec<(PathBuf, bool)>,
+    allow_local: Vec<LocalPath>,
     policy: Policy,
     probe: Option<Probe>,
     web: web::Fetcher,

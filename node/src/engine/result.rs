@@ -78,7 +78,9 @@ pub(super) fn publish(
     let outcome = match ended {
         Ok(exit_code) => Outcome::Completed { exit_code },
         Err(RunError::Task { kind, cause }) => Outcome::Failed { kind, cause: TextMax::truncated(&cause) },
-        Err(RunError::Node(cause)) => return failed(Outcome::NodeFailed { cause: TextMax::truncated(&cause) }, usage),
+        Err(RunError::Node(cause)) => {
+            return failed(Outcome::NodeFailed { began: true, cause: TextMax::truncated(&cause) }, usage);
+        }
         Err(RunError::Stopped) => return failed(Outcome::Cancelled, usage),
     };
     let imported = match &outcome {
@@ -96,7 +98,7 @@ pub(super) fn publish(
             let cause = TextMax::truncated(&format!("the result cannot be kept: {cause}"));
             failed(Outcome::Failed { kind: FailureKind::Output, cause }, usage)
         }
-        Err(error) => failed(Outcome::NodeFailed { cause: TextMax::truncated(&error.to_string()) }, usage),
+        Err(error) => failed(Outcome::NodeFailed { began: true, cause: TextMax::truncated(&error.to_string()) }, usage),
     }
 }
 

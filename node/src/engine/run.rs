@@ -102,7 +102,7 @@ async fn send_away(
         Ok(()) => return ended,
         Err(RunError::Stopped) => Outcome::Cancelled,
         // What is here is not where it should be: another node may do better.
-        Err(error) => Outcome::NodeFailed { cause: TextMax::truncated(&error.to_string()) },
+        Err(error) => Outcome::NodeFailed { began: true, cause: TextMax::truncated(&error.to_string()) },
     };
     let _ = kept_in.unpin_all(&run.execution.to_string());
     Ended { outcome, root: None, size: 0, blocks: Vec::new(), ..ended }
@@ -110,7 +110,7 @@ async fn send_away(
 
 /// A run that ended by this node's doing, with nothing to show.
 pub(super) fn node_failed(cause: &str) -> Ended {
-    Ended::bare(Outcome::NodeFailed { cause: TextMax::truncated(cause) })
+    Ended::bare(Outcome::NodeFailed { began: true, cause: TextMax::truncated(cause) })
 }
 
 /// What a run may leave: what it asked for, where it did, and never more than the node allows.

@@ -23,6 +23,8 @@ const SERVED_PER_PEER_MAX: usize = 6;
 const RECEIVED_MAX: usize = 16;
 /// How long a request may take to arrive.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a peer is asked whose connection breaks off.
+const TRIES_MAX: u32 = 3;
 /// Peers asked for one root.
 const PROVIDERS_MAX: usize = 8;
 
@@ -91,51 +93,73 @@ impl DagFetcher {
     }
 
     async fn fetch_from_anybody(&self, root: Cid, hints: Vec<NodeId>, max: u64) -> Result<u64, String> {
-        let (mut tried, mut total, mut causes) = (vec![self.network.me], 0, Vec::new());
-        let mut candidates = hints;
+        let (mut tried, mut total, mut causes) = (HashMap::from([(self.network.me, TRIES_MAX)]), 0, Vec::new());
+        let (mut candidates, mut broken) = (hints, Vec::new());
         // First those named, then those found; the DHT is not troubled for what is at hand. An announcement may be on its
         // way still, so it is asked again before the answer is no.
         for pause in [None, Some(0), Some(300), Some(1_000)] {
             if let Some(pause) = pause {
                 tokio::time::sleep(Duration::from_millis(pause)).await;
                 candidates = self.network.providers(root).await.into_iter().take(PROVIDERS_MAX).collect();
+                // What came before a connection broke off need not come again.
+                candidates.extend(std::mem::take(&mut broken));
             }
             for provider in std::mem::take(&mut candidates) {
-                if tried.contains(&provider) {
+                let tries = tried.entry(provider).or_insert(0);
+                if *tries >= TRIES_MAX {
                     continue;
                 }
-                tried.push(provider);
-                match self.fetch_from(root, provider, max, &mut total).await {
+                *tries += 1;
+                let cause = match self.fetch_from(root, provider, max, &mut total).await {
                     Ok(()) => return Ok(total),
-                    Err(error) => causes.push(format!("{}: {error}", self.network.view().label(&provider))),
-                }
+                    Err(Failed::Broken(cause)) => {
+                        broken.push(provider);
+                        cause
+                    }
+                    Err(Failed::Useless(cause)) => {
+                        tried.insert(provider, TRIES_MAX);
+                        cause
+                    }
+                };
+                causes.push(format!("{}: {cause}", self.network.view().label(&provider)));
             }
         }
         if causes.is_empty() { Err("no peer is known to have it".into()) } else { Err(causes.join("; ")) }
     }
 
-    async fn fetch_from(&self, root: Cid, provider: NodeId, max: u64, total: &mut u64) -> Result<(), String> {
+    async fn fetch_from(&self, root: Cid, provider: NodeId, max: u64, total: &mut u64) -> Result<(), Failed> {
         loop {
             let content = self.content.clone();
-            let lacking = blocking(move || content.lacking(&root, WANTS_MAX)).await?;
+            let lacking = blocking(move || content.lacking(&root, WANTS_MAX)).await.map_err(Failed::Useless)?;
             if lacking.is_empty() {
                 return Ok(());
             }
-            let _permit = self.receiving.acquire().await.map_err(|error| error.to_string())?;
+            let _permit = self.receiving.acquire().await.map_err(|error| Failed::Useless(error.to_string()))?;
             let _transfer = self.network.busy.transfer(provider);
-            let mut stream = self.network.open(provider, &self.network.names.dag).await?;
+            let mut stream = self.network.open(provider, &self.network.names.dag).await.map_err(Failed::Broken)?;
             let request = DagRequest { wants: ListMax::truncated(lacking.iter().copied()) };
-            view::write(&mut stream, &request).await.map_err(|error| error.to_string())?;
+            view::write(&mut stream, &request).await.map_err(|error| Failed::Broken(error.to_string()))?;
             let (content, left) = (self.content.clone(), max.saturating_sub(*total));
             let mut stream = pipe::reader(stream);
             let received = tokio::task::spawn_blocking(move || content.receive(&lacking, left, &mut stream));
-            match received.await.map_err(|error| error.to_string())? {
+            match received.await.map_err(|error| Failed::Useless(error.to_string()))? {
                 Ok(bytes) => *total += bytes,
-                Err(TransferError::Missing(cid)) if cid == root => return Err("it does not have it".into()),
-                Err(error) => return Err(error.to_string()),
+                Err(TransferError::Missing(cid)) if cid == root => {
+                    return Err(Failed::Useless("it does not have it".into()));
+                }
+                Err(error @ TransferError::Stream(_)) => return Err(Failed::Broken(error.to_string())),
+                Err(error) => return Err(Failed::Useless(error.to_string())),
             }
         }
     }
+}
+
+/// Why a peer did not bring it.
+enum Failed {
+    /// The connection, or the lack of one: it may go better a moment later.
+    Broken(String),
+    /// The peer, or this node's disk.
+    Useless(String),
 }
 
 /// Does work on the disk where it holds up nobody.

@@ -11,7 +11,7 @@ use libp2p::PeerId;
 use libp2p::gossipsub::{MessageAcceptance, MessageId};
 use tokio::sync::mpsc;
 
-use super::{Command, Network, Topic, view};
+use super::{Command, Network, Observed, Topic, view};
 use crate::clock;
 use crate::driver;
 
@@ -90,9 +90,13 @@ pub(super) async fn take(
     match change {
         Change::Joined if advert.node != network.me => {
             tracing::info!(peer = advert.node.short(), name = %*advert.name, "node joined");
+            network.tell(Observed::Joined(advert.node, advert.name.to_string()));
             let _ = events.send(driver::Event::ViewGrew(advert.node)).await;
         }
-        Change::Left => tracing::info!(peer = advert.node.short(), name = %*advert.name, "node left"),
+        Change::Left => {
+            tracing::info!(peer = advert.node.short(), name = %*advert.name, "node left");
+            network.tell(Observed::Left(advert.node, advert.name.to_string()));
+        }
         Change::Joined | Change::Updated | Change::Stale => {}
     }
     Ok(change != Change::Stale)

@@ -19,13 +19,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bacnode_protocol::content::Cid;
-use bacnode_protocol::id::NodeId;
+use bacnode_protocol::id::{JobId, NodeId};
+use bacnode_protocol::record::JobEvent;
 use bacnode_protocol::view::View;
 use bacnode_protocol::wire::Names;
 use bacnode_protocol::wire::view::NodeDetail;
 use libp2p::metrics::Registry;
 use libp2p::{Multiaddr, PeerId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub use self::live::LogPiece;
 pub(crate) use self::live::follow as follow_run;
@@ -74,7 +75,20 @@ pub struct Network {
     detail: Arc<Mutex<NodeDetail>>,
     pub(crate) busy: Busy,
     counted: Arc<Registry>,
+    /// What whoever watches this node is told.
+    pub(crate) observed: broadcast::Sender<Observed>,
 }
+
+/// Something that happened, for whoever watches.
+#[derive(Debug, Clone)]
+pub(crate) enum Observed {
+    Job(JobId, u32, JobEvent),
+    Joined(NodeId, String),
+    Left(NodeId, String),
+}
+
+/// Events that a slow watcher may be behind.
+pub(crate) const OBSERVED_MAX: usize = 1024;
 
 impl std::fmt::Debug for Network {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -101,6 +115,11 @@ impl Network {
     #[must_use]
     pub fn known_count(&self) -> usize {
         self.view().len()
+    }
+
+    /// Tells whoever watches; mostly nobody does.
+    pub(crate) fn tell(&self, what: Observed) {
+        let _ = self.observed.send(what);
     }
 
     /// Who this node is.

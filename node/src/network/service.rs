@@ -114,6 +114,7 @@ pub(crate) async fn start(
         detail: Arc::new(Mutex::new(NodeDetail::default())),
         busy: super::busy::Busy::default(),
         counted: Arc::new(counted),
+        observed: tokio::sync::broadcast::channel(super::OBSERVED_MAX).0,
     };
     let mut control = network.control.clone();
     let mut accept = |name: &str| {

@@ -1,9 +1,11 @@
 //! The machines' records, and what the API reads of them.
 
+use bacnode_protocol::content::Cid;
 use bacnode_protocol::id::{ExecutionId, JobId};
 use bacnode_protocol::record::{
     ExecutionRecord, HeldRecord, JobEvent, JobRecord, JobStateRecord, Record, Records, TargetRecord,
 };
+use bacnode_protocol::time::UnixMillis;
 use bacnode_protocol::wire::codec::{self, Decode, Encode};
 use rocksdb::{Direction, IteratorMode, WriteBatch};
 
@@ -11,6 +13,8 @@ use super::{Column, Store, StoreError};
 
 /// Stands before every record: how it is encoded.
 const TAG: u8 = 1;
+/// Jobs looked at in one go to be forgotten.
+const RETIRED_MAX: usize = 10_000;
 /// Bytes of a record, at most.
 const RECORD_BYTES_MAX: usize = 1 << 20;
 
@@ -19,8 +23,8 @@ const RECORD_BYTES_MAX: usize = 1 << 20;
 pub struct Page<T> {
     /// What is on it.
     pub items: Vec<T>,
-    /// Skip so many for the next one; none on the last.
-    pub next: Option<usize>,
+    /// The key at which the next one starts; none on the last.
+    pub next: Option<Vec<u8>>,
 }
 
 fn encode<T: Encode>(value: &T) -> Vec<u8> {
@@ -30,6 +34,17 @@ fn encode<T: Encode>(value: &T) -> Vec<u8> {
 fn decode<T: Decode<()> + Encode>(bytes: &[u8], what: &'static str) -> Result<T, StoreError> {
     let body = bytes.strip_prefix(&[TAG]).ok_or(StoreError::Damaged(what))?;
     codec::decode(body, RECORD_BYTES_MAX).map_err(|_| StoreError::Damaged(what))
+}
+
+/// The id of a job in a key.
+fn id_at(key: &[u8], at: usize) -> Result<JobId, StoreError> {
+    let id = key.get(at..).and_then(|bytes| <[u8; 20]>::try_from(bytes).ok());
+    id.map(JobId).ok_or(StoreError::Damaged("job index"))
+}
+
+/// Where a job is found by its name; which has no NUL.
+fn name_key(job: &JobRecord) -> Vec<u8> {
+    [job.name.as_bytes(), &[0], &job.created.0.to_be_bytes(), &job.id.0].concat()
 }
 
 impl Store {
@@ -43,6 +58,7 @@ impl Store {
                 self.put_in(batch, Column::Versions, &version, &bytes);
                 let by_time = [&job.created.0.to_be_bytes()[..], &job.id.0].concat();
                 self.put_in(batch, Column::JobsByTime, &by_time, &[]);
+                self.put_in(batch, Column::Names, &name_key(job), job.namespace.as_bytes());
                 self.put_in(batch, Column::OpenJobs, &job.id.0, &[]);
             }
             Record::JobState(state) => {
@@ -150,39 +166,116 @@ impl Store {
         Ok(events)
     }
 
-    /// Jobs in order of submission that `wanted` takes: at most `limit` after skipping `skip`.
+    /// Jobs in order of submission that `wanted` takes: at most `limit`, from `cursor` on.
     ///
     /// # Errors
     /// If the disk fails or a record is damaged.
     pub fn jobs(
         &self,
         newest_first: bool,
-        skip: usize,
+        cursor: Option<&[u8]>,
         limit: usize,
-        mut wanted: impl FnMut(&JobRecord, Option<&JobStateRecord>) -> bool,
+        mut wanted: impl FnMut(&JobRecord) -> bool,
     ) -> Result<Page<(JobRecord, Option<JobStateRecord>)>, StoreError> {
-        let mode = if newest_first { IteratorMode::End } else { IteratorMode::Start };
+        let mode = match (cursor, newest_first) {
+            (Some(cursor), true) => IteratorMode::From(cursor, Direction::Reverse),
+            (Some(cursor), false) => IteratorMode::From(cursor, Direction::Forward),
+            (None, true) => IteratorMode::End,
+            (None, false) => IteratorMode::Start,
+        };
         let mut page = Page { items: Vec::new(), next: None };
-        let mut seen = 0;
         for item in self.db().iterator_cf(self.family(Column::JobsByTime), mode) {
             let (key, _) = item?;
-            let id = key.get(8..).and_then(|bytes| <[u8; 20]>::try_from(bytes).ok());
-            let id = JobId(id.ok_or(StoreError::Damaged("job index"))?);
-            let Some((job, state)) = self.job(&id)? else { continue };
-            if !wanted(&job, state.as_ref()) {
-                continue;
-            }
-            seen += 1;
-            if seen <= skip {
+            let Some((job, state)) = self.job(&id_at(&key, 8)?)? else { continue };
+            if !wanted(&job) {
                 continue;
             }
             if page.items.len() == limit {
-                page.next = Some(skip + limit);
+                page.next = Some(key.into_vec());
                 break;
             }
             page.items.push((job, state));
         }
         Ok(page)
+    }
+
+    /// Every job, the one that has been as it is for longest first.
+    ///
+    /// # Errors
+    /// If the disk fails or a record is damaged.
+    pub fn jobs_by_change(&self) -> Result<Vec<JobId>, StoreError> {
+        let mut changes = Vec::new();
+        for item in self.scan(Column::JobsByTime, &[]) {
+            let (key, _) = item?;
+            let id = id_at(&key, 8)?;
+            let state: Option<JobStateRecord> =
+                self.get(Column::JobState, &id.0)?.map(|bytes| decode(&bytes, "job state")).transpose()?;
+            let created = key[..8].try_into().map_or(0, u64::from_be_bytes);
+            changes.push((state.map_or(created, |state| state.modified.0), id));
+        }
+        changes.sort_unstable();
+        Ok(changes.into_iter().map(|(_, id)| id).collect())
+    }
+
+    /// The jobs of this name, the oldest first.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn named(&self, namespace: &str, name: &str) -> Result<Vec<JobId>, StoreError> {
+        let prefix = [name.as_bytes(), &[0]].concat();
+        let mut found = Vec::new();
+        for item in self.scan(Column::Names, &prefix) {
+            let (key, value) = item?;
+            if *value == *namespace.as_bytes() {
+                found.push(id_at(&key, prefix.len() + 8)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The latest job of this name, in any namespace.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn latest_named(&self, name: &str) -> Result<Option<JobId>, StoreError> {
+        let prefix = [name.as_bytes(), &[0]].concat();
+        let last = self.scan(Column::Names, &prefix).last().transpose()?;
+        last.map(|(key, _)| id_at(&key, prefix.len() + 8)).transpose()
+    }
+
+    /// Forgets jobs that have ended: those that ended before `before`, and the oldest of more than `most`. At most so many
+    /// at a time that nobody waits for it. Gives the results that were held for them, each with why.
+    ///
+    /// # Errors
+    /// If the disk fails or a record is damaged.
+    pub fn retire(&self, most: usize, before: UnixMillis) -> Result<Vec<(Cid, String)>, StoreError> {
+        let count = self.scan(Column::JobsByTime, &[]).count();
+        let (mut surplus, mut batch, mut held) = (count.saturating_sub(most), WriteBatch::default(), Vec::new());
+        for item in self.scan(Column::JobsByTime, &[]).take(count.min(RETIRED_MAX)) {
+            let (by_time, _) = item?;
+            let id = id_at(&by_time, 8)?;
+            let Some((job, Some(state))) = self.job(&id)? else { continue };
+            if !state.state.is_terminal() || (surplus == 0 && state.modified >= before) {
+                continue;
+            }
+            surplus = surplus.saturating_sub(1);
+            for execution in self.executions(&id)? {
+                held.extend(execution.root().map(|root| (root, format!("{id}/{}", execution.id))));
+            }
+            for column in [Column::Versions, Column::Targets, Column::Executions, Column::Events] {
+                for item in self.scan(column, &id.0) {
+                    self.delete_in(&mut batch, column, &item?.0);
+                }
+            }
+            self.delete_in(&mut batch, Column::JobState, &id.0);
+            self.delete_in(&mut batch, Column::Names, &name_key(&job));
+            self.delete_in(&mut batch, Column::JobsByTime, &by_time);
+            self.delete_in(&mut batch, Column::Jobs, &id.0);
+        }
+        if !batch.is_empty() {
+            self.log().append(batch)?;
+        }
+        Ok(held)
     }
 
     /// Jobs whose id starts with `prefix`, at most two: enough to tell "one", "none" and "several" apart.

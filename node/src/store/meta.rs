@@ -38,6 +38,31 @@ impl Store {
         Ok(epoch)
     }
 
+    /// Leaves room for every life that this folder's node may have had since it was as it is here, as the first epoch does:
+    /// none of their numbers comes back.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn renew_epoch(&self) -> Result<(), StoreError> {
+        self.set_counter("epoch", self.counter("epoch")?.max(crate::clock::unix().0 / 1_000))
+    }
+
+    /// Whether the operator is emptying the node; also over restarts.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn draining(&self) -> Result<bool, StoreError> {
+        Ok(self.counter("draining")? != 0)
+    }
+
+    /// Notes whether the operator is emptying the node, and waits for the disk.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn set_draining(&self, draining: bool) -> Result<(), StoreError> {
+        self.set_counter("draining", draining.into())
+    }
+
     /// A secret of this data folder, made at first use.
     ///
     /// # Errors

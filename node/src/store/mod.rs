@@ -32,6 +32,8 @@ pub(crate) enum Column {
     JobState,
     /// Creation time ‖ job id → nothing: the order of lists.
     JobsByTime,
+    /// Name ‖ 0 ‖ creation time ‖ job id → namespace.
+    Names,
     /// Job id → nothing, while the job has not ended: what a restart replays.
     OpenJobs,
     /// Job id ‖ execution id → `ExecutionRecord`.
@@ -59,11 +61,12 @@ pub(crate) enum Column {
 }
 
 impl Column {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::Jobs,
         Self::Versions,
         Self::JobState,
         Self::JobsByTime,
+        Self::Names,
         Self::OpenJobs,
         Self::Executions,
         Self::Targets,
@@ -85,6 +88,7 @@ impl Column {
             Self::Versions => "versions",
             Self::JobState => "job_state",
             Self::JobsByTime => "jobs_by_time",
+            Self::Names => "names",
             Self::OpenJobs => "open_jobs",
             Self::Executions => "executions",
             Self::Targets => "targets",

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::history::HistoryItem;
 use crate::job::state::{ExecutionState, JobState};
 use crate::job::{Constraint, JobSpec, SpecConfig, TaskSpec};
-use crate::record::{ExecutionRecord, JobEvent, JobRecord, JobStateRecord, What};
+use crate::record::{ExecutionRecord, JobRecord, JobStateRecord};
 use crate::time::UnixMillis;
 use crate::wire::codec;
-use crate::wire::market::{Outcome, Phase, RESULT_BODY_BYTES_MAX, ResultBody};
+use crate::wire::market::{Outcome, RESULT_BODY_BYTES_MAX, ResultBody};
 
 /// `PUT /orchestrator/jobs`
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -38,6 +39,34 @@ pub struct PutJobResponse {
     /// What was read past.
     #[serde(rename = "Warnings")]
     pub warnings: Vec<String>,
+}
+
+/// `PUT /orchestrator/jobs/diff`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DiffResponse {
+    /// What would change, line by line; empty if nothing would.
+    pub diff: String,
+    /// What was read past.
+    pub warnings: Vec<String>,
+}
+
+/// `PUT /orchestrator/jobs/:id/rerun`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct RerunRequest {
+    /// Which version; the newest if 0.
+    pub job_version: u32,
+    /// Why, for the story.
+    pub reason: String,
+}
+
+/// `GET /orchestrator/jobs/:id/versions`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Versions {
+    /// The versions of a job without an end, or the runs of that name, the oldest first.
+    pub items: Vec<Job>,
 }
 
 /// A state with its reason.
@@ -78,9 +107,9 @@ pub struct Job {
     pub tasks: Vec<TaskSpec>,
     /// How far it is.
     pub state: State<String>,
-    /// Always 1: a batch job has one version.
+    /// Rises with each new version of an endless job.
     pub version: u64,
-    /// Counts changes of state.
+    /// The same; states are in the history.
     pub revision: u64,
     /// Nanoseconds since 1970.
     pub create_time: u64,
@@ -107,10 +136,10 @@ impl Job {
             labels: spec.labels,
             tasks: spec.tasks,
             state: State { state_type: state.map_or(JobState::Pending, |s| s.state).name().into(), message },
-            version: 1,
-            revision: 1,
+            version: record.task.version.into(),
+            revision: record.task.version.into(),
             create_time: nanos(record.created),
-            modify_time: nanos(state.map_or(record.created, |state| state.modified)),
+            modify_time: nanos(state.map_or(record.submitted, |state| state.modified.max(record.submitted))),
         }
     }
 
@@ -188,7 +217,7 @@ pub struct Execution {
     /// Its job.
     #[serde(rename = "JobID")]
     pub job_id: String,
-    /// Always 1.
+    /// Its job's version.
     pub job_version: u64,
     /// By task.
     pub allocated_resources: Map<String, Value>,
@@ -217,6 +246,21 @@ pub struct Execution {
     pub modify_time: u64,
     /// What it used; ours.
     pub usage: Map<String, Value>,
+    /// Where it answers; ours.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PortInfo>,
+}
+
+/// A port of a node that leads to a task.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PortInfo {
+    /// What the task calls it.
+    pub name: String,
+    /// The node's port.
+    pub host: u16,
+    /// The task's.
+    pub target: u16,
 }
 
 impl Execution {
@@ -233,7 +277,7 @@ impl Execution {
             name: record.id.short(),
             node_id: record.node.to_string(),
             job_id: record.job.to_string(),
-            job_version: 1,
+            job_version: record.version.into(),
             desired_state: State { state_type: wanted, message: String::new() },
             compute_state: State { state_type: record.state.number(), message: record.message.to_string() },
             published_result: published(record, body.as_ref()),
@@ -243,6 +287,11 @@ impl Execution {
             create_time: nanos(record.created),
             modify_time: nanos(record.modified),
             usage: body.as_ref().map(usage).unwrap_or_default(),
+            ports: record
+                .ports
+                .iter()
+                .map(|port| PortInfo { name: port.name.to_string(), host: port.host, target: port.target })
+                .collect(),
             ..Self::default()
         }
     }
@@ -279,7 +328,7 @@ impl RunOutput {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let (exit_code, error_msg) = match &body.outcome {
             Outcome::Completed { exit_code } => (*exit_code, String::new()),
-            Outcome::Failed { cause, .. } | Outcome::NodeFailed { cause } => (-1, cause.to_string()),
+            Outcome::Failed { cause, .. } | Outcome::NodeFailed { cause, .. } => (-1, cause.to_string()),
             Outcome::Cancelled => (-1, "it was stopped".into()),
         };
         Self {
@@ -291,145 +340,6 @@ impl RunOutput {
             error_msg,
         }
     }
-}
-
-/// What happened.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct Event {
-    /// A sentence.
-    pub message: String,
-    /// One word.
-    pub topic: String,
-    /// RFC 3339.
-    pub timestamp: String,
-    /// The sentence's parts.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub details: BTreeMap<String, String>,
-}
-
-/// One line of a job's story.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct HistoryItem {
-    /// Counts from 0.
-    pub seq_num: u64,
-    /// `JobLevel` or `ExecutionLevel`.
-    #[serde(rename = "Type")]
-    pub kind: String,
-    /// The job.
-    #[serde(rename = "JobID")]
-    pub job_id: String,
-    /// Always 1.
-    pub job_version: u64,
-    /// Which attempt.
-    #[serde(rename = "ExecutionID", skip_serializing_if = "String::is_empty")]
-    pub execution_id: String,
-    /// What happened.
-    pub event: Event,
-    /// RFC 3339.
-    pub time: String,
-}
-
-impl HistoryItem {
-    /// The line of this event.
-    #[must_use]
-    pub fn new(job: &str, sequence: u32, event: &JobEvent) -> Self {
-        let (topic, message, mut details) = tell(event);
-        if let Some(node) = event.node {
-            details.insert("NodeID".into(), node.to_string());
-            details.insert("NodeName".into(), event.label.to_string());
-        }
-        let execution_id = event.execution.map(|id| id.to_string()).unwrap_or_default();
-        let time = rfc3339(event.at);
-        Self {
-            seq_num: u64::from(sequence),
-            kind: if execution_id.is_empty() { "JobLevel" } else { "ExecutionLevel" }.into(),
-            job_id: job.into(),
-            job_version: 1,
-            execution_id,
-            event: Event { message, topic: topic.into(), timestamp: time.clone(), details },
-            time,
-        }
-    }
-}
-
-/// The sentence of an event, in one word, in words and in parts.
-fn tell(event: &JobEvent) -> (&'static str, String, BTreeMap<String, String>) {
-    let mut details = BTreeMap::new();
-    let mut detail = |key: &str, value: String| _ = details.insert(key.to_owned(), value);
-    let node = &event.label;
-    let (topic, message) = match &event.what {
-        What::Submitted => ("Submitted", "submitted".to_owned()),
-        What::Asked { nodes, slots } => {
-            detail("Nodes", nodes.to_string());
-            let plural = if *nodes == 1 { "node" } else { "nodes" };
-            let runs = if *slots == 1 { String::new() } else { format!(" for {slots} runs") };
-            ("Asked", format!("asked {nodes} {plural}{runs}"))
-        }
-        What::Bid { wait_ms, bytes_held } => {
-            detail("WaitMillis", wait_ms.to_string());
-            detail("BytesHeld", bytes_held.to_string());
-            let wait =
-                if *wait_ms == 0 { "could start at once".into() } else { format!("could start in {wait_ms} ms") };
-            let held = match bytes_held {
-                0 => String::new(),
-                bytes => format!(", holds {} of what it needs", crate::job::format_bytes(*bytes)),
-            };
-            ("Bid", format!("{node} bids: {wait}{held}"))
-        }
-        What::Declined { reason } => ("Declined", format!("{node} declines: {reason}")),
-        What::Awarded { why } => {
-            detail("Why", why.to_string());
-            ("Awarded", if why.is_empty() { format!("{node} wins") } else { format!("{node} wins: {why}") })
-        }
-        What::Refused { reason } => ("Refused", format!("{node} refuses the award: {reason}")),
-        What::Phase(phase) => match phase {
-            Phase::Unknown | Phase::Queued => ("Waiting", format!("{node} has it in its queue")),
-            Phase::Preparing => ("Preparing", format!("{node} fetches the inputs")),
-            Phase::Running => ("Running", format!("{node} runs it")),
-            Phase::Publishing => ("Publishing", format!("{node} stores the result")),
-            Phase::Withheld => ("Withheld", format!("{node} keeps the result until its operator lets it out")),
-            Phase::Ended => ("Ended", format!("{node} is done")),
-        },
-        What::Open { ports } => {
-            let ports = ports.iter().map(|port| format!("{} at port {}", &*port.name, port.host)).collect::<Vec<_>>();
-            detail("Ports", ports.join(", "));
-            ("Open", format!("{node} answers for it: {}", ports.join(", ")))
-        }
-        What::Version { number } => {
-            detail("Version", number.to_string());
-            ("Version", format!("version {number} is submitted"))
-        }
-        What::Again { rest_ms: 0 } => ("Again", "is started again at once".to_owned()),
-        What::Again { rest_ms } => {
-            detail("RestMillis", rest_ms.to_string());
-            ("Again", format!("is started again in {} s", *rest_ms as f64 / 1_000.0))
-        }
-        What::GivenUp => ("GivenUp", format!("{node} is given up; the others go on")),
-        What::Suspected => ("Suspected", format!("{node} fell silent; a copy is started elsewhere")),
-        What::Heard => ("Heard", format!("{node} is heard again")),
-        What::Lost => ("Lost", format!("{node} is given up")),
-        What::Result { exit_code: Some(code), size, .. } => {
-            detail("ExitCode", code.to_string());
-            detail("Size", size.to_string());
-            let size = crate::job::format_bytes(*size);
-            ("Result", format!("{node}'s program exited {code} and left {size}"))
-        }
-        What::Result { exit_code: None, cause, .. } => ("Result", format!("{node} reports: {cause}")),
-        What::Accepted { root } => {
-            detail("CID", root.to_string());
-            ("Accepted", format!("{node}'s result is held here: {root}"))
-        }
-        What::Cancelled { reason } => ("Cancelled", format!("{node} is told to stop: {reason}")),
-        What::Queued { reason } => ("Queued", format!("no place is free: {reason}")),
-        What::Ended { state, message } => {
-            detail("State", state.name().into());
-            let name = state.name().to_lowercase();
-            (state.name(), if message.is_empty() { name } else { format!("{name}: {message}") })
-        }
-    };
-    (topic, message, details)
 }
 
 /// `GET /orchestrator/jobs/:id/results`: one item per accepted result, `{Type: ipfs, Params: {CID}}`.

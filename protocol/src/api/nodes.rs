@@ -146,6 +146,39 @@ pub struct NodeState {
     pub membership: String,
     /// `CONNECTED` or `DISCONNECTED`.
     pub connection: String,
+    /// The same, and since when.
+    pub connection_state: ConnectionState,
+}
+
+/// Whether a node is connected, and when it was heard of last.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ConnectionState {
+    /// `CONNECTED` or `DISCONNECTED`.
+    pub status: String,
+    /// RFC 3339.
+    pub last_heartbeat: String,
+}
+
+/// `PUT /orchestrator/nodes/:id`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NodeAction {
+    /// `drain` or `resume`.
+    pub action: String,
+    /// Why.
+    pub message: String,
+}
+
+/// The answer to it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NodeActed {
+    /// Whether it was done.
+    pub success: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub error: String,
 }
 
 /// `GET /orchestrator/nodes`
@@ -197,6 +230,29 @@ pub struct Peer {
     pub rtt_ms: Option<f64>,
     /// Its program.
     pub agent: String,
+}
+
+/// An advert that is known; an item of `GET /network/view`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct AdvertInfo {
+    /// Whose.
+    pub peer_id: String,
+    /// Its operator's label.
+    pub name: String,
+    /// The highest counts.
+    pub sequence: u64,
+    /// When it was signed: RFC 3339.
+    pub issued: String,
+    /// Seconds for which it counts.
+    #[serde(rename = "TTLSeconds")]
+    pub ttl_s: u32,
+    /// In percent.
+    pub load: u16,
+    /// `wasm`, `docker`.
+    pub engines: Vec<String>,
+    /// What jobs may use in all.
+    pub total: Capacity,
 }
 
 /// `GET /network/peers`

@@ -139,7 +139,7 @@ impl State {
         reasons.extend(lacking(&needs, &self.config.total));
         reasons.extend(ask.task.constraints.iter().filter_map(|constraint| constraint.failing(&self.config.labels)));
         if ask.task.kind.is_endless() && self.config.policy.refuses_endless {
-            reasons.push(format!("takes no {} jobs, which have no end (rule: endless)", ask.task.kind.name()));
+            reasons.push(format!("takes no {} jobs, which have no end (rule: no-endless)", ask.task.kind.name()));
         }
         let limit = self.config.timeout_max.as_millis();
         if ask.task.timeout_ms > limit {

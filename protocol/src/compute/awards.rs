@@ -210,10 +210,15 @@ impl State {
             self.used = self.used.minus(&held.resources);
         }
         let ran = held.started.map(|started| now.tick.since(started));
+        // It knows best; a phase that it forgot may have been any.
+        let may_have_begun = held.phase >= Phase::Running || held.started.is_none();
         held.phase = Phase::Ended;
         let outcome = match ended.outcome.clone() {
             _ if held.cancelled => Outcome::Cancelled,
-            Outcome::Cancelled if held.evicted => Outcome::NodeFailed { cause: TextMax::truncated(DRAINED) },
+            Outcome::NodeFailed { began, cause } => Outcome::NodeFailed { began: began && may_have_begun, cause },
+            Outcome::Cancelled if held.evicted => {
+                Outcome::NodeFailed { began: may_have_begun, cause: TextMax::truncated(DRAINED) }
+            }
             outcome => outcome,
         };
         let owner = held.record.owner;
@@ -327,7 +332,7 @@ impl State {
 /// An end of which nothing is told but that it came.
 fn unspoken(outcome: Outcome) -> (Outcome, Ended) {
     let cause = TextMax::truncated("the node could not finish it, and keeps why to its operator: the data is private");
-    let outcome = if outcome == Outcome::Cancelled { outcome } else { Outcome::NodeFailed { cause } };
+    let outcome = if outcome == Outcome::Cancelled { outcome } else { Outcome::NodeFailed { began: true, cause } };
     let ended = Ended { read_private: true, ..Ended::bare(outcome.clone()) };
     (outcome, ended)
 }

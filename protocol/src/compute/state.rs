@@ -238,7 +238,7 @@ impl State {
             self.timers.set(Timer::Resend(execution), now.tick + RESEND_MIN);
         } else {
             let cause = TextMax::truncated("the node went down while it ran this");
-            let ended = super::Ended::bare(Outcome::NodeFailed { cause });
+            let ended = super::Ended::bare(Outcome::NodeFailed { began: true, cause });
             self.ended(execution, ended, now, out);
         }
     }

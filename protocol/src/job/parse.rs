@@ -84,7 +84,8 @@ fn job(document: &Value, problems: &mut Problems) -> JobSpec {
     // What a server fills in is read past, so that a job it showed can be submitted again.
     let filled_in = ["ID", "State", "Version", "Revision", "CreateTime", "ModifyTime"];
     let given = filled_in.into_iter().filter(|name| fields.take(name).is_some());
-    let mut warnings: Vec<String> = given.map(|name| format!("{name} is set by the node; what the spec says is read past")).collect();
+    let mut warnings: Vec<String> =
+        given.map(|name| format!("{name} is set by the node; what the spec says is read past")).collect();
     let mut tasks = each(fields.list("Tasks", problems), problems, task);
     if tasks.len() > 1 {
         warnings.push(format!("a job has one task; the {} after the first are left out", tasks.len() - 1));

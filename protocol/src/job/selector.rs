@@ -79,11 +79,7 @@ fn read(text: &str) -> Option<Constraint> {
     constraint(key, operator, [])
 }
 
-fn constraint<'a>(
-    key: &str,
-    operator: Operator,
-    values: impl IntoIterator<Item = &'a str>,
-) -> Option<Constraint> {
+fn constraint<'a>(key: &str, operator: Operator, values: impl IntoIterator<Item = &'a str>) -> Option<Constraint> {
     let plain = |text: &str| !text.contains(|c: char| c.is_whitespace() || "=!(),<>".contains(c));
     let value = |value: &'a str| {
         let value = value.trim();

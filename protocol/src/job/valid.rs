@@ -15,9 +15,7 @@ use crate::time::Span;
 use crate::wire::bounded::{ListMax, TextMax};
 use crate::wire::codec;
 use crate::wire::market::Lease;
-use crate::wire::task::{
-    Access, EnvVar, Input, JobKind, OutputPath, RESERVED_NAMES, Reach, Resources, Source, Task,
-};
+use crate::wire::task::{Access, EnvVar, Input, JobKind, OutputPath, RESERVED_NAMES, Reach, Resources, Source, Task};
 
 /// A job that can run once its inline inputs are content.
 #[derive(Debug, Clone, PartialEq)]
@@ -98,17 +96,7 @@ impl ValidJob {
             publisher,
         };
         let strict = task_spec.exclusive;
-        problems.into_result(Self {
-            spec,
-            slots,
-            strict,
-            warnings,
-            inputs,
-            queue_timeout,
-            total_timeout,
-            lease,
-            task,
-        })
+        problems.into_result(Self { spec, slots, strict, warnings, inputs, queue_timeout, total_timeout, lease, task })
     }
 
     /// What kind of job it is.

@@ -79,7 +79,7 @@ impl State {
         out.now(Output::Send { to: record.node, message: Market::ResultAck { execution: id } });
         let (exit_code, cause) = match &body.outcome {
             Outcome::Completed { exit_code } => (Some(*exit_code), Text::default()),
-            Outcome::Failed { cause, .. } | Outcome::NodeFailed { cause } => (None, cause.clone()),
+            Outcome::Failed { cause, .. } | Outcome::NodeFailed { cause, .. } => (None, cause.clone()),
             Outcome::Cancelled => (None, TextMax::truncated("it was stopped")),
         };
         if let Some(job) = self.jobs.get_mut(&record.job) {

@@ -3,7 +3,6 @@
 
 use super::Output;
 use super::state::{State, Timer};
-use crate::content::Cid;
 use crate::id::{ExecutionId, JobId};
 use crate::job::state::ExecutionState;
 use crate::limits::ENDED_KEPT_MAX;
@@ -11,8 +10,7 @@ use crate::outbox::Outbox;
 use crate::record::{ExecutionRecord, Record, What};
 use crate::time::{Now, Span};
 use crate::view::View;
-use crate::wire::codec;
-use crate::wire::market::{Market, Outcome, Phase, RESULT_BODY_BYTES_MAX, ResultBody};
+use crate::wire::market::{Market, Outcome, Phase, ResultBody};
 
 impl State {
     /// A run ended by its own doing, and what it left is held here as far as it can be had.
@@ -29,7 +27,9 @@ impl State {
         let ran = execution.running_since.map(|since| now.tick.since(since));
         let (state, cause) = match &body.outcome {
             Outcome::Completed { .. } => (ExecutionState::Completed, String::new()),
-            Outcome::Failed { cause, .. } | Outcome::NodeFailed { cause } => (ExecutionState::Failed, cause.to_string()),
+            Outcome::Failed { cause, .. } | Outcome::NodeFailed { cause, .. } => {
+                (ExecutionState::Failed, cause.to_string())
+            }
             Outcome::Cancelled => (ExecutionState::Cancelled, "it was stopped".to_owned()),
         };
         self.troubles.done(&node);
@@ -66,7 +66,7 @@ impl State {
     pub(super) fn keep_ended(&mut self, record: &ExecutionRecord, out: &mut Outbox<Output>) {
         let Some(job) = self.jobs.get_mut(&record.job).filter(|job| job.task.kind.is_endless()) else { return };
         let Some(slot) = job.slots.get_mut(record.slot as usize) else { return };
-        slot.past.push_back((record.id, root_of(record)));
+        slot.past.push_back((record.id, record.root()));
         while slot.past.len() > ENDED_KEPT_MAX {
             let Some((execution, root)) = slot.past.pop_front() else { return };
             out.now(Output::Persist(Record::DropExecution(record.job, execution)));
@@ -75,10 +75,4 @@ impl State {
             }
         }
     }
-}
-
-/// The result of an attempt, if it left one.
-pub(super) fn root_of(record: &ExecutionRecord) -> Option<Cid> {
-    let (body, _) = record.result.as_ref()?;
-    codec::decode::<ResultBody>(body, RESULT_BODY_BYTES_MAX).ok()?.root
 }

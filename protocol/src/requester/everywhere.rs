@@ -82,6 +82,8 @@ impl State {
 
     /// When such a job asks again; it may be done by now.
     pub(super) fn next_targets(&mut self, id: JobId, now: Now, view: &View, out: &mut Outbox<Output>) {
+        // Somebody may have come while others were asked.
+        self.survey(id, now, view, out);
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let ops = job.task.kind == JobKind::Ops;
         if ops && now.tick.since(job.created) > job.queue_timeout {
@@ -158,7 +160,8 @@ impl Job {
             return Ok(());
         }
         let line = |node: &NodeId| Some(format!("{}: {}", view.label(node), self.causes.get(node)?));
-        let lines: Vec<String> = self.cause_order.iter().filter(|node| failed.contains(node)).filter_map(line).collect();
+        let lines: Vec<String> =
+            self.cause_order.iter().filter(|node| failed.contains(node)).filter_map(line).collect();
         Err(format!("{} of {} nodes failed:\n{}", failed.len(), failed.len() + done, lines.join("\n")))
     }
 }

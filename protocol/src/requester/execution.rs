@@ -6,11 +6,11 @@ use crate::id::{ExecutionId, JobId, NodeId};
 use crate::job::state::{ExecutionState, JobState};
 use crate::limits::{PORTS_MAX, RESEND_MAX, RESEND_MIN};
 use crate::outbox::{Outbox, When};
-use crate::record::What;
+use crate::record::{Record, What};
 use crate::time::{Now, Span, Tick};
 use crate::view::View;
 use crate::wire::bounded::{ListMax, TextMax};
-use crate::wire::market::{Market, Phase};
+use crate::wire::market::{Market, Outcome, Phase};
 use crate::wire::task::{JobKind, OpenPort};
 
 /// Why an attempt is called off that takes too long.
@@ -59,10 +59,11 @@ impl State {
         let Some(job) = self.jobs.get_mut(&execution.record.job) else { return };
         // Those that the task wants, once an attempt.
         let named = ports.iter().map(|port| &port.name).eq(job.task.ports.iter().map(|port| &port.name));
-        if !execution.ports.is_empty() || ports.is_empty() || !named {
+        if !execution.record.ports.is_empty() || ports.is_empty() || !named {
             return;
         }
-        execution.ports.clone_from(&ports);
+        execution.record.ports.clone_from(&ports);
+        out.now(Output::Persist(Record::Execution(Box::new(execution.record.clone()))));
         job.tell(now.unix, view, Some(&execution.record), None, What::Open { ports }, out);
     }
 
@@ -301,6 +302,8 @@ impl State {
     pub(super) fn lose(&mut self, id: ExecutionId, cause: &str, now: Now, view: &View, out: &mut Outbox<Output>) {
         let Some(execution) = self.executions.get(&id) else { return };
         let (job, slot, node) = (execution.record.job, execution.record.slot, execution.record.node);
+        let outcome = execution.result.as_ref().map(|result| &result.outcome);
+        let never_began = matches!(outcome, Some(Outcome::NodeFailed { began: false, .. }));
         let (suspected, ran) = (execution.suspected, execution.running_since.map(|since| now.tick.since(since)));
         let of_slot = self.jobs.get(&job).and_then(|job| job.slots.get(slot as usize));
         if of_slot.is_some_and(|slot| slot.former.contains(&id)) {
@@ -314,6 +317,13 @@ impl State {
         held.blame(node, cause);
         self.troubles.lost(node, now.tick);
         match held.task.kind {
+            JobKind::Ops if never_began => {
+                if let Some(slot) = held.slots.get_mut(slot as usize) {
+                    slot.failures += 1;
+                    slot.rest(Some(Span::ZERO), now.tick);
+                }
+                self.try_again(job, slot, now, view, out);
+            }
             // It may have begun there, and it is to run there once.
             JobKind::Ops => self.give_up(job, slot, cause, now, view, out),
             JobKind::Service | JobKind::Daemon => self.run_again(job, slot, ran, now, view, out),

@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::content::Cid;
 use crate::id::{ExecutionId, FencingToken, JobId, NodeId};
 use crate::job::state::{ExecutionState, JobState};
-use crate::limits::{HISTORY_MAX, PORTS_MAX, RESEND_MIN, REST_MAX, REST_MIN};
+use crate::limits::{HISTORY_MAX, RESEND_MIN, REST_MAX, REST_MIN};
 use crate::outbox::{Outbox, When};
 use crate::record::{ExecutionRecord, JobEvent, Record, TargetRecord, What};
 use crate::requester::Output;
 use crate::time::{Now, Span, Tick, UnixMillis};
 use crate::view::View;
-use crate::wire::bounded::{ListMax, TextMax};
+use crate::wire::bounded::TextMax;
 use crate::wire::market::{Bid, Lease, ResultBody};
-use crate::wire::task::{OpenPort, Task};
+use crate::wire::task::Task;
 
 /// A job that has not ended.
 #[derive(Debug, Clone)]
@@ -119,8 +119,6 @@ pub(super) struct Execution {
     pub(super) running_since: Option<Tick>,
     /// The furthest phase that its holder told of.
     pub(super) phase: Option<crate::wire::market::Phase>,
-    /// Where it answers.
-    pub(super) ports: ListMax<OpenPort, PORTS_MAX>,
     /// The result, once it came.
     pub(super) result: Option<ResultBody>,
 }
@@ -249,7 +247,6 @@ impl Execution {
             silent: false,
             running_since: None,
             phase: None,
-            ports: ListMax::default(),
             result: None,
         }
     }

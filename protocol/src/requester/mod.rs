@@ -27,7 +27,7 @@ use std::collections::BTreeSet;
 pub use self::state::{Config, State};
 use crate::content::Cid;
 use crate::id::{ExecutionId, JobId, NodeId};
-use crate::record::{JobEvent, Record};
+use crate::record::{JobEvent, Name, Record};
 use crate::time::Span;
 use crate::wire::market::{InlineBlock, Lease, Market};
 use crate::wire::task::{Engine, Resources, Task};
@@ -76,6 +76,10 @@ pub struct Submission {
     pub request: u64,
     /// Its id, made by the caller from name and nonce.
     pub id: JobId,
+    /// What groups it with others.
+    pub namespace: Name,
+    /// What its user calls it.
+    pub name: Name,
     /// The spec as JSON, inline inputs replaced by content.
     pub spec: Vec<u8>,
     /// What runs.

@@ -18,7 +18,7 @@ use crate::outbox::{Outbox, When};
 use crate::record::{ExecutionRecord, Record, What};
 use crate::time::{Now, Span, Tick};
 use crate::view::View;
-use crate::wire::bounded::TextMax;
+use crate::wire::bounded::{ListMax, TextMax};
 use crate::wire::market::{Ask, Award, Bid, Decline, Market};
 use crate::wire::task::{JobKind, Task};
 
@@ -66,7 +66,11 @@ impl State {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let key = (Reverse(job.task.priority), job.created, id);
         job.pause = pause;
-        if pause > Span::ZERO { self.waiting.insert(key) } else { self.waiting.remove(&key) };
+        if pause > Span::ZERO {
+            self.waiting.insert(key)
+        } else {
+            self.waiting.remove(&key)
+        };
     }
 
     /// A place of this owner's became free somewhere: whoever is the most urgent tries to have it.
@@ -357,6 +361,7 @@ impl State {
             token,
             state: ExecutionState::Awarded,
             message: TextMax::default(),
+            ports: ListMax::default(),
             accepted: false,
             created: now.unix,
             modified: now.unix,

@@ -181,9 +181,11 @@ impl State {
         if record.state.is_terminal() {
             let failed = record.state == ExecutionState::Failed;
             if kind.is_endless() {
-                slot.past.push_back((id, super::endless::root_of(&record)));
+                slot.past.push_back((id, record.root()));
             } else if failed && kind.is_everywhere() {
-                slot.given_up = true;
+                // One that was given up has it in writing; of others it is not known whether they began.
+                slot.failures += 1;
+                slot.given_up |= !record.never_began();
                 job.blame(node, record.message.to_string());
             } else {
                 slot.failures += u32::from(failed);
@@ -196,7 +198,11 @@ impl State {
                 execution.suspected = true;
             }
         }
-        if former { slot.former.insert(id) } else { slot.live.insert(id) };
+        if former {
+            slot.former.insert(id)
+        } else {
+            slot.live.insert(id)
+        };
         // A result without its bytes is asked for again rather than trusted to be fetchable.
         let mut execution = Execution::new(record, None, now.tick);
         execution.called_off = former && exclusive;

@@ -116,7 +116,10 @@ impl State {
             } else if strict {
                 execution.called_off = true;
                 let reason = TextMax::truncated(REPLACED);
-                out.now(Output::Send { to: execution.record.node, message: Market::Cancel { execution: attempt, reason } });
+                out.now(Output::Send {
+                    to: execution.record.node,
+                    message: Market::Cancel { execution: attempt, reason },
+                });
                 self.arm_lease(attempt);
             }
         }
@@ -142,7 +145,15 @@ impl State {
         }
     }
 
-    pub(super) fn stop(&mut self, request: u64, id: JobId, reason: &str, now: Now, view: &View, out: &mut Outbox<Output>) {
+    pub(super) fn stop(
+        &mut self,
+        request: u64,
+        id: JobId,
+        reason: &str,
+        now: Now,
+        view: &View,
+        out: &mut Outbox<Output>,
+    ) {
         if !self.jobs.contains_key(&id) {
             out.now(Output::Answer(request, Answer::NotOpen));
             return;
@@ -168,6 +179,8 @@ fn old_targets(slots: &[Slot]) -> usize {
 fn record_of(submission: &Submission, version: u32, created: UnixMillis, now: Now) -> Option<JobRecord> {
     Some(JobRecord {
         id: submission.id,
+        namespace: submission.namespace.clone(),
+        name: submission.name.clone(),
         spec: BytesMax::new(submission.spec.clone()).ok()?,
         task: Task { slots: submission.slots, version, ..submission.task.clone() },
         lease: submission.lease,

@@ -163,6 +163,8 @@ pub enum Outcome {
     },
     /// The node's doing; another node may do better.
     NodeFailed {
+        /// Whether the program may have begun.
+        began: bool,
         /// In words.
         cause: Text,
     },

@@ -5,7 +5,9 @@ use super::codec::{Decode, Encode};
 use super::constraint::Constraint;
 use super::s3::{Objects, Publisher};
 use crate::content::Cid;
-use crate::limits::{ARGS_MAX, CONSTRAINTS_MAX, DOMAINS_MAX, IMPORTS_MAX, INPUTS_MAX, OUTPUTS_MAX, PORT_MIN, PORTS_MAX, URL_BYTES_MAX};
+use crate::limits::{
+    ARGS_MAX, CONSTRAINTS_MAX, DOMAINS_MAX, IMPORTS_MAX, INPUTS_MAX, OUTPUTS_MAX, PORT_MIN, PORTS_MAX, URL_BYTES_MAX,
+};
 use crate::time::Span;
 
 /// Amounts of what jobs use and nodes have.

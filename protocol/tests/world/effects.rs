@@ -7,6 +7,7 @@ use bacnode_protocol::outbox::{Outbox, When};
 use bacnode_protocol::record::What;
 use bacnode_protocol::requester;
 use bacnode_protocol::time::Span;
+use bacnode_protocol::wire::bounded::TextMax;
 use bacnode_protocol::wire::call::Call;
 use bacnode_protocol::wire::market::{Market, Outcome, Phase};
 use bacnode_protocol::wire::task::{Engine, Resources};
@@ -100,6 +101,11 @@ impl World {
                 who.insert(node);
                 let life = self.hosts[node].life;
                 self.hosts[node].runs.insert(run.execution, (*run).clone());
+                if self.break_early > 0 {
+                    self.break_early -= 1;
+                    let cause = TextMax::truncated("its input could not be fetched");
+                    return self.end(node, run.execution, Outcome::NodeFailed { began: true, cause });
+                }
                 self.compute_input(node, compute::Input::Phase(run.execution, Phase::Running));
                 self.push(self.run_for, Event::Ran { node, life, run });
             }

@@ -16,8 +16,8 @@ use bacnode_protocol::requester::{self, Answer, Submission};
 use bacnode_protocol::time::{Now, Span, Tick, UnixMillis};
 use bacnode_protocol::view::View;
 use bacnode_protocol::wire::advert::Advert;
-use bacnode_protocol::wire::constraint::LabelSketch;
 use bacnode_protocol::wire::bounded::{ListMax, TextMax};
+use bacnode_protocol::wire::constraint::LabelSketch;
 use bacnode_protocol::wire::market::{Lease, Market, Outcome};
 use bacnode_protocol::wire::s3::Publisher;
 use bacnode_protocol::wire::signed::Signer;
@@ -105,6 +105,8 @@ pub(crate) struct World {
     pub holder: Option<(usize, Span)>,
     /// Whether runs outlive their nodes.
     pub outlive: bool,
+    /// How many runs fail by their node's doing before the program begins.
+    pub break_early: u32,
     /// Whether new versions wait for the end of those before them.
     pub strict: bool,
 }
@@ -133,6 +135,7 @@ impl World {
             private: false,
             holder: None,
             outlive: false,
+            break_early: 0,
             strict: false,
         };
         for index in 0..nodes {
@@ -321,6 +324,8 @@ impl World {
         let submission = Submission {
             request: 1,
             id,
+            namespace: TextMax::truncated("default"),
+            name: TextMax::truncated("job"),
             spec: spec.to_vec(),
             slots,
             strict: self.strict,

@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bacnode_protocol::id::{ExecutionId, JobId};
-use bacnode_protocol::record::{
-    ExecutionRecord, HeldRecord, JobRecord, JobStateRecord, Record, Records, TargetRecord,
-};
+use bacnode_protocol::record::{ExecutionRecord, HeldRecord, JobRecord, JobStateRecord, Record, Records, TargetRecord};
 
 /// What one node remembers.
 #[derive(Debug, Default, Clone)]

@@ -108,6 +108,8 @@ impl World<'_> {
         Submission {
             request: (job as u64) << 1,
             id: self.jobs[job],
+            namespace: TextMax::truncated("default"),
+            name: TextMax::truncated("job"),
             spec: spec.to_vec(),
             task: task(plan, job),
             slots: plan.slots,
@@ -161,7 +163,8 @@ impl World<'_> {
             let key = if plan.kind == Kind::Daemon { node as u64 } else { u64::from(slot) };
             let old = self.updated.contains(&job) && running.run.task.version == 1;
             if !runs.insert(key) || old || !matches(&node) {
-                let text = format!("{id} runs {execution} on n{node}, which is one too many, too old or in the wrong place");
+                let text =
+                    format!("{id} runs {execution} on n{node}, which is one too many, too old or in the wrong place");
                 self.books.fail(Invariant::L6KeptRunning, text);
                 return;
             }
@@ -270,7 +273,7 @@ impl World<'_> {
 
     /// When a run ends by itself, if it does, and how.
     fn draw_end(&mut self, index: usize, run: &Run, plan: Option<&JobPlan>, bad: bool) -> (Option<Micros>, Outcome) {
-        let node_failed = |cause: &str| Outcome::NodeFailed { cause: TextMax::truncated(cause) };
+        let node_failed = |cause: &str| Outcome::NodeFailed { began: true, cause: TextMax::truncated(cause) };
         if self.hosts[index].plan.evil == Some(Evil::Boast) {
             return (Some(10 * MILLI), node_failed("it never could"));
         }
@@ -473,7 +476,11 @@ impl World<'_> {
                 return fail(&mut self.books, Invariant::S5SingleAcceptance, text);
             }
             self.stats.ended(*state);
-            let could = batch && !plan.picky && plan.stop.is_none() && plan.total_timeout.is_none() && matches!(plan.ends, Ends::Exit(_));
+            let could = batch
+                && !plan.picky
+                && plan.stop.is_none()
+                && plan.total_timeout.is_none()
+                && matches!(plan.ends, Ends::Exit(_));
             let may = plan.timeout_ms <= crate::check::TIMEOUT_MAX.as_millis() && !message.contains("needs");
             if could && may && plan.run <= plan.timeout_ms * MILLI {
                 honest_done.0 += 1;

@@ -128,7 +128,8 @@ pub(super) async fn left(docker: &Docker, work: &Work<'_>) -> Result<Duration, R
     let runs = state.running == Some(true);
     let until = if runs { chrono::Utc::now() } else { at(&state.finished_at)?.to_utc() };
     let age = (until - at(&state.started_at)?.to_utc()).to_std().unwrap_or_default();
-    let left = Duration::from_millis(work.task.time_limit().as_millis()).checked_sub(age).ok_or_else(|| too_long(work))?;
+    let left =
+        Duration::from_millis(work.task.time_limit().as_millis()).checked_sub(age).ok_or_else(|| too_long(work))?;
     // One that has ended has only to be looked at.
     Ok(if runs { left } else { left.max(LAST_WORDS) })
 }

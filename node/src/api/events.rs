@@ -1,0 +1,93 @@
+//! A job's story as it unfolds.
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::header;
+use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use bacnode_protocol::api::HistoryItem;
+use bacnode_protocol::id::JobId;
+use bacnode_protocol::record::What;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::Api;
+use super::error::ApiError;
+use super::jobs::resolve;
+use crate::driver::Event;
+use crate::network::Observed;
+
+/// One [`HistoryItem`] a line, until the job has ended.
+pub(super) async fn follow(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let id = resolve(&api, &id)?;
+    let (lines, receiver) = mpsc::channel::<Result<Bytes, std::io::Error>>(64);
+    tokio::spawn(async move { tell(&api, id, lines).await });
+    let stream =
+        futures::stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(stream)).into_response())
+}
+
+/// Everything that happens to this node's jobs, and who comes and goes, as server-sent events.
+pub(super) async fn everything(State(api): State<Api>) -> Result<Response, ApiError> {
+    let observed = api.network.observed.subscribe();
+    let next = |mut observed: broadcast::Receiver<Observed>| async move {
+        let event = match observed.recv().await {
+            Ok(Observed::Job(job, sequence, event)) => {
+                // Which version it was of, its history says.
+                let item = HistoryItem::new(&job.to_string(), 0, sequence, &event);
+                SseEvent::default().event("job").json_data(item)
+            }
+            Ok(Observed::Joined(node, name)) => SseEvent::default()
+                .event("joined")
+                .json_data(serde_json::json!({ "PeerId": node.to_string(), "Name": name })),
+            Ok(Observed::Left(node, name)) => SseEvent::default()
+                .event("left")
+                .json_data(serde_json::json!({ "PeerId": node.to_string(), "Name": name })),
+            Err(broadcast::error::RecvError::Lagged(missed)) => {
+                SseEvent::default().event("missed").json_data(serde_json::json!({ "Events": missed }))
+            }
+            Err(broadcast::error::RecvError::Closed) => return None,
+        };
+        Some((event, observed))
+    };
+    let stream = futures::stream::unfold(observed, next);
+    Ok(Sse::new(stream).keep_alive(KeepAlive::default()).into_response())
+}
+
+async fn tell(api: &Api, id: JobId, lines: mpsc::Sender<Result<Bytes, std::io::Error>>) {
+    let name = id.to_string();
+    let (mut next, mut version) = (0, 1);
+    loop {
+        // Watch before reading, so that nothing falls between.
+        let (answer, watching) = oneshot::channel();
+        if api.events.send(Event::Watch(id, answer)).await.is_err() {
+            return;
+        }
+        let Ok(mut watching) = watching.await else { return };
+        let Ok(known) = api.store.events(&id, next) else { return };
+        if known.iter().any(|(_, event)| matches!(event.what, What::Ended { .. })) {
+            api.store.log().barrier().await;
+        }
+        let mut queued: std::collections::VecDeque<_> = known.into();
+        loop {
+            let item = match queued.pop_front() {
+                Some(item) => Some(item),
+                None => watching.recv().await,
+            };
+            // Closed: we were too slow, and read on from the store.
+            let Some((sequence, event)) = item else { break };
+            if sequence < next {
+                continue;
+            }
+            next = sequence + 1;
+            let ended = matches!(event.what, What::Ended { .. });
+            if let What::Version { number } = event.what {
+                version = number;
+            }
+            let mut line = serde_json::to_vec(&HistoryItem::new(&name, version, sequence, &event)).unwrap_or_default();
+            line.push(b'\n');
+            if lines.send(Ok(line.into())).await.is_err() || ended {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Handing jobs in: new ones, new versions, once more; and what a new version would change.
+
+use std::io::Read as _;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use bacnode_protocol::api::{DiffResponse, PutJobRequest, PutJobResponse, RerunRequest};
+use bacnode_protocol::content::Cid;
+use bacnode_protocol::id::JobId;
+use bacnode_protocol::job::{JobSpec, ValidJob, ValidSource, parse};
+use bacnode_protocol::record::JobRecord;
+use bacnode_protocol::requester::{Answer, Submission};
+use bacnode_protocol::wire::bounded::TextMax;
+use bacnode_protocol::wire::task::{Source, Task};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::Api;
+use super::error::ApiError;
+use super::jobs::{ask, load};
+use super::page::Params;
+use crate::content::{Content, ContentError, INPUT, Limits};
+use crate::driver::Event;
+
+/// Bytes of a folder that is packed into a spec, unpacked.
+const INLINE_FOLDER_BYTES_MAX: u64 = 1 << 30;
+
+/// The body of a request, which is JSON.
+pub(super) fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, ApiError> {
+    serde_json::from_slice(bytes).map_err(|error| ApiError::bad(format!("the body is not a request: {error}")))
+}
+
+pub(super) async fn submit(
+    State(api): State<Api>,
+    Query(params): Query<Params>,
+    bytes: Bytes,
+) -> Result<Json<PutJobResponse>, ApiError> {
+    let request: PutJobRequest = body(&bytes)?;
+    let prepared = prepare(&api, ValidJob::new(parse(&request.job)?)?).await?;
+    Ok(Json(take(&api, prepared, request.force, &params).await?))
+}
+
+/// Runs a job once more, as it was in one of its versions.
+pub(super) async fn rerun(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    Query(params): Query<Params>,
+    bytes: Bytes,
+) -> Result<Json<PutJobResponse>, ApiError> {
+    let request: RerunRequest = if bytes.is_empty() { RerunRequest::default() } else { body(&bytes)? };
+    let (newest, _) = load(&api, &id)?;
+    let record = version_of(&api, newest, request.job_version)?;
+    let spec: JobSpec = serde_json::from_slice(&record.spec)
+        .map_err(|_| ApiError::unavailable("what was submitted then cannot be read any more"))?;
+    let prepared = prepare(&api, ValidJob::new(spec)?).await?;
+    Ok(Json(take(&api, prepared, true, &params).await?))
+}
+
+/// The record of this version of a job; the newest for 0.
+pub(super) fn version_of(api: &Api, newest: JobRecord, version: u32) -> Result<JobRecord, ApiError> {
+    if version == 0 || version == newest.task.version {
+        return Ok(newest);
+    }
+    let known = api.store.versions(&newest.id)?;
+    known.into_iter().find(|record| record.task.version == version).ok_or_else(|| {
+        ApiError::not_found(format!("the job has no version {version}"))
+            .hint(format!("its newest is {}; `bacnode job versions` lists them", newest.task.version))
+    })
+}
+
+/// What submitting a job would change of the one that has its name.
+pub(super) async fn diff(State(api): State<Api>, bytes: Bytes) -> Result<Json<DiffResponse>, ApiError> {
+    let request: PutJobRequest = body(&bytes)?;
+    let valid = ValidJob::new(parse(&request.job)?)?;
+    if valid.spec.name.is_empty() {
+        return Err(ApiError::bad("Name: is required: it says with which job to compare"));
+    }
+    let warnings = valid.warnings.clone();
+    let prepared = prepare(&api, valid).await?;
+    let spec = &prepared.spec;
+    let before = api.store.named(&spec.namespace, &spec.name)?.pop();
+    let before = match before {
+        Some(id) => api.store.job(&id)?.map(|(record, _)| record.spec.to_vec()).unwrap_or_default(),
+        None => Vec::new(),
+    };
+    let (before, after) = (lines(&before), lines(&prepared.stored));
+    let changes = similar::TextDiff::from_lines(&before, &after);
+    let mut changes = changes.unified_diff();
+    let diff = if before == after { String::new() } else { changes.header("before", "after").to_string() };
+    Ok(Json(DiffResponse { diff, warnings }))
+}
+
+/// A spec as people read it.
+fn lines(spec: &[u8]) -> String {
+    match serde_json::from_slice::<Value>(spec) {
+        Ok(spec) => serde_saphyr::to_string(&spec).unwrap_or_default(),
+        Err(_) => String::new(),
+    }
+}
+
+/// Hands a job in that is ready.
+async fn take(api: &Api, prepared: Prepared, force: bool, params: &Params) -> Result<PutJobResponse, ApiError> {
+    let mut warnings = prepared.valid.warnings.clone();
+    let id = id_of(api, &prepared, params.text("idempotency_token"))?;
+    let version = if prepared.valid.kind().is_endless() || api.store.job(&id)?.is_none() {
+        hand_in(api, id, prepared, force, params.flag("wait"), &mut warnings).await?
+    } else {
+        // Handed in before, perhaps a moment ago: the answer is a promise all the same.
+        api.store.log().barrier().await;
+        1
+    };
+    let job_id = id.to_string();
+    Ok(PutJobResponse { evaluation_id: job_id.clone(), job_id, job_version: version.into(), warnings })
+}
+
+/// The id of a job that is handed in: its own for each run of what has an end, one for all versions of what has none.
+fn id_of(api: &Api, prepared: &Prepared, token: Option<&str>) -> Result<JobId, ApiError> {
+    let spec = &prepared.spec;
+    let named = |nonce: &[u8]| JobId::new(&api.network.me, &spec.namespace, &spec.name, nonce);
+    if let Some(token) = token {
+        return Ok(named(token.as_bytes()));
+    }
+    if prepared.valid.kind().is_endless() && !spec.name.is_empty() {
+        // What was stopped is over; the next of that name is another.
+        for generation in 0u64.. {
+            let id = named(format!("endless/{generation}").as_bytes());
+            let known = api.store.job(&id)?;
+            if !known.is_some_and(|(_, state)| state.is_some_and(|state| state.state.is_terminal())) {
+                return Ok(id);
+            }
+        }
+    }
+    let mut nonce = [0; 16];
+    getrandom::fill(&mut nonce).map_err(|_| ApiError::unavailable("no randomness is to be had"))?;
+    Ok(named(&nonce))
+}
+
+/// A job whose inputs are all content or local.
+struct Prepared {
+    spec: JobSpec,
+    stored: Vec<u8>,
+    task: Task,
+    valid: ValidJob,
+    elsewhere: Vec<Cid>,
+    only_here: bool,
+}
+
+/// Makes inline inputs content, and finds out which inputs are not held here.
+async fn prepare(api: &Api, valid: ValidJob) -> Result<Prepared, ApiError> {
+    let content = api.content.clone();
+    let work = move || {
+        let (mut sources, mut elsewhere, mut spec) = (Vec::new(), Vec::new(), valid.spec.clone());
+        let mut only_here = false;
+        for (index, input) in valid.inputs.iter().enumerate() {
+            sources.push(match &input.source {
+                ValidSource::Content(cid) => {
+                    if content.private().holds(cid)? {
+                        only_here |= !content.holds(cid)?;
+                    } else if !content.holds(cid)? {
+                        elsewhere.push(*cid);
+                    }
+                    Source::Content(*cid)
+                }
+                ValidSource::Inline(_) | ValidSource::InlineFolder(_) => {
+                    let root = match &input.source {
+                        ValidSource::InlineFolder(packed) => import_packed(&content, packed)
+                            .map_err(|error| ApiError::bad(format!("Tasks[0].InputSources[{index}]: {error}")))?,
+                        ValidSource::Inline(bytes) => content.import_bytes(bytes, INPUT)?.root,
+                        _ => continue,
+                    };
+                    if let Some(source) = spec.tasks.first_mut().and_then(|task| task.input_sources.get_mut(index)) {
+                        source.source.kind = "ipfs".into();
+                        source.source.params =
+                            [("CID".to_owned(), Value::String(root.to_string()))].into_iter().collect();
+                    }
+                    Source::Content(root)
+                }
+                ValidSource::Url { url, sha256 } => Source::Url { url: TextMax::truncated(url), sha256: *sha256 },
+                ValidSource::S3(objects) => Source::S3(objects.clone()),
+                ValidSource::Local { path, writable } => {
+                    Source::Local { path: TextMax::truncated(path), writable: *writable }
+                }
+            });
+        }
+        let task = valid.task(sources)?;
+        let stored = serde_json::to_vec(&spec).unwrap_or_default();
+        Ok::<_, ApiError>(Prepared { spec, stored, task, valid, elsewhere, only_here })
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::unavailable("preparing the job broke down"))?
+}
+
+/// Makes a folder that came as an archive content.
+fn import_packed(content: &Content, packed: &[u8]) -> Result<Cid, ContentError> {
+    let dir = tempfile::tempdir_in(content.tmp()).map_err(crate::content::io_error("cannot unpack a folder"))?;
+    let folder = dir.path().join("folder");
+    // Whatever it is called: gzip's first bytes are known.
+    if packed.starts_with(&[0x1f, 0x8b]) {
+        super::content::unpack(flate2::read::GzDecoder::new(packed).take(INLINE_FOLDER_BYTES_MAX), &folder)?;
+    } else {
+        super::content::unpack(packed, &folder)?;
+    }
+    let limits = Limits { bytes: INLINE_FOLDER_BYTES_MAX, entries: super::content::ENTRIES_MAX };
+    Ok(content.import(&folder, limits, true, INPUT)?.root)
+}
+
+/// Hands a job in; gives its version.
+async fn hand_in(
+    api: &Api,
+    id: JobId,
+    prepared: Prepared,
+    force: bool,
+    waits: bool,
+    warnings: &mut Vec<String>,
+) -> Result<u32, ApiError> {
+    let submission = Submission {
+        request: 0,
+        id,
+        namespace: TextMax::truncated(&prepared.spec.namespace),
+        name: TextMax::truncated(&prepared.spec.name),
+        spec: prepared.stored,
+        task: prepared.task,
+        slots: prepared.valid.slots,
+        strict: prepared.valid.strict,
+        force,
+        lease: prepared.valid.lease,
+        queue_timeout: prepared.valid.queue_timeout,
+        total_timeout: prepared.valid.total_timeout,
+        elsewhere: prepared.elsewhere,
+        only_here: prepared.only_here,
+        waits,
+    };
+    match ask(api, |answer| Event::Submit(Box::new(submission), answer)).await? {
+        Answer::Accepted { version, .. } => Ok(version),
+        Answer::Unchanged(version) => {
+            warnings.push(format!("nothing has changed since version {version}, which goes on (force starts it anew)"));
+            Ok(version)
+        }
+        Answer::Unlike(reason) => Err(ApiError::new(StatusCode::CONFLICT, "Conflict", reason)),
+        Answer::Busy(reason) => Err(ApiError::unavailable(reason).hint("try again in a moment")),
+        Answer::Stopped | Answer::NotOpen => Err(ApiError::unavailable("the job was not taken")),
+    }
+}
