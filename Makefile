@@ -8,7 +8,16 @@ BIN := $(CARGO_TARGET_DIR)/debug
 CARGO ?= cargo
 FEATURES := --workspace --all-features
 
-.PHONY: demo test build setup lint bench audit mutants soak bin-dir
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+STAGE := $(CARGO_TARGET_DIR)/stage
+DEB := $(CARGO_TARGET_DIR)/bacnode_$(VERSION)_$(shell dpkg --print-architecture 2>/dev/null).deb
+# Where `make install` puts things, below DESTDIR if that is set.
+PREFIX ?= /usr/local
+INSTALLED := $(PREFIX)/bin/bacnode $(PREFIX)/bin/bacnode-bootstrap $(PREFIX)/lib/systemd/system/bacnode.service \
+    $(PREFIX)/share/bash-completion/completions/bacnode $(PREFIX)/share/zsh/site-functions/_bacnode \
+    $(PREFIX)/share/fish/vendor_completions.d/bacnode.fish
+
+.PHONY: demo test build setup lint bench audit mutants soak bin-dir install uninstall stage stage-dir deb
 .DEFAULT_GOAL := build
 
 demo: build
@@ -52,6 +61,30 @@ soak: build
 	BACNODE_SWARM=300 $(CARGO) test $(FEATURES) -p bacnode-simulations --test hundred
 	BACNODE_KILLS=2000 $(CARGO) test $(FEATURES) -p bacnode-tests --test crash
 	BACNODE_SOAK=200 $(CARGO) test $(FEATURES) -p bacnode-tests --quiet -- kill --test-threads 1
+	BACNODE_SOAK_SERVICE=300 $(CARGO) test $(FEATURES) -p bacnode-tests --test kinds -- a_service_survives
 
 bin-dir:
 	@echo $(BIN)
+
+# Binaries (without what debuggers want), the unit of systemd, completions.
+install: build
+	install -d $(addprefix $(DESTDIR),$(dir $(INSTALLED)))
+	install -s -m 755 $(BIN)/bacnode $(BIN)/bacnode-bootstrap $(DESTDIR)$(PREFIX)/bin
+	sed 's|@BIN@|$(PREFIX)/bin|' cli/packaging/bacnode.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/bacnode.service
+	$(BIN)/bacnode completions bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/bacnode
+	$(BIN)/bacnode completions zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_bacnode
+	$(BIN)/bacnode completions fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/bacnode.fish
+
+# What is of one's own, /etc/default/bacnode and the data folder, stays.
+uninstall:
+	rm -f $(addprefix $(DESTDIR),$(INSTALLED))
+
+stage:
+	rm -rf $(STAGE)
+	@$(MAKE) --no-print-directory install PREFIX=/usr DESTDIR=$(STAGE)
+
+stage-dir:
+	@echo $(STAGE)
+
+deb: stage
+	@sh cli/packaging/deb.sh $(STAGE) $(VERSION) $(DEB)

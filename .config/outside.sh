@@ -52,7 +52,7 @@ if ! [ -x "$dir/clients/bin/schemathesis" ] && ! [ -x "$dir/clients/bin/st" ]; t
         { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv; } >/dev/null || true
     fi
     { python3 -m venv "$dir/clients" &&
-        "$dir/clients/bin/pip" install --quiet bacalhau-sdk==1.4.2 schemathesis==4.6.0; } >/dev/null 2>&1 ||
+        "$dir/clients/bin/pip" install --quiet bacalhau-sdk==1.4.2 schemathesis==4.6.0 hypothesis==6.148.2; } >/dev/null 2>&1 ||
         { say "bacalhau-sdk cannot be had: it is not tried"; rm -rf "$dir/clients"; }
 fi
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bacnode_protocol::api::{Content as Added, ContentUsage, Entry, Pin, Provider, Swept};
+use bacnode_protocol::content::Cid;
 use bacnode_protocol::job::format_bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use reqwest::{Body, Method};
@@ -15,6 +16,14 @@ use crate::error::{Exit, Failure, Result};
 use crate::output;
 
 pub(super) async fn run(client: &Client, format: Format, command: Content) -> Result<()> {
+    if let Content::Get { cid, .. }
+    | Content::Ls { cid: Some(cid), .. }
+    | Content::Pin { cid }
+    | Content::Unpin { cid }
+    | Content::Providers { cid } = &command
+    {
+        cid.parse::<Cid>().map_err(|error| Failure::usage(format!("`{cid}`: {error}")))?;
+    }
     match command {
         Content::Add { path, private } => {
             let added = add(client, &path, private).await?;

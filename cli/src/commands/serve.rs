@@ -6,6 +6,9 @@ use bacnode_node::Node;
 use bacnode_protocol::api::NodeIdentity;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
 use crate::args::{LogFormat, LogLevel, Serve};
 use crate::error::{Exit, Failure, Result};
@@ -106,6 +109,36 @@ fn log_to_stderr(level: LogLevel, format: LogFormat) {
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     match format {
         LogFormat::Json => registry.with(layer.json()).init(),
+        // The journal notes the time itself, and takes the level from the line's beginning.
+        LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => {
+            registry.with(layer.event_format(ForJournal).with_ansi(false)).init();
+        }
         LogFormat::Text => registry.with(layer.with_target(false).with_ansi(output::is_terminal())).init(),
+    }
+}
+
+/// Lines as `sd-daemon(3)` has them: `<6>` and the like, then what there is to say.
+struct ForJournal;
+
+impl<S, N> FormatEvent<S, N> for ForJournal
+where
+    S: tracing::Subscriber + for<'span> LookupSpan<'span>,
+    N: for<'writer> FormatFields<'writer> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &tracing::Event<'_>,
+    ) -> std::fmt::Result {
+        let priority = match *event.metadata().level() {
+            tracing::Level::ERROR => 3,
+            tracing::Level::WARN => 4,
+            tracing::Level::INFO => 6,
+            tracing::Level::DEBUG | tracing::Level::TRACE => 7,
+        };
+        write!(writer, "<{priority}>")?;
+        context.field_format().format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
     }
 }

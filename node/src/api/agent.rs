@@ -3,17 +3,32 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use bacnode_protocol::api::{NodeInfo, Version};
+use bacnode_protocol::api::{ErrorBody, NodeInfo, Version};
 use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::nodes::{add_detail, known};
+use super::openapi::Errors;
 use super::{Api, go_arch};
 
+#[utoipa::path(
+    get,
+    path = "/alive",
+    tag = "agent",
+    operation_id = "alive",
+    responses((status = 200, body = Value), Errors)
+)]
 pub(super) async fn alive() -> Json<Value> {
     Json(json!({ "Status": "OK" }))
 }
 
+#[utoipa::path(
+    get,
+    path = "/version",
+    tag = "agent",
+    operation_id = "version",
+    responses((status = 200, body = Version), Errors)
+)]
 pub(super) async fn agent_version() -> Json<Version> {
     Json(version(env!("CARGO_PKG_VERSION")))
 }
@@ -30,6 +45,13 @@ pub(super) fn version(text: &str) -> Version {
     }
 }
 
+#[utoipa::path(
+    get,
+    path = "/node",
+    tag = "agent",
+    operation_id = "thisNode",
+    responses((status = 200, body = NodeInfo), Errors)
+)]
 pub(super) async fn node(State(api): State<Api>) -> Result<Json<NodeInfo>, ApiError> {
     let mut state = known(&api, &api.network.me).ok_or_else(|| ApiError::unavailable("the node is starting"))?;
     add_detail(&mut state, &api.network.detail());
@@ -37,6 +59,13 @@ pub(super) async fn node(State(api): State<Api>) -> Result<Json<NodeInfo>, ApiEr
 }
 
 /// How its parts are.
+#[utoipa::path(
+    get,
+    path = "/debug",
+    tag = "agent",
+    operation_id = "debug",
+    responses((status = 200, body = Value), Errors)
+)]
 pub(super) async fn debug(State(api): State<Api>) -> Json<Value> {
     let detail = api.network.detail();
     Json(json!({
@@ -47,6 +76,13 @@ pub(super) async fn debug(State(api): State<Api>) -> Json<Value> {
 }
 
 /// Its settings; secrets are not among them.
+#[utoipa::path(
+    get,
+    path = "/config",
+    tag = "agent",
+    operation_id = "config",
+    responses((status = 200, body = Value), Errors)
+)]
 pub(super) async fn config(State(api): State<Api>) -> Json<Value> {
     let config = &api.config;
     let labels: serde_json::Map<String, Value> =
@@ -66,14 +102,36 @@ pub(super) async fn config(State(api): State<Api>) -> Json<Value> {
 }
 
 /// Whoever may reach this API may use it.
+#[utoipa::path(
+    get,
+    path = "/authconfig",
+    tag = "agent",
+    operation_id = "authConfig",
+    responses((status = 200, body = Value), Errors)
+)]
 pub(super) async fn auth_config() -> Json<Value> {
     Json(json!({ "Version": "1.0.0", "Config": {} }))
 }
 
+#[utoipa::path(
+    get,
+    path = "/",
+    tag = "auth",
+    operation_id = "authMethods",
+    responses((status = 200, body = Value), Errors)
+)]
 pub(super) async fn auth_methods() -> Json<Value> {
     Json(json!({ "Methods": {} }))
 }
 
+#[utoipa::path(
+    method(get, post),
+    path = "/{method}",
+    tag = "auth",
+    operation_id = "authMethod",
+    params(("method" = String, Path)),
+    responses((status = 404, body = ErrorBody), Errors)
+)]
 pub(super) async fn auth_method(Path(method): Path<String>) -> ApiError {
     let method: String = method.chars().take(40).collect();
     let message = format!("there is no way `{method}` to log in: this API is for its own machine, which needs none");

@@ -1,6 +1,5 @@
 //! Content: add, get, list, find.
 
-use std::collections::HashMap;
 use std::path::Path as FsPath;
 
 use axum::Json;
@@ -15,6 +14,8 @@ use futures::StreamExt as _;
 
 use super::Api;
 use super::error::ApiError;
+use super::openapi::Errors;
+use super::page::Params;
 use crate::content::{Content, ContentError, INPUT, Imported, Limits, UPLOAD, USER, stream};
 use crate::driver::Event;
 
@@ -22,7 +23,8 @@ use crate::driver::Event;
 pub(super) const ENTRIES_MAX: u64 = 1_000_000;
 
 fn parse(text: &str) -> Result<Cid, ApiError> {
-    text.parse().map_err(|error| ApiError::bad(format!("`{text}`: {error}")))
+    // What has no name is not there.
+    text.parse().map_err(|error| ApiError::not_found(format!("`{text}`: {error}")))
 }
 
 async fn blocking<T: Send + 'static>(
@@ -34,12 +36,21 @@ async fn blocking<T: Send + 'static>(
 
 /// Adds the body: a file, or with `Content-Type: application/x-tar` a folder; with `?private=true` such that it does not
 /// leave this node.
+#[utoipa::path(
+    post,
+    path = "/content",
+    tag = "content",
+    operation_id = "addContent",
+    params(("private" = Option<bool>, Query, description = "it does not leave this node")),
+    request_body(content = String, content_type = "application/octet-stream", description = "a file, or with application/x-tar a folder"),
+    responses((status = 200, body = Added), Errors)
+)]
 pub(super) async fn add(
     State(api): State<Api>,
-    Query(parameters): Query<HashMap<String, String>>,
+    Query(params): Query<Params>,
     request: Request,
 ) -> Result<Json<Added>, ApiError> {
-    let private = parameters.get("private").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let private = params.flag("private")?;
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let folder = kind == Some("application/x-tar");
     let dir = tempfile::tempdir_in(api.content.tmp());
@@ -130,6 +141,13 @@ pub(super) fn unpack(archive: impl std::io::Read, to: &FsPath) -> Result<(), Con
     Ok(())
 }
 
+#[utoipa::path(
+    get,
+    path = "/content",
+    tag = "content",
+    operation_id = "listPins",
+    responses((status = 200, body = Vec<Pin>), Errors)
+)]
 pub(super) async fn pins(State(api): State<Api>) -> Result<Json<Vec<Pin>>, ApiError> {
     let content = api.content.clone();
     let (open, private) = blocking(move || Ok((content.pins()?, content.private().pins()?))).await?;
@@ -144,6 +162,14 @@ pub(super) async fn pins(State(api): State<Api>) -> Result<Json<Vec<Pin>>, ApiEr
 }
 
 /// Brings the content here if it is not, and keeps it until it is unpinned.
+#[utoipa::path(
+    put,
+    path = "/content/{cid}/pin",
+    tag = "content",
+    operation_id = "pinContent",
+    params(("cid" = String, Path)),
+    responses((status = 200, body = Added), Errors)
+)]
 pub(super) async fn pin(State(api): State<Api>, Path(text): Path<String>) -> Result<Json<Added>, ApiError> {
     let root = parse(&text)?;
     let content = api.content.private().clone();
@@ -162,6 +188,14 @@ pub(super) async fn pin(State(api): State<Api>, Path(text): Path<String>) -> Res
 }
 
 /// Lets go of what a user pinned; it stays while something else needs it.
+#[utoipa::path(
+    delete,
+    path = "/content/{cid}/pin",
+    tag = "content",
+    operation_id = "unpinContent",
+    params(("cid" = String, Path)),
+    responses((status = 200, body = Pin), Errors)
+)]
 pub(super) async fn unpin(State(api): State<Api>, Path(text): Path<String>) -> Result<Json<Pin>, ApiError> {
     let root = parse(&text)?;
     let content = api.content.clone();
@@ -183,6 +217,13 @@ pub(super) async fn unpin(State(api): State<Api>, Path(text): Path<String>) -> R
 }
 
 /// Frees what nothing needs: copies of inputs that no task reads, and all that no pin keeps.
+#[utoipa::path(
+    post,
+    path = "/content/gc",
+    tag = "content",
+    operation_id = "sweepContent",
+    responses((status = 200, body = Swept), Errors)
+)]
 pub(super) async fn sweep(State(api): State<Api>) -> Result<Json<Swept>, ApiError> {
     let content = api.content.clone();
     blocking(move || content.drop_inputs()).await?;
@@ -194,6 +235,13 @@ pub(super) async fn sweep(State(api): State<Api>) -> Result<Json<Swept>, ApiErro
 }
 
 /// How much content there is, and what for.
+#[utoipa::path(
+    get,
+    path = "/content/usage",
+    tag = "content",
+    operation_id = "contentUsage",
+    responses((status = 200, body = ContentUsage), Errors)
+)]
 pub(super) async fn usage(State(api): State<Api>) -> Result<Json<ContentUsage>, ApiError> {
     let content = api.content.clone();
     let pins = blocking(move || content.pins()).await?;
@@ -232,12 +280,20 @@ async fn hold(api: &Api, text: &str, path: &str) -> Result<(Content, Cid), ApiEr
 }
 
 /// A file's bytes, or a folder as a tar archive. `X-Content-Kind` says which.
+#[utoipa::path(
+    get,
+    path = "/content/{cid}",
+    tag = "content",
+    operation_id = "getContent",
+    params(("cid" = String, Path), ("path" = Option<String>, Query, description = "within a folder")),
+    responses((status = 200, content_type = "application/octet-stream", body = String, description = "a file, or a folder as a tar archive: `X-Content-Kind` says which"), Errors)
+)]
 pub(super) async fn get(
     State(api): State<Api>,
     Path(text): Path<String>,
-    Query(parameters): Query<HashMap<String, String>>,
+    Query(params): Query<Params>,
 ) -> Result<Response, ApiError> {
-    let path = parameters.get("path").map_or("", String::as_str);
+    let path = params.text("path").unwrap_or_default();
     let (held, root) = hold(&api, &text, path).await?;
     let content = held.clone();
     let (folder, size) = blocking(move || Ok((content.is_folder(&root)?, content.size(&root)?))).await?;
@@ -258,12 +314,20 @@ fn body(content: Content, root: Cid, folder: bool) -> Body {
     }))
 }
 
+#[utoipa::path(
+    get,
+    path = "/content/{cid}/ls",
+    tag = "content",
+    operation_id = "listContent",
+    params(("cid" = String, Path), ("path" = Option<String>, Query, description = "within a folder")),
+    responses((status = 200, body = Vec<Entry>), Errors)
+)]
 pub(super) async fn ls(
     State(api): State<Api>,
     Path(text): Path<String>,
-    Query(parameters): Query<HashMap<String, String>>,
+    Query(params): Query<Params>,
 ) -> Result<Json<Vec<Entry>>, ApiError> {
-    let (content, root) = hold(&api, &text, parameters.get("path").map_or("", String::as_str)).await?;
+    let (content, root) = hold(&api, &text, params.text("path").unwrap_or_default()).await?;
     let entries = blocking(move || {
         if !content.is_folder(&root)? {
             let size = content.size(&root)?;
@@ -280,6 +344,14 @@ pub(super) async fn ls(
     Ok(Json(entries.await?))
 }
 
+#[utoipa::path(
+    get,
+    path = "/content/{cid}/providers",
+    tag = "content",
+    operation_id = "listProviders",
+    params(("cid" = String, Path)),
+    responses((status = 200, body = Vec<Provider>), Errors)
+)]
 pub(super) async fn providers(
     State(api): State<Api>,
     Path(text): Path<String>,

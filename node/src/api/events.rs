@@ -13,10 +13,19 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use super::Api;
 use super::error::ApiError;
 use super::jobs::resolve;
+use super::openapi::Errors;
 use crate::driver::Event;
 use crate::network::Observed;
 
 /// One [`HistoryItem`] a line, until the job has ended.
+#[utoipa::path(
+    get,
+    path = "/jobs/{id}/events",
+    tag = "network",
+    operation_id = "followJob",
+    params(("id" = String, Path, description = "id, the start of one, or name")),
+    responses((status = 200, content_type = "application/x-ndjson", body = HistoryItem, description = "one a line, until the job has ended"), Errors)
+)]
 pub(super) async fn follow(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, ApiError> {
     let id = resolve(&api, &id)?;
     let (lines, receiver) = mpsc::channel::<Result<Bytes, std::io::Error>>(64);
@@ -27,6 +36,13 @@ pub(super) async fn follow(State(api): State<Api>, Path(id): Path<String>) -> Re
 }
 
 /// Everything that happens to this node's jobs, and who comes and goes, as server-sent events.
+#[utoipa::path(
+    get,
+    path = "/events",
+    tag = "network",
+    operation_id = "followEverything",
+    responses((status = 200, content_type = "text/event-stream", description = "events `job`, `joined`, `left`, `missed`", body = String), Errors)
+)]
 pub(super) async fn everything(State(api): State<Api>) -> Result<Response, ApiError> {
     let observed = api.network.observed.subscribe();
     let next = |mut observed: broadcast::Receiver<Observed>| async move {

@@ -6,7 +6,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use bacnode_protocol::api::{self, Execution, GetJobResponse, HistoryItem, Job, Page, Results, Versions};
 use bacnode_protocol::id::{ExecutionId, JobId};
-use bacnode_protocol::job::Selector;
+use bacnode_protocol::job::{Selector, SpecConfig};
 use bacnode_protocol::record::{ExecutionRecord, JobRecord, JobStateRecord};
 use bacnode_protocol::requester::Answer;
 use serde_json::Value;
@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::Api;
 use super::error::ApiError;
+use super::openapi::{Errors, EventType, JobOrder, StopRequest, Stopped};
 use super::page::{Params, token};
 use super::submit::version_of;
 use crate::driver::Event;
@@ -70,9 +71,17 @@ const ORDERS: [(&str, Order); 5] = [
     ("modify_time", Order::Modified),
 ];
 
+#[utoipa::path(
+    get,
+    path = "/jobs",
+    tag = "jobs",
+    operation_id = "listJobs",
+    params(("limit" = Option<u32>, Query, description = "items on the page, 100 without, at most 1000"), ("next_token" = Option<String>, Query, description = "of the page before", example = ""), ("reverse" = Option<bool>, Query, description = "the other way round"), ("order_by" = inline(Option<JobOrder>), Query), ("namespace" = Option<String>, Query, description = "`*` for all"), ("labels" = Option<String>, Query, description = "a selector, like `team=data,tier!=test`", example = "team=data")),
+    responses((status = 200, body = Page<Job>), Errors)
+)]
 pub(super) async fn list(State(api): State<Api>, Query(params): Query<Params>) -> Result<Json<Page<Job>>, ApiError> {
     let order = params.one_of("order_by", &ORDERS)?;
-    let reverse = params.flag("reverse");
+    let reverse = params.flag("reverse")?;
     let namespace = params.text("namespace").filter(|namespace| *namespace != "*");
     let labels = params.text("labels").unwrap_or_default().parse::<Selector>();
     let labels = labels.map_err(|error| ApiError::bad(format!("`labels`: {error}")))?;
@@ -96,6 +105,14 @@ pub(super) async fn list(State(api): State<Api>, Query(params): Query<Params>) -
     Ok(Json(Page { items: page.items.iter().map(shown).collect(), next_token: page.next_token }))
 }
 
+#[utoipa::path(
+    get,
+    path = "/jobs/{id}",
+    tag = "jobs",
+    operation_id = "getJob",
+    params(("id" = String, Path, description = "id, the start of one, or name"), ("include" = Option<String>, Query, description = "`executions`, `history`, or both with a comma", example = "executions"), ("limit" = Option<u32>, Query, description = "items on the page, 100 without, at most 1000"), ("job_version" = Option<u32>, Query, description = "the newest without")),
+    responses((status = 200, body = GetJobResponse), Errors)
+)]
 pub(super) async fn get(
     State(api): State<Api>,
     Path(id): Path<String>,
@@ -147,6 +164,14 @@ fn history_of(api: &Api, record: &JobRecord) -> Result<Vec<HistoryItem>, ApiErro
     Ok(api::history(&record.id.to_string(), record.task.version, &events))
 }
 
+#[utoipa::path(
+    get,
+    path = "/jobs/{id}/executions",
+    tag = "jobs",
+    operation_id = "listExecutions",
+    params(("id" = String, Path, description = "id, the start of one, or name"), ("limit" = Option<u32>, Query, description = "items on the page, 100 without, at most 1000"), ("next_token" = Option<String>, Query, description = "of the page before", example = ""), ("reverse" = Option<bool>, Query, description = "the other way round"), ("order_by" = inline(Option<JobOrder>), Query), ("job_version" = Option<u32>, Query, description = "the newest without"), ("all_job_versions" = Option<bool>, Query)),
+    responses((status = 200, body = Page<Execution>), Errors)
+)]
 pub(super) async fn executions(
     State(api): State<Api>,
     Path(id): Path<String>,
@@ -154,19 +179,27 @@ pub(super) async fn executions(
 ) -> Result<Json<Page<Execution>>, ApiError> {
     let (record, _) = load(&api, &id)?;
     let order = params.one_of("order_by", &ORDERS)?;
-    let (version, all) = (version_number(&params)?, params.flag("all_job_versions"));
+    let (version, all) = (version_number(&params)?, params.flag("all_job_versions")?);
     let version = if version == 0 { record.task.version } else { version };
     let mut executions = executions_of(&api, &record, |execution| all || execution.version == version)?;
     match order {
         Order::Created => executions.sort_by_key(|execution| execution.create_time),
         Order::Modified => executions.sort_by_key(|execution| execution.modify_time),
     }
-    if params.flag("reverse") {
+    if params.flag("reverse")? {
         executions.reverse();
     }
     Ok(Json(params.page_of(executions)?))
 }
 
+#[utoipa::path(
+    get,
+    path = "/jobs/{id}/history",
+    tag = "jobs",
+    operation_id = "listHistory",
+    params(("id" = String, Path, description = "id, the start of one, or name"), ("limit" = Option<u32>, Query, description = "items on the page, 100 without, at most 1000"), ("next_token" = Option<String>, Query, description = "of the page before", example = ""), ("job_version" = Option<u32>, Query, description = "the newest without"), ("all_job_versions" = Option<bool>, Query), ("event_type" = inline(Option<EventType>), Query), ("since" = Option<u64>, Query, description = "seconds since 1970"), ("execution_id" = Option<String>, Query), ("node_id" = Option<String>, Query)),
+    responses((status = 200, body = Page<HistoryItem>), Errors)
+)]
 pub(super) async fn history(
     State(api): State<Api>,
     Path(id): Path<String>,
@@ -175,7 +208,7 @@ pub(super) async fn history(
     let (record, _) = load(&api, &id)?;
     let kind = params
         .one_of("event_type", &[("all", None), ("job", Some("JobLevel")), ("execution", Some("ExecutionLevel"))])?;
-    let (version, all) = (version_number(&params)?, params.flag("all_job_versions"));
+    let (version, all) = (version_number(&params)?, params.flag("all_job_versions")?);
     let since = params.number("since")?.map(|seconds| seconds.saturating_mul(1_000));
     let since = since.map(|ms| api::rfc3339(bacnode_protocol::time::UnixMillis(ms)));
     let (execution, node) = (params.text("execution_id"), params.text("node_id"));
@@ -192,6 +225,14 @@ pub(super) async fn history(
 }
 
 /// The versions of a job without an end; the runs of that name of one that has one.
+#[utoipa::path(
+    get,
+    path = "/jobs/{id}/versions",
+    tag = "jobs",
+    operation_id = "listVersions",
+    params(("id" = String, Path, description = "id, the start of one, or name")),
+    responses((status = 200, body = Versions), Errors)
+)]
 pub(super) async fn versions(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Versions>, ApiError> {
     let (record, job) = load(&api, &id)?;
     if record.task.kind.is_endless() {
@@ -213,6 +254,14 @@ pub(super) async fn versions(State(api): State<Api>, Path(id): Path<String>) -> 
     Ok(Json(Versions { items }))
 }
 
+#[utoipa::path(
+    get,
+    path = "/jobs/{id}/results",
+    tag = "jobs",
+    operation_id = "listResults",
+    params(("id" = String, Path, description = "id, the start of one, or name"), ("limit" = Option<u32>, Query, description = "items on the page, 100 without, at most 1000"), ("next_token" = Option<String>, Query, description = "of the page before", example = "")),
+    responses((status = 200, body = Page<SpecConfig>), Errors)
+)]
 pub(super) async fn results(
     State(api): State<Api>,
     Path(id): Path<String>,
@@ -226,19 +275,28 @@ pub(super) async fn results(
     Ok(Json(params.page_of(items)?))
 }
 
+#[utoipa::path(
+    delete,
+    path = "/jobs/{id}",
+    tag = "jobs",
+    operation_id = "stopJob",
+    params(("id" = String, Path, description = "id, the start of one, or name"), ("reason" = Option<String>, Query)),
+    request_body = Option<StopRequest>,
+    responses((status = 200, body = Stopped), Errors)
+)]
 pub(super) async fn stop(
     State(api): State<Api>,
     Path(id): Path<String>,
     Query(params): Query<Params>,
     body: Bytes,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Stopped>, ApiError> {
     let (record, job) = load(&api, &id)?;
     // Bacalhau's server reads the reason from the body, its Python client sends it in the query.
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     let reason = body["reason"].as_str().or_else(|| params.text("reason"));
     let reason: String = reason.unwrap_or_default().chars().take(300).collect();
     if ask(&api, |answer| Event::Stop(record.id, reason, answer)).await? == Answer::Stopped {
-        Ok(Json(serde_json::json!({ "EvaluationID": record.id.to_string() })))
+        Ok(Json(Stopped { evaluation_id: record.id.to_string() }))
     } else {
         let state = job.state.state_type.to_lowercase();
         Err(ApiError::new(StatusCode::CONFLICT, "Ended", format!("the job has ended already ({state})")))

@@ -16,6 +16,8 @@ use tokio::sync::mpsc;
 use super::Api;
 use super::error::ApiError;
 use super::jobs::shown_execution;
+use super::openapi::Errors;
+use super::page::Params;
 use crate::network::LogPiece;
 
 /// How often a job without an attempt is looked at.
@@ -23,16 +25,24 @@ const POLL: std::time::Duration = std::time::Duration::from_millis(100);
 /// Bytes of a result's log in one message.
 const PIECE_BYTES: usize = 64 << 10;
 
+#[utoipa::path(
+    get,
+    path = "/jobs/{id}/logs",
+    tag = "jobs",
+    operation_id = "followLogs",
+    params(("id" = String, Path, description = "id, the start of one, or name"), ("follow" = Option<bool>, Query, description = "until it ends"), ("execution_id" = Option<String>, Query)),
+    responses((status = 101, description = "a WebSocket of `LogFrame`s"), Errors)
+)]
 pub(super) async fn follow(
     State(api): State<Api>,
     Path(id): Path<String>,
-    Query(parameters): Query<HashMap<String, String>>,
+    Query(params): Query<Params>,
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, ApiError> {
-    let wanted = parameters.get("execution_id").cloned().filter(|id| !id.is_empty());
+    let wanted = params.text("execution_id").map(str::to_owned);
     // What cannot be followed is an HTTP error, not an empty stream.
     shown_execution(&api, &id, wanted.as_deref())?;
-    let follow = parameters.get("follow").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let follow = params.flag("follow")?;
     Ok(upgrade.on_upgrade(move |socket| async move { tell(api, id, wanted, follow, socket).await }))
 }
 

@@ -13,6 +13,7 @@ mod guard;
 mod jobs;
 mod logs;
 mod nodes;
+mod openapi;
 mod page;
 mod submit;
 mod withheld;
@@ -20,16 +21,18 @@ mod withheld;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::response::Redirect;
-use axum::routing::{get, post, put};
+use axum::routing::get;
 use axum::serve::ListenerExt as _;
+use axum::{Json, Router};
 use bacnode_protocol::api::NodeIdentity;
 use bacnode_protocol::limits::SPEC_BYTES_MAX;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 pub(crate) use self::details::Details;
 use crate::config::Config;
@@ -64,49 +67,10 @@ pub(crate) async fn serve(listener: TcpListener, api: Api, stop: CancellationTok
 }
 
 fn router(api: Api) -> Router {
-    let jobs = Router::new()
-        .route("/jobs", put(submit::submit).post(submit::submit).get(jobs::list))
-        .route("/jobs/diff", put(submit::diff).post(submit::diff))
-        .route("/jobs/{id}", get(jobs::get).delete(jobs::stop))
-        .route("/jobs/{id}/rerun", put(submit::rerun).post(submit::rerun))
-        .route("/jobs/{id}/versions", get(jobs::versions))
-        .route("/jobs/{id}/executions", get(jobs::executions))
-        .route("/jobs/{id}/history", get(jobs::history))
-        .route("/jobs/{id}/results", get(jobs::results))
-        .route("/jobs/{id}/logs", get(logs::follow))
-        .route("/nodes", get(nodes::list))
-        .route("/nodes/{id}", get(nodes::get).put(nodes::act))
-        .layer(DefaultBodyLimit::max(SPEC_BYTES_MAX));
-    let agent = Router::new()
-        .route("/alive", get(agent::alive))
-        .route("/version", get(agent::agent_version))
-        .route("/node", get(agent::node))
-        .route("/debug", get(agent::debug))
-        .route("/config", get(agent::config))
-        .route("/authconfig", get(agent::auth_config));
-    let auth = Router::new()
-        .route("/", get(agent::auth_methods))
-        .route("/{method}", get(agent::auth_method).post(agent::auth_method));
-    let network = Router::new()
-        .route("/identity", get(nodes::identity))
-        .route("/peers", get(nodes::peers))
-        .route("/view", get(nodes::view))
-        .route("/events", get(events::everything))
-        .route("/usage", get(nodes::usage))
-        .route("/withheld", get(withheld::list))
-        .route("/withheld/{id}", post(withheld::decide))
-        .route("/jobs/{id}/events", get(events::follow))
-        .route("/content", get(content::pins).post(content::add).layer(DefaultBodyLimit::disable()))
-        .route("/content/usage", get(content::usage))
-        .route("/content/gc", post(content::sweep))
-        .route("/content/{cid}", get(content::get))
-        .route("/content/{cid}/pin", put(content::pin).delete(content::unpin))
-        .route("/content/{cid}/ls", get(content::ls))
-        .route("/content/{cid}/providers", get(content::providers));
-    let v1 =
-        Router::new().nest("/orchestrator", jobs).nest("/agent", agent).nest("/auth", auth).nest("/network", network);
-    Router::new()
-        .nest("/api/v1", v1)
+    let (router, document) = described().split_for_parts();
+    let document = serde_json::to_value(&document).unwrap_or_default();
+    router
+        .route("/openapi.json", get(move || async move { Json(document) }))
         .route("/metrics", get(nodes::metrics))
         // As Bacalhau has it.
         .route("/version", get(|| async { Redirect::permanent("/api/v1/agent/version") }))
@@ -115,6 +79,55 @@ fn router(api: Api) -> Router {
         .method_not_allowed_fallback(error::no_such_method)
         .layer(axum::middleware::from_fn(guard::check))
         .with_state(api)
+}
+
+/// Every path below `/api/v1`, with what it says of itself.
+fn described() -> OpenApiRouter<Api> {
+    let jobs = OpenApiRouter::new()
+        .routes(routes!(submit::submit, jobs::list))
+        .routes(routes!(submit::diff))
+        .routes(routes!(jobs::get, jobs::stop))
+        .routes(routes!(submit::rerun))
+        .routes(routes!(jobs::versions))
+        .routes(routes!(jobs::executions))
+        .routes(routes!(jobs::history))
+        .routes(routes!(jobs::results))
+        .routes(routes!(logs::follow))
+        .routes(routes!(nodes::list))
+        .routes(routes!(nodes::get, nodes::act))
+        .layer(DefaultBodyLimit::max(SPEC_BYTES_MAX));
+    let agent = OpenApiRouter::new()
+        .routes(routes!(agent::alive))
+        .routes(routes!(agent::agent_version))
+        .routes(routes!(agent::node))
+        .routes(routes!(agent::debug))
+        .routes(routes!(agent::config))
+        .routes(routes!(agent::auth_config));
+    let auth = OpenApiRouter::new().routes(routes!(agent::auth_methods)).routes(routes!(agent::auth_method));
+    // Whole files and folders come in here.
+    let uploads = OpenApiRouter::new().routes(routes!(content::pins, content::add)).layer(DefaultBodyLimit::disable());
+    let network = OpenApiRouter::new()
+        .routes(routes!(nodes::identity))
+        .routes(routes!(nodes::peers))
+        .routes(routes!(nodes::view))
+        .routes(routes!(nodes::usage))
+        .routes(routes!(events::everything))
+        .routes(routes!(events::follow))
+        .routes(routes!(withheld::list))
+        .routes(routes!(withheld::decide))
+        .routes(routes!(content::usage))
+        .routes(routes!(content::sweep))
+        .routes(routes!(content::get))
+        .routes(routes!(content::pin, content::unpin))
+        .routes(routes!(content::ls))
+        .routes(routes!(content::providers))
+        .merge(uploads);
+    let v1 = OpenApiRouter::new()
+        .nest("/orchestrator", jobs)
+        .nest("/agent", agent)
+        .nest("/auth", auth)
+        .nest("/network", network);
+    OpenApiRouter::with_openapi(openapi::about()).nest("/api/v1", v1)
 }
 
 /// Who this node is and where, for others to join.

@@ -17,11 +17,19 @@ use tokio::sync::oneshot;
 
 use super::Api;
 use super::error::ApiError;
+use super::openapi::{ApprovalFilter, ConnectionFilter, Errors, NodeOrder};
 use super::page::Params;
 use crate::clock;
 use crate::driver::Event;
 
 /// What jobs have used here, by submitter, those that used most CPU first.
+#[utoipa::path(
+    get,
+    path = "/usage",
+    tag = "network",
+    operation_id = "listUsage",
+    responses((status = 200, body = Vec<SubmitterUsage>), Errors)
+)]
 pub(super) async fn usage(State(api): State<Api>) -> Result<Json<Vec<SubmitterUsage>>, ApiError> {
     let books = api.store.usage()?;
     let view = api.network.view();
@@ -39,6 +47,13 @@ pub(super) async fn metrics(State(api): State<Api>) -> impl axum::response::Into
     ([(axum::http::header::CONTENT_TYPE, format)], api.network.metrics())
 }
 
+#[utoipa::path(
+    get,
+    path = "/identity",
+    tag = "network",
+    operation_id = "getIdentity",
+    responses((status = 200, body = NodeIdentity), Errors)
+)]
 pub(super) async fn identity(State(api): State<Api>) -> Json<NodeIdentity> {
     Json(super::identity(&api.network, &api.config.network, None).await)
 }
@@ -99,6 +114,14 @@ const ORDERS: [(&str, Order); 10] = [
     ("status", Order::Connection),
 ];
 
+#[utoipa::path(
+    get,
+    path = "/nodes",
+    tag = "nodes",
+    operation_id = "listNodes",
+    params(("limit" = Option<u32>, Query, description = "items on the page, 100 without, at most 1000"), ("next_token" = Option<String>, Query, description = "of the page before", example = ""), ("reverse" = Option<bool>, Query, description = "the other way round"), ("order_by" = inline(Option<NodeOrder>), Query), ("labels" = Option<String>, Query, description = "a selector, like `zone=eu`", example = "zone=eu"), ("filter-status" = inline(Option<ConnectionFilter>), Query), ("filter-approval" = inline(Option<ApprovalFilter>), Query, description = "all are approved")),
+    responses((status = 200, body = ListNodes), Errors)
+)]
 pub(super) async fn list(State(api): State<Api>, Query(params): Query<Params>) -> Result<Json<ListNodes>, ApiError> {
     let order = params.one_of("order_by", &ORDERS)?;
     let selector = params.text("labels").unwrap_or_default().parse::<Selector>();
@@ -137,7 +160,7 @@ pub(super) async fn list(State(api): State<Api>, Query(params): Query<Params>) -
             Order::Connection => left.connection.cmp(&right.connection).then_with(by_name),
         }
     });
-    if params.flag("reverse") {
+    if params.flag("reverse")? {
         nodes.reverse();
     }
     let page = params.page_of(nodes)?;
@@ -145,6 +168,15 @@ pub(super) async fn list(State(api): State<Api>, Query(params): Query<Params>) -
 }
 
 /// What the operator does with this node: empties it, or takes it into use again. Others' nodes are theirs.
+#[utoipa::path(
+    put,
+    path = "/nodes/{id}",
+    tag = "nodes",
+    operation_id = "putNode",
+    params(("id" = String, Path, description = "id, the start of one, or name")),
+    request_body = NodeAction,
+    responses((status = 200, body = NodeActed), Errors)
+)]
 pub(super) async fn act(
     State(api): State<Api>,
     Path(text): Path<String>,
@@ -176,6 +208,14 @@ pub(super) async fn act(
     Ok(Json(NodeActed { success: true, error: String::new() }))
 }
 
+#[utoipa::path(
+    get,
+    path = "/nodes/{id}",
+    tag = "nodes",
+    operation_id = "getNode",
+    params(("id" = String, Path, description = "id, the start of one, or name")),
+    responses((status = 200, body = GetNode), Errors)
+)]
 pub(super) async fn get(State(api): State<Api>, Path(text): Path<String>) -> Result<Json<GetNode>, ApiError> {
     let node = resolve(&api, &text)?;
     let mut state = known(&api, &node).ok_or_else(|| ApiError::not_found(format!("no node `{text}` is known")))?;
@@ -205,6 +245,13 @@ fn resolve(api: &Api, text: &str) -> Result<NodeId, ApiError> {
     }
 }
 
+#[utoipa::path(
+    get,
+    path = "/peers",
+    tag = "network",
+    operation_id = "listPeers",
+    responses((status = 200, body = Peers), Errors)
+)]
 pub(super) async fn peers(State(api): State<Api>) -> Json<Peers> {
     let connected = api.network.peers().await;
     let view = api.network.view();
@@ -221,6 +268,13 @@ pub(super) async fn peers(State(api): State<Api>) -> Json<Peers> {
 }
 
 /// The adverts that this node knows, as they are.
+#[utoipa::path(
+    get,
+    path = "/view",
+    tag = "network",
+    operation_id = "listAdverts",
+    responses((status = 200, body = Vec<AdvertInfo>), Errors)
+)]
 pub(super) async fn view(State(api): State<Api>) -> Json<Vec<AdvertInfo>> {
     let view = api.network.view();
     let shown = |(node, peer): (&NodeId, &bacnode_protocol::view::Peer)| AdvertInfo {

@@ -25,9 +25,9 @@ impl Params {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    pub(super) fn flag(&self, name: &str) -> bool {
+    pub(super) fn flag(&self, name: &str) -> Result<bool, ApiError> {
         // Python clients write `True`.
-        self.text(name).is_some_and(|value| value.eq_ignore_ascii_case("true") || value == "1")
+        self.one_of(name, &[("false", false), ("true", true), ("0", false), ("1", true)])
     }
 
     pub(super) fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {

@@ -20,6 +20,7 @@ use serde_json::Value;
 use super::Api;
 use super::error::ApiError;
 use super::jobs::{ask, load};
+use super::openapi::Errors;
 use super::page::Params;
 use crate::content::{Content, ContentError, INPUT, Limits};
 use crate::driver::Event;
@@ -32,6 +33,15 @@ pub(super) fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, ApiError> {
     serde_json::from_slice(bytes).map_err(|error| ApiError::bad(format!("the body is not a request: {error}")))
 }
 
+#[utoipa::path(
+    method(put, post),
+    path = "/jobs",
+    tag = "jobs",
+    operation_id = "putJob",
+    params(("idempotency_token" = Option<String>, Query, description = "the same token is the same job"), ("wait" = Option<bool>, Query, description = "the caller waits for the end")),
+    request_body = PutJobRequest,
+    responses((status = 200, body = PutJobResponse), Errors)
+)]
 pub(super) async fn submit(
     State(api): State<Api>,
     Query(params): Query<Params>,
@@ -43,6 +53,15 @@ pub(super) async fn submit(
 }
 
 /// Runs a job once more, as it was in one of its versions.
+#[utoipa::path(
+    method(put, post),
+    path = "/jobs/{id}/rerun",
+    tag = "jobs",
+    operation_id = "rerunJob",
+    params(("id" = String, Path, description = "id, the start of one, or name")),
+    request_body = RerunRequest,
+    responses((status = 200, body = PutJobResponse), Errors)
+)]
 pub(super) async fn rerun(
     State(api): State<Api>,
     Path(id): Path<String>,
@@ -71,6 +90,14 @@ pub(super) fn version_of(api: &Api, newest: JobRecord, version: u32) -> Result<J
 }
 
 /// What submitting a job would change of the one that has its name.
+#[utoipa::path(
+    method(put, post),
+    path = "/jobs/diff",
+    tag = "jobs",
+    operation_id = "diffJob",
+    request_body = PutJobRequest,
+    responses((status = 200, body = DiffResponse), Errors)
+)]
 pub(super) async fn diff(State(api): State<Api>, bytes: Bytes) -> Result<Json<DiffResponse>, ApiError> {
     let request: PutJobRequest = body(&bytes)?;
     let valid = ValidJob::new(parse(&request.job)?)?;
@@ -105,7 +132,7 @@ async fn take(api: &Api, prepared: Prepared, force: bool, params: &Params) -> Re
     let mut warnings = prepared.valid.warnings.clone();
     let id = id_of(api, &prepared, params.text("idempotency_token"))?;
     let version = if prepared.valid.kind().is_endless() || api.store.job(&id)?.is_none() {
-        hand_in(api, id, prepared, force, params.flag("wait"), &mut warnings).await?
+        hand_in(api, id, prepared, force, params.flag("wait")?, &mut warnings).await?
     } else {
         // Handed in before, perhaps a moment ago: the answer is a promise all the same.
         api.store.log().barrier().await;

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::Api;
 use super::error::ApiError;
+use super::openapi::Errors;
 use crate::driver::Event;
 
 fn leaving() -> ApiError {
@@ -36,11 +37,27 @@ fn shown(api: &Api, withheld: &compute::Withheld) -> Withheld {
 }
 
 /// What waits.
+#[utoipa::path(
+    get,
+    path = "/withheld",
+    tag = "network",
+    operation_id = "listWithheld",
+    responses((status = 200, body = Vec<Withheld>), Errors)
+)]
 pub(super) async fn list(State(api): State<Api>) -> Result<Json<Vec<Withheld>>, ApiError> {
     Ok(Json(waiting(&api).await?.iter().map(|withheld| shown(&api, withheld)).collect()))
 }
 
 /// The operator's word on one result, or on all of one job.
+#[utoipa::path(
+    post,
+    path = "/withheld/{id}",
+    tag = "network",
+    operation_id = "decideWithheld",
+    params(("id" = String, Path, description = "id, the start of one, or name")),
+    request_body = LetOut,
+    responses((status = 200, body = Vec<Withheld>), Errors)
+)]
 pub(super) async fn decide(
     State(api): State<Api>,
     Path(text): Path<String>,

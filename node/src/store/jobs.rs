@@ -239,7 +239,11 @@ impl Store {
     /// If the disk fails.
     pub fn latest_named(&self, name: &str) -> Result<Option<JobId>, StoreError> {
         let prefix = [name.as_bytes(), &[0]].concat();
-        let last = self.scan(Column::Names, &prefix).last().transpose()?;
+        // Behind all that begin so.
+        let end = [name.as_bytes(), &[1]].concat();
+        let mode = IteratorMode::From(&end, Direction::Reverse);
+        let last = self.db().iterator_cf(self.family(Column::Names), mode).next().transpose()?;
+        let last = last.filter(|(key, _)| key.starts_with(&prefix));
         last.map(|(key, _)| id_at(&key, prefix.len() + 8)).transpose()
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::history::HistoryItem;
 use crate::job::state::{ExecutionState, JobState};
@@ -14,7 +15,7 @@ use crate::wire::codec;
 use crate::wire::market::{Outcome, RESULT_BODY_BYTES_MAX, ResultBody};
 
 /// `PUT /orchestrator/jobs`
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct PutJobRequest {
     /// The job, as its user wrote it.
@@ -24,7 +25,7 @@ pub struct PutJobRequest {
 }
 
 /// The answer to it.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct PutJobResponse {
     /// The new job.
@@ -42,7 +43,7 @@ pub struct PutJobResponse {
 }
 
 /// `PUT /orchestrator/jobs/diff`
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct DiffResponse {
     /// What would change, line by line; empty if nothing would.
@@ -52,7 +53,7 @@ pub struct DiffResponse {
 }
 
 /// `PUT /orchestrator/jobs/:id/rerun`
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct RerunRequest {
     /// Which version; the newest if 0.
@@ -62,7 +63,7 @@ pub struct RerunRequest {
 }
 
 /// `GET /orchestrator/jobs/:id/versions`
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Versions {
     /// The versions of a job without an end, or the runs of that name, the oldest first.
@@ -70,17 +71,18 @@ pub struct Versions {
 }
 
 /// A state with its reason.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
 pub struct State<T> {
     /// Name or number.
     pub state_type: T,
     /// Why.
+    #[serde(default)]
     pub message: String,
 }
 
 /// A job with its state.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Job {
     /// `j-…`
@@ -151,17 +153,18 @@ impl Job {
 }
 
 /// A page of a list.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
 pub struct Page<T> {
     /// What is on it.
     pub items: Vec<T>,
     /// Where the next one starts; empty on the last.
+    #[serde(default)]
     pub next_token: String,
 }
 
 /// `GET /orchestrator/jobs/:id`
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct GetJobResponse {
     /// The job.
@@ -175,7 +178,7 @@ pub struct GetJobResponse {
 }
 
 /// The first kilobytes of what a program printed, and how it ended.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct RunOutput {
     /// The start of stdout.
@@ -198,7 +201,7 @@ pub struct RunOutput {
 }
 
 /// An attempt.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Execution {
     /// `e-…`
@@ -252,7 +255,7 @@ pub struct Execution {
 }
 
 /// A port of a node that leads to a task.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct PortInfo {
     /// What the task calls it.
@@ -346,7 +349,7 @@ impl RunOutput {
 pub type Results = Page<SpecConfig>;
 
 /// A frame of `GET /orchestrator/jobs/:id/logs`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct LogFrame {
     /// A line, or nothing.
@@ -358,7 +361,7 @@ pub struct LogFrame {
 }
 
 /// Some output of a program.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct LogLine {
     /// 1 is stdout, 2 is stderr.
@@ -369,7 +372,7 @@ pub struct LogLine {
 }
 
 /// Every error of the API.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ErrorBody {
     /// The HTTP status.

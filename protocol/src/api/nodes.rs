@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::wire::task::{Engines, Resources};
 
 /// Amounts, as Bacalhau writes them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Capacity {
     /// Cores.
@@ -36,7 +37,7 @@ impl From<Resources> for Capacity {
 }
 
 /// What a node does for jobs.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ComputeNodeInfo {
     /// `wasm`, `docker`.
@@ -74,7 +75,7 @@ impl ComputeNodeInfo {
 }
 
 /// The version, as Bacalhau writes it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Version {
     /// `0`
@@ -101,7 +102,7 @@ pub struct Version {
 }
 
 /// A node.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct NodeInfo {
     /// Its PeerId.
@@ -137,7 +138,7 @@ pub struct NodeInfo {
 }
 
 /// A node with what this node knows of its connection.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct NodeState {
     /// The node.
@@ -151,7 +152,7 @@ pub struct NodeState {
 }
 
 /// Whether a node is connected, and when it was heard of last.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ConnectionState {
     /// `CONNECTED` or `DISCONNECTED`.
@@ -161,7 +162,7 @@ pub struct ConnectionState {
 }
 
 /// `PUT /orchestrator/nodes/:id`
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct NodeAction {
     /// `drain` or `resume`.
@@ -171,7 +172,7 @@ pub struct NodeAction {
 }
 
 /// The answer to it.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct NodeActed {
     /// Whether it was done.
@@ -182,7 +183,7 @@ pub struct NodeActed {
 }
 
 /// `GET /orchestrator/nodes`
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ListNodes {
     /// On this page.
@@ -192,7 +193,7 @@ pub struct ListNodes {
 }
 
 /// `GET /orchestrator/nodes/:id`
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct GetNode {
     /// The node.
@@ -200,7 +201,7 @@ pub struct GetNode {
 }
 
 /// This node, for others to join; also what `serve --ready-file` writes.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct NodeIdentity {
     /// Its PeerId.
@@ -215,7 +216,7 @@ pub struct NodeIdentity {
 }
 
 /// A connected peer.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Peer {
     /// Its PeerId.
@@ -233,7 +234,7 @@ pub struct Peer {
 }
 
 /// An advert that is known; an item of `GET /network/view`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct AdvertInfo {
     /// Whose.
@@ -256,7 +257,7 @@ pub struct AdvertInfo {
 }
 
 /// `GET /network/peers`
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Peers {
     /// All of them.
@@ -266,7 +267,7 @@ pub struct Peers {
 }
 
 /// Content that was added, or is pinned.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Content {
     /// Its identifier.
@@ -276,7 +277,7 @@ pub struct Content {
 }
 
 /// A pinned root.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Pin {
     /// Its identifier.
@@ -291,7 +292,7 @@ pub struct Pin {
 }
 
 /// A result that waits for the operator's word.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Withheld {
     /// The attempt that made it.
@@ -317,7 +318,7 @@ pub struct Withheld {
 }
 
 /// The operator's word on a result that waits.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct LetOut {
     /// Whether it may go to its owner; else it is kept for good.
@@ -325,7 +326,7 @@ pub struct LetOut {
 }
 
 /// How much content a node keeps, in bytes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ContentUsage {
     /// On its disk, shared blocks counted once.
@@ -343,7 +344,7 @@ pub struct ContentUsage {
 }
 
 /// What runs have used, in all.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct UsageTotals {
     /// How many.
@@ -363,7 +364,7 @@ pub struct UsageTotals {
 }
 
 /// What one submitter's runs have used at a node.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct SubmitterUsage {
     /// Whose jobs.
@@ -377,7 +378,7 @@ pub struct SubmitterUsage {
 }
 
 /// What a sweep freed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Swept {
     /// Bytes.
@@ -385,7 +386,7 @@ pub struct Swept {
 }
 
 /// An entry of a folder.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Entry {
     /// Its name.
@@ -400,7 +401,7 @@ pub struct Entry {
 }
 
 /// Who has a piece of content.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Provider {
     /// Its PeerId.

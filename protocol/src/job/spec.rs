@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 /// A whole job.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct JobSpec {
     /// A label; the id where there is none.
@@ -38,7 +39,7 @@ pub struct JobSpec {
 }
 
 /// A condition on labels.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Constraint {
     /// Label.
@@ -50,7 +51,7 @@ pub struct Constraint {
 }
 
 /// A type and what it needs.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct SpecConfig {
     /// `wasm`, `ipfs`, …
@@ -62,7 +63,7 @@ pub struct SpecConfig {
 }
 
 /// What to run.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct TaskSpec {
     /// A label.
@@ -104,7 +105,7 @@ pub struct TaskSpec {
 }
 
 /// One input.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct InputSource {
     /// Where from.
@@ -117,7 +118,7 @@ pub struct InputSource {
 }
 
 /// One output folder.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ResultPath {
     /// Name in the result.
@@ -127,7 +128,7 @@ pub struct ResultPath {
 }
 
 /// Amounts, as written.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct ResourcesSpec {
     /// `500m`.
@@ -145,7 +146,7 @@ pub struct ResourcesSpec {
 }
 
 /// Network access.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Network {
     /// `None`, …
@@ -160,7 +161,7 @@ pub struct Network {
 }
 
 /// A port at which the task answers.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct PortSpec {
     /// Part of the names of the variables that tell the task of it.
@@ -182,7 +183,7 @@ fn is_zero(number: &i64) -> bool {
 }
 
 /// Seconds; 0 is the default.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Timeouts {
     /// One execution.
@@ -194,7 +195,7 @@ pub struct Timeouts {
 }
 
 /// Seconds.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct LeaseSpec {
     /// Between beats.
