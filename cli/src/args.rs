@@ -38,7 +38,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
-    /// The node to speak to: URL or HOST:PORT
+    /// The node to speak to: URL, HOST:PORT, or `unix:` and the path of its socket
     #[arg(
         long,
         global = true,
@@ -103,6 +103,11 @@ pub(crate) enum Command {
     },
     /// Look for what is wrong with this machine, its settings and its node
     Doctor(Box<Serve>),
+    /// Say who may use this node's API from elsewhere
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
     /// Copy a data folder, key and all, into a file; the node must be down
     Backup {
         /// The data folder
@@ -343,5 +348,35 @@ pub(crate) enum Config {
         /// Its value; several where there may be several
         #[arg(required = true)]
         value: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token, and print it this once
+    Create {
+        /// The data folder
+        #[arg(long, env = "BACNODE_DATA_DIR", value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        /// For whom, or what
+        name: String,
+        /// What it may do: read:job, write:job, read:node, write:node, read:content, write:content, or * for all of it; may be
+        /// repeated
+        #[arg(long, value_name = "SCOPE", default_values_t = ["read:job".to_owned(), "write:job".to_owned(), "read:content".to_owned(), "write:content".to_owned()])]
+        scope: Vec<String>,
+    },
+    /// List tokens by name
+    List {
+        /// The data folder
+        #[arg(long, env = "BACNODE_DATA_DIR", value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
+    /// Take a token back
+    Revoke {
+        /// The data folder
+        #[arg(long, env = "BACNODE_DATA_DIR", value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        /// Its name
+        name: String,
     },
 }

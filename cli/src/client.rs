@@ -1,45 +1,132 @@
 //! The daemon's API, from outside.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bacnode_protocol::api::{ErrorBody, Page};
 use futures::StreamExt as _;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response};
+use rustls::ClientConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls_platform_verifier::Verifier;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio_rustls::TlsConnector;
 
 use crate::error::{Exit, Failure, Result};
+use crate::socket::Way;
+
+/// Where a node's API is.
+#[derive(Debug, Clone)]
+enum At {
+    /// At a host's port, over TLS or not.
+    Port { host: String, port: u16, tls: bool },
+    /// At a socket of this machine.
+    Socket(PathBuf),
+}
 
 /// Speaks to one node.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     base: String,
+    at: At,
     http: reqwest::Client,
+    token: Option<String>,
+    roots: Vec<CertificateDer<'static>>,
 }
 
 impl Client {
-    /// The client of the node at `address`: a URL, or HOST:PORT.
+    /// The client of the node at `address`: a URL, HOST:PORT, or the path of a socket. BACNODE_TOKEN says what it bears,
+    /// BACNODE_API_CA which certificate it trusts beside those that the system does.
     pub(crate) fn new(address: &str) -> Result<Self> {
-        let address = address.trim_end_matches('/');
-        if address.starts_with("https://") || address.starts_with('/') || address.starts_with("unix:") {
-            return Err(Failure::usage(format!("`{address}`: only http:// addresses of this machine are offered yet")));
+        let wrong = || {
+            Failure::usage(format!("`{address}` is not an address of an API"))
+                .hint("write it like 127.0.0.1:1234, https://node.example:1234 or unix:/path/to/api.sock")
+        };
+        let trimmed = address.trim_end_matches('/');
+        let socket = trimmed.strip_prefix("unix://").or_else(|| trimmed.strip_prefix("unix:"));
+        let socket = socket.or_else(|| trimmed.starts_with('/').then_some(trimmed));
+        let (base, at) = match socket {
+            Some(path) => ("http://localhost".to_owned(), At::Socket(PathBuf::from(path))),
+            None => {
+                let base = if trimmed.contains("://") { trimmed.to_owned() } else { format!("http://{trimmed}") };
+                let url = reqwest::Url::parse(&base).map_err(|_| wrong())?;
+                let tls = match url.scheme() {
+                    "http" => false,
+                    "https" => true,
+                    _ => return Err(wrong()),
+                };
+                let host = url.host_str().ok_or_else(wrong)?.trim_matches(['[', ']']).to_owned();
+                let port = url.port_or_known_default().ok_or_else(wrong)?;
+                (base, At::Port { host, port, tls })
+            }
+        };
+        let token =
+            std::env::var("BACNODE_TOKEN").ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+        if token.is_some() && matches!(&at, At::Port { host, tls: false, .. } if !is_loopback(host)) {
+            return Err(Failure::usage("a token is not sent over http:// to another machine").hint("use https://"));
         }
-        let base = if address.starts_with("http://") { address.to_owned() } else { format!("http://{address}") };
-        let valid = reqwest::Url::parse(&base).is_ok_and(|url| url.has_host());
-        if !valid {
-            return Err(Failure::usage(format!("`{address}` is not an address of an API"))
-                .hint("write it like 127.0.0.1:1234 or http://127.0.0.1:1234"));
-        }
+        let roots = match std::env::var_os("BACNODE_API_CA") {
+            Some(path) => trusted(Path::new(&path))?,
+            None => Vec::new(),
+        };
         // The one provider of cryptography that is built in; another part of the process may have said so before.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().no_proxy().connect_timeout(Duration::from_secs(5)).build();
-        let http = http.map_err(|error| Failure::failed(format!("cannot set up a client: {error}")))?;
-        Ok(Self { base, http })
+        let mut http = reqwest::Client::builder().no_proxy().connect_timeout(Duration::from_secs(5));
+        if let At::Socket(path) = &at {
+            http = http.unix_socket(path.clone());
+        }
+        if let Some(token) = &token {
+            let mut bearer = HeaderValue::from_str(&format!("Bearer {token}"))
+                .map_err(|_| Failure::usage("BACNODE_TOKEN: this is no token"))?;
+            bearer.set_sensitive(true);
+            http = http.default_headers([(AUTHORIZATION, bearer)].into_iter().collect());
+        }
+        if !roots.is_empty() {
+            let roots = roots.iter().filter_map(|root| reqwest::Certificate::from_der(root).ok());
+            http = http.tls_certs_merge(roots);
+        }
+        let http = http.build().map_err(|error| Failure::failed(format!("cannot set up a client: {error}")))?;
+        Ok(Self { base, at, http, token, roots })
     }
 
     pub(crate) fn base(&self) -> &str {
         &self.base
+    }
+
+    /// Where it speaks to, for people.
+    pub(crate) fn shown(&self) -> String {
+        match &self.at {
+            At::Port { .. } => self.base.clone(),
+            At::Socket(path) => path.display().to_string(),
+        }
+    }
+
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    /// A connection of its own, for what is no request.
+    pub(crate) async fn connect(&self) -> std::io::Result<Box<dyn Way>> {
+        let (host, port, tls) = match &self.at {
+            At::Socket(path) => return Ok(Box::new(tokio::net::UnixStream::connect(path).await?)),
+            At::Port { host, port, tls } => (host, *port, *tls),
+        };
+        let stream = tokio::net::TcpStream::connect((host.as_str(), port)).await?;
+        if !tls {
+            return Ok(Box::new(stream));
+        }
+        let config = ClientConfig::builder().dangerous();
+        let verifier = Verifier::new_with_extra_roots(self.roots.iter().cloned(), provider());
+        let verifier = verifier.map_err(std::io::Error::other)?;
+        let config = config.with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth();
+        let name = ServerName::try_from(host.clone()).map_err(std::io::Error::other)?;
+        Ok(Box::new(TlsConnector::from(Arc::new(config)).connect(name, stream).await?))
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -70,7 +157,7 @@ impl Client {
         let text = response.text().await.unwrap_or_default();
         Err(match serde_json::from_str::<ErrorBody>(&text) {
             Ok(body) if !body.message.is_empty() => Failure::from_api(body),
-            _ => Failure::new(Exit::Unreachable, format!("{} answers {status}, which no bacnode does", self.base))
+            _ => Failure::new(Exit::Unreachable, format!("{} answers {status}, which no bacnode does", self.shown()))
                 .hint("is something else listening there? --api or BACNODE_API names the node"),
         })
     }
@@ -82,7 +169,7 @@ impl Client {
         }
         Failure::new(
             Exit::Unreachable,
-            format!("the node at {} cannot be reached: {}", self.base, lower(&cause.to_string())),
+            format!("the node at {} cannot be reached: {}", self.shown(), lower(&cause.to_string())),
         )
         .hint("start one with `bacnode serve`, or name one with --api or BACNODE_API")
     }
@@ -118,6 +205,21 @@ impl Client {
         let response = self.send(self.request(Method::GET, path)).await?;
         Ok(Lines { body: Box::pin(response.bytes_stream()), buffer: Vec::new(), kind: std::marker::PhantomData })
     }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Certificates in a file.
+fn trusted(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let certificates =
+        CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<std::result::Result<Vec<_>, _>>);
+    certificates.map_err(|error| Failure::usage(format!("BACNODE_API_CA {}: {error}", path.display())))
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
 }
 
 fn lower(text: &str) -> String {

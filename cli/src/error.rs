@@ -55,6 +55,8 @@ impl Failure {
     pub(crate) fn from_api(body: ErrorBody) -> Self {
         let exit = match body.status {
             404 => Exit::NotFound,
+            // Who one is was said in the usage.
+            401 | 403 => Exit::Usage,
             400 => Exit::Usage,
             _ => Exit::Failed,
         };

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use bacnode_bootstrap::network::NetworkFile;
 use bacnode_node::config::{Config, LocalPath};
 use bacnode_node::identity;
+use bacnode_node::tokens::Tokens;
 use bacnode_protocol::job::{format_bytes, format_cpu, parse_bytes, parse_cpu};
 use clap::ArgMatches;
 use clap::parser::ValueSource;
@@ -21,6 +22,9 @@ use crate::error::{Failure, Result};
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 struct ConfigFile {
     api_listen: Option<SocketAddr>,
+    api_cert: Option<PathBuf>,
+    api_key: Option<PathBuf>,
+    api_needs_token: Option<bool>,
     listen: Option<Vec<String>>,
     bootstrap: Option<Vec<String>>,
     network: Option<String>,
@@ -179,9 +183,14 @@ impl Settings {
         chooser.shown.push(Setting { name: "data-dir".into(), value: dir.display().to_string(), origin: dir_origin });
         let default_api = config.api.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 1234)));
         let api = chooser.choose("api_listen", args.api_listen, file.api_listen, default_api, ToString::to_string);
+        let path = |typed: &Option<PathBuf>| typed.clone().map(Some);
+        let cert = chooser.choose("api_cert", path(&args.api_cert), path(&file.api_cert), None, path_or_none);
+        let key = chooser.choose("api_key", path(&args.api_key), path(&file.api_key), None, path_or_none);
+        config.api_tls = cert.zip(key);
+        let typed = args.api_needs_token.then_some(true);
+        config.api_token = chooser.choose("api_needs_token", typed, file.api_needs_token, false, ToString::to_string);
         if !api.ip().is_loopback() {
-            return Err(Failure::usage(format!("the API cannot listen on {api}: it has no passwords and no TLS yet"))
-                .hint("listen on 127.0.0.1 and reach it through ssh"));
+            open_to_others(&config, api)?;
         }
         config.api = Some(api);
         let listen = config.listen.iter().map(ToString::to_string).collect();
@@ -224,6 +233,22 @@ impl Settings {
         let log_format = chooser.choose("log_format", args.log_format, file.log_format, LogFormat::Text, named);
         Ok(Self { config, ready_file: ready, log_level, log_format, shown: chooser.shown })
     }
+}
+
+/// Whoever can reach the API can use the machine: others do so with tokens, over TLS.
+fn open_to_others(config: &Config, api: SocketAddr) -> Result<()> {
+    let refused = |lacks: &str, hint: &str| {
+        Err(Failure::usage(format!("the API does not listen on {api}, where others reach it, without {lacks}"))
+            .hint(hint))
+    };
+    if config.api_tls.is_none() {
+        return refused("a certificate", "--api-cert and --api-key name one; or listen on 127.0.0.1 and use ssh");
+    }
+    let tokens = Tokens::of(&config.data_dir).all().map_err(|error| Failure::usage(error.to_string()))?;
+    if tokens.is_empty() {
+        return refused("a token", "`bacnode token create NAME` makes one");
+    }
+    Ok(())
 }
 
 fn named(value: &impl clap::ValueEnum) -> String {

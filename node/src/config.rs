@@ -33,6 +33,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where the API listens; none for a bootstrap peer.
     pub api: Option<SocketAddr>,
+    /// The certificate and the key with which it listens over TLS.
+    pub api_tls: Option<(PathBuf, PathBuf)>,
+    /// Whether it takes nobody without a token, on loopback neither.
+    pub api_token: bool,
     /// Where peers connect.
     pub listen: Vec<Multiaddr>,
     /// Whom to connect to first.
@@ -164,6 +168,8 @@ impl Config {
             role: Role::Full,
             data_dir,
             api: Some(SocketAddr::from(([127, 0, 0, 1], 1234))),
+            api_tls: None,
+            api_token: false,
             listen: vec!["/ip4/0.0.0.0/tcp/1235".parse().expect("a multiaddr")],
             bootstrap: Vec::new(),
             network: "local".into(),

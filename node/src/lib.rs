@@ -29,5 +29,6 @@ pub mod network;
 mod node;
 pub mod openness;
 pub mod store;
+pub mod tokens;
 
 pub use self::node::{Node, StartError, until_told};

@@ -12,7 +12,7 @@ use libp2p::Multiaddr;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Api, Details};
+use crate::api::{Api, Details, Guard, configuration};
 use crate::config::{Config, Role};
 use crate::content::{Content, ContentError, UPLOAD, USER};
 use crate::driver::{Announcer, Driver, EVENTS_MAX, Event};
@@ -22,6 +22,7 @@ use crate::engine::{Report, Runner, egress, wasm};
 use crate::identity::{Identity, KeyError};
 use crate::network::{self, DagFetcher, Handlers, Links, Network};
 use crate::store::{Store, StoreError, UsageBooks};
+use crate::tokens::Tokens;
 
 /// Workers kept warm.
 const WARM_WORKERS: usize = 2;
@@ -49,6 +50,12 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// What the API proves itself with.
+    #[error("the API's certificate cannot be used: {cause}")]
+    Tls {
+        /// Why.
+        cause: String,
+    },
     /// Something else of the system's.
     #[error("{what}: {source}")]
     System {
@@ -65,7 +72,8 @@ pub struct Node {
     network: Network,
     content: Content,
     listening: Vec<Multiaddr>,
-    api: Option<SocketAddr>,
+    /// Where its API listens, and whether over TLS.
+    api: Option<(SocketAddr, bool)>,
     network_name: String,
     events: mpsc::Sender<Event>,
     wasm: Option<wasm::Engine>,
@@ -192,12 +200,20 @@ impl Node {
             network.provide(pin.root);
         }
         if let Some(address) = config.api {
+            let tls = config.api_tls.as_ref().map(|(certificate, key)| configuration(certificate, key)).transpose();
+            let tls = tls.map_err(|cause| StartError::Tls { cause })?;
             let listener = tokio::net::TcpListener::bind(address).await;
             let listener = listener.map_err(|source| StartError::Api { address, source })?;
-            node.api = listener.local_addr().ok();
+            node.api = listener.local_addr().ok().map(|address| (address, tls.is_some()));
             let (config, details) = (Arc::new(config), Details::default());
+            let tokens = Arc::new(Tokens::of(&config.data_dir));
+            let asks = config.api_token || !address.ip().is_loopback();
+            let guard = Guard { asks, tokens: Arc::clone(&tokens) };
+            let at_socket = Guard { asks: false, tokens };
+            let socket = config.data_dir.join("api.sock");
             let api = Api { store, content, network, events, fetcher, runner, config, details };
-            node.api_task = Some(tokio::spawn(crate::api::serve(listener, api, node.api_stop.clone())));
+            tokio::spawn(crate::api::serve_socket(socket, api.clone(), at_socket, node.api_stop.clone()));
+            node.api_task = Some(tokio::spawn(crate::api::serve(listener, tls, api, guard, node.api_stop.clone())));
         }
         node.swarm_task = started.task;
         Ok(node)
@@ -218,7 +234,7 @@ impl Node {
     /// Where its API listens.
     #[must_use]
     pub fn api(&self) -> Option<SocketAddr> {
-        self.api
+        self.api.map(|(address, _)| address)
     }
 
     /// Where peers connect.

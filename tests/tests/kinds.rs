@@ -163,6 +163,65 @@ fn a_spec_says_what_it_would_change_before_it_does() {
     assert_eq!(runs.as_array().map(Vec::len), Some(3));
 }
 
+/// A thousand jobs at once on two small nodes: every one of them ends, and the urgent ones, handed in last, are not last.
+#[tokio::test]
+async fn a_thousand_jobs_wait_their_turn_and_the_urgent_ones_overtake() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut swarm = Swarm::empty(&[]);
+    swarm.add("asker", &["--no-docker", "--no-compute"]);
+    for name in ["a", "b"] {
+        swarm.add(name, &["--no-docker", "--cpu", "1", "--max-queue", "20"]);
+    }
+    swarm.everybody_knows(4);
+    let node = &swarm.nodes[0];
+    let module = node.run(&["content", "add", &example("trials/trial.wasm"), "--output", "json"]).ok().json();
+    let spec = |priority: i32| {
+        serde_json::json!({ "Job": {
+            "Name": if priority > 0 { "urgent" } else { "plain" }, "Type": "batch", "Count": 1, "Priority": priority,
+            "Tasks": [{
+                "Name": "main",
+                "Engine": { "Type": "wasm", "Params": { "EntryModule": "/m.wasm", "Parameters": ["sleep", "20"] } },
+                "InputSources": [{ "Source": { "Type": "ipfs", "Params": { "CID": module["Cid"] } }, "Target": "/m.wasm" }],
+                "Resources": { "CPU": "500m", "Memory": "32Mb" },
+            }],
+        } })
+    };
+    let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let jobs = format!("{}/api/v1/orchestrator/jobs", node.identity.api);
+    for priority in std::iter::repeat_n(0, 900).chain(std::iter::repeat_n(5, 100)) {
+        let answer = http.put(&jobs).json(&spec(priority)).send().await.expect("an answer");
+        assert!(answer.status().is_success(), "{}", answer.text().await.unwrap_or_default());
+    }
+    let all = || async {
+        let answer = http.get(format!("{jobs}?limit=1000")).send().await.expect("an answer");
+        let page: serde_json::Value = answer.json().await.expect("JSON");
+        page["Items"].as_array().expect("a list").clone()
+    };
+    let deadline = Instant::now() + Duration::from_secs(100);
+    let ended = loop {
+        let jobs = all().await;
+        let state = |job: &serde_json::Value| job["State"]["StateType"].as_str().unwrap_or_default().to_owned();
+        if jobs.iter().all(|job| state(job) == "Completed") {
+            break jobs;
+        }
+        assert!(
+            jobs.iter().all(|job| state(job) != "Failed") && Instant::now() < deadline,
+            "{:?}",
+            jobs.iter().map(state).collect::<Vec<_>>()
+        );
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    assert_eq!(ended.len(), 1_000);
+    let mut order: Vec<(u64, &str)> = ended
+        .iter()
+        .map(|job| (job["ModifyTime"].as_u64().expect("a time"), job["Name"].as_str().expect("a name")))
+        .collect();
+    order.sort_unstable();
+    let last_urgent = order.iter().rposition(|(_, name)| *name == "urgent").expect("one");
+    let plain_after = order[last_urgent..].len() - 1;
+    assert!(plain_after >= 100, "{plain_after} of 900 plain jobs ended after the last urgent one");
+}
+
 const BEATING: &str = r"
 Name: beating
 Type: service

@@ -176,7 +176,7 @@ fn the_command_line_says_what_is_wrong() {
         &["holds no address", "--bootstrap or BACNODE_BOOTSTRAP", "bootstrap/README.md"],
     );
     says(&serve(&["--bootstrap", "somewhere"]), 2, &["--bootstrap somewhere: not a multiaddr"]);
-    says(&serve(&["--api", "0.0.0.0:1234"]), 2, &["the API cannot listen on 0.0.0.0:1234"]);
+    says(&serve(&["--api", "0.0.0.0:1234"]), 2, &["the API does not listen on 0.0.0.0:1234", "without a certificate"]);
     says(&serve(&["--memory", "lots"]), 2, &["--memory lots: not an amount"]);
     let used = swarm.dir().join("node-0").to_string_lossy().into_owned();
     let twice = bacnode(&["serve", "--data-dir", &used, "--api", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"]);

@@ -10,9 +10,18 @@ pub(crate) struct Serve {
     /// Where everything lies
     #[arg(long, env = "BACNODE_DATA_DIR", value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Where the API listens; loopback only
+    /// Where the API listens; elsewhere than on loopback it takes a certificate and tokens
     #[arg(long = "api-listen", env = "BACNODE_API_LISTEN", value_name = "ADDRESS:PORT")]
     pub(crate) api_listen: Option<SocketAddr>,
+    /// The certificate of the API, with its chain, as PEM: it listens over TLS then
+    #[arg(long, env = "BACNODE_API_CERT", value_name = "FILE", requires = "api_key")]
+    pub(crate) api_cert: Option<PathBuf>,
+    /// The certificate's key, as PEM
+    #[arg(long, env = "BACNODE_API_KEY", value_name = "FILE", requires = "api_cert")]
+    pub(crate) api_key: Option<PathBuf>,
+    /// Ask for a token on loopback, too
+    #[arg(long, env = "BACNODE_API_NEEDS_TOKEN", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(crate) api_needs_token: bool,
     /// Where peers connect (multiaddr); may be repeated
     #[arg(long, env = "BACNODE_LISTEN", value_name = "MULTIADDR", value_delimiter = ',')]
     pub(crate) listen: Vec<String>,

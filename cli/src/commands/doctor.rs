@@ -69,7 +69,11 @@ pub(super) async fn run(args: &Serve, matches: &ArgMatches, client: &Client, for
     match node {
         Ok(node) => of_node(client, &node, &mut findings).await,
         Err(failure) if failure.exit == Exit::Unreachable => {
-            findings.add("node", Is::Odd, format!("none answers at {}; start one with `bacnode serve`", client.base()));
+            findings.add(
+                "node",
+                Is::Odd,
+                format!("none answers at {}; start one with `bacnode serve`", client.shown()),
+            );
         }
         Err(failure) => findings.add("node", Is::Bad, failure.to_string().replace('\n', "; ")),
     }
@@ -184,7 +188,7 @@ async fn of_node(client: &Client, node: &NodeInfo, findings: &mut Findings) {
     let own = format!("v{}", env!("CARGO_PKG_VERSION"));
     let theirs = &node.version.git_version;
     if *theirs == own {
-        findings.add("node", Is::Good, format!("{} answers at {}", node.name, client.base()));
+        findings.add("node", Is::Good, format!("{} answers at {}", node.name, client.shown()));
     } else {
         findings.add(
             "node",

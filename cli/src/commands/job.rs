@@ -16,6 +16,7 @@ use crate::args::{Format, Job};
 use crate::client::{Client, segment};
 use crate::error::{Failure, Result};
 use crate::output;
+use crate::socket;
 
 pub(super) async fn run(client: &Client, format: Format, command: Job) -> Result<()> {
     match command {
@@ -164,9 +165,7 @@ pub(super) async fn logs(client: &Client, job: &str, follow: bool, execution: Op
     );
     // A WebSocket handshake answers errors without our sentence; a look at the job first gives it.
     let _: GetJobResponse = client.get(&format!("orchestrator/jobs/{}", segment(job))).await?;
-    let url = format!("{}/api/v1/{path}", client.base().replacen("http", "ws", 1));
-    let connected = tokio_tungstenite::connect_async(url).await;
-    let (mut socket, _) = connected.map_err(|_| Failure::failed(format!("the logs of {job} cannot be had")))?;
+    let mut socket = socket::open(client, &path).await?;
     loop {
         let text = match socket.next().await {
             Some(Ok(Message::Text(text))) => text,

@@ -12,6 +12,7 @@ mod published;
 mod serve;
 mod submit;
 mod task;
+mod token;
 mod version;
 
 use std::process::ExitCode;
@@ -88,6 +89,7 @@ async fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<()> {
             let own = matches.subcommand().map_or(matches, |(_, doctor)| doctor);
             doctor::run(&args, own, &client()?, global.output).await
         }
+        Command::Token { command } => token::run(global.output, command),
         Command::Backup { data_dir, file } => backup::backup(data_dir, &file),
         Command::Restore { data_dir, file } => backup::restore(data_dir, &file),
         Command::Completions { shell } => {

@@ -51,7 +51,9 @@ fn explain(error: &bacnode_node::StartError) -> Failure {
     use bacnode_node::StartError;
     let failure = Failure::new(
         match error {
-            StartError::Network(_) | StartError::Key(_) | StartError::Api { .. } => Exit::Usage,
+            StartError::Network(_) | StartError::Key(_) | StartError::Api { .. } | StartError::Tls { .. } => {
+                Exit::Usage
+            }
             StartError::Store(_) | StartError::Content(_) | StartError::System { .. } => Exit::Failed,
         },
         error.to_string(),

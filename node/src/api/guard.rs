@@ -1,29 +1,94 @@
-//! Who may speak: programs of this machine, not web pages.
+//! Who may speak: programs of this machine, and from elsewhere those that bear a token; never web pages.
 //!
 //! A page can make its visitor's browser send requests here, by DNS rebinding even under a name that resolves to
-//! loopback. Only a `Host` that is this machine's own is answered, and no request that a foreign page caused.
+//! loopback. Without a token only a `Host` that is this machine's own is answered, and no request that a foreign page caused.
 
-use axum::extract::Request;
-use axum::http::{HeaderMap, StatusCode, header};
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
+use crate::tokens::Tokens;
 
-pub(super) async fn check(request: Request, next: Next) -> Response {
-    match reason_to_refuse(request.headers()) {
-        Some(reason) => ApiError::new(StatusCode::FORBIDDEN, "Forbidden", reason).into_response(),
+/// What stands at one door of the API.
+#[derive(Debug, Clone)]
+pub(crate) struct Guard {
+    /// Whether nobody passes without a token.
+    pub(crate) asks: bool,
+    pub(crate) tokens: Arc<Tokens>,
+}
+
+pub(super) async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    match guard.refusal(request.method(), request.uri().path(), request.headers()) {
+        Some(error) => error.into_response(),
         None => next.run(request).await,
     }
 }
 
-fn reason_to_refuse(headers: &HeaderMap) -> Option<&'static str> {
-    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-    if !text(header::HOST).is_some_and(is_own_host) {
-        return Some("this host name is not this node's; use 127.0.0.1 or localhost");
+impl Guard {
+    fn refusal(&self, method: &Method, path: &str, headers: &HeaderMap) -> Option<ApiError> {
+        let forbidden = |reason: &str| ApiError::new(StatusCode::FORBIDDEN, "Forbidden", reason);
+        if is_foreign_page(headers) {
+            return Some(forbidden("requests from web pages are not answered"));
+        }
+        let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+        let scope = scope(method, path);
+        match bearer {
+            Some(text) => {
+                let Some(token) = self.tokens.find(text.trim()) else {
+                    return Some(unauthorized("the token is not known here, or was taken back"));
+                };
+                let may = scope.is_none_or(|scope| token.may(scope));
+                (!may).then(|| forbidden(&format!("the token may not do this: it needs `{}`", scope.unwrap_or("*"))))
+            }
+            None if self.asks && scope.is_some() => Some(unauthorized("this needs a token")),
+            None if !self.asks && !has_own_host(headers) => {
+                Some(forbidden("this host name is not this node's; use 127.0.0.1 or localhost"))
+            }
+            None => None,
+        }
     }
-    let own_origin = |origin: &str| origin.split_once("://").is_some_and(|(_, host)| is_own_host(host));
-    (!text(header::ORIGIN).is_none_or(own_origin)).then_some("requests from web pages are not answered")
+}
+
+fn unauthorized(reason: &str) -> ApiError {
+    ApiError::new(StatusCode::UNAUTHORIZED, "Unauthorized", reason)
+        .hint("`bacnode token create` makes one at the node; BACNODE_TOKEN bears it")
+}
+
+/// What a token must be allowed for this; nothing for what anybody may know.
+fn scope(method: &Method, path: &str) -> Option<&'static str> {
+    let path = path.strip_prefix("/api/v1/").unwrap_or(path);
+    let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(method);
+    let of = |read, write| Some(if reads { read } else { write });
+    match path {
+        "agent/alive" | "/livez" => None,
+        "network/content/gc" => Some("write:node"),
+        path if path.starts_with("orchestrator/jobs") || path.starts_with("network/jobs") => {
+            of("read:job", "write:job")
+        }
+        path if path.starts_with("network/content") => of("read:content", "write:content"),
+        "network/events" => Some("read:job"),
+        _ => of("read:node", "write:node"),
+    }
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    headers.get(name).map(|value| value.to_str().unwrap_or("?"))
+}
+
+/// Whether a page of somebody else's caused the request.
+fn is_foreign_page(headers: &HeaderMap) -> bool {
+    let own = |origin: &str| {
+        origin.split_once("://").is_some_and(|(_, host)| is_own_host(host) || text(headers, header::HOST) == Some(host))
+    };
+    !text(headers, header::ORIGIN).is_none_or(own)
+}
+
+fn has_own_host(headers: &HeaderMap) -> bool {
+    text(headers, header::HOST).is_some_and(is_own_host)
 }
 
 fn is_own_host(host: &str) -> bool {
@@ -38,15 +103,18 @@ fn is_own_host(host: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn headers(pairs: &[(header::HeaderName, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.clone(), value.parse().expect("a value"))).collect()
+    }
+
     #[test]
     fn only_this_machine_and_no_pages() {
-        let refused = |host: &'static str, origin: Option<&'static str>| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::HOST, host.parse().expect("a value"));
-            if let Some(origin) = origin {
-                headers.insert(header::ORIGIN, origin.parse().expect("a value"));
-            }
-            reason_to_refuse(&headers).is_some()
+        let dir = tempfile::tempdir().expect("a folder");
+        let guard = Guard { asks: false, tokens: Arc::new(Tokens::of(dir.path())) };
+        let refused = |host: &str, origin: Option<&str>| {
+            let mut pairs = vec![(header::HOST, host)];
+            pairs.extend(origin.map(|origin| (header::ORIGIN, origin)));
+            guard.refusal(&Method::GET, "/api/v1/agent/node", &headers(&pairs)).is_some()
         };
         assert!(!refused("127.0.0.1:1234", None));
         assert!(!refused("localhost", Some("http://localhost:1234")));
@@ -55,5 +123,27 @@ mod tests {
         assert!(refused("127.0.0.1.evil.example", None));
         assert!(refused("127.0.0.1:1234", Some("https://evil.example")));
         assert!(refused("127.0.0.1:1234", Some("null")));
+        // Rebound to this machine, a page's own name is its origin and the host alike.
+        assert!(refused("evil.example", Some("http://evil.example")));
+    }
+
+    #[test]
+    fn a_token_opens_what_it_may() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let tokens = Arc::new(Tokens::of(dir.path()));
+        let token = tokens.create("ci", vec!["read:job".into(), "write:job".into()]).expect("made");
+        let guard = Guard { asks: true, tokens };
+        let bearing = |token: &str| {
+            headers(&[(header::AUTHORIZATION, &format!("Bearer {token}")), (header::HOST, "far.example")])
+        };
+        let passes = |method: Method, path: &str, token: &str| guard.refusal(&method, path, &bearing(token)).is_none();
+        assert!(passes(Method::PUT, "/api/v1/orchestrator/jobs", &token));
+        assert!(passes(Method::GET, "/api/v1/network/jobs/x/events", &token));
+        assert!(!passes(Method::PUT, "/api/v1/orchestrator/nodes/x", &token));
+        assert!(!passes(Method::GET, "/api/v1/network/content/x", &token));
+        assert!(!passes(Method::PUT, "/api/v1/orchestrator/jobs", "bnt_00"));
+        let without =
+            |path: &str| guard.refusal(&Method::GET, path, &headers(&[(header::HOST, "127.0.0.1")])).is_none();
+        assert!(without("/api/v1/agent/alive") && !without("/api/v1/orchestrator/jobs") && !without("/metrics"));
     }
 }

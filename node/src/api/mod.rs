@@ -1,7 +1,7 @@
 //! HTTP for this node's own user: `/api/v1` in Bacalhau's shapes, and what is ours under `/api/v1/network`.
 //!
-//! It listens on loopback, checks `Host` and `Origin` (a web page must not speak for its visitor), bounds what it reads, and
-//! answers every error with a sentence, a code and, where there is one, a hint. Reads come from the store; what changes
+//! It listens on loopback and at a socket in the data folder; from elsewhere it takes TLS and tokens. It checks `Host` and
+//! `Origin` (a web page must not speak for its visitor), bounds what it reads, and answers every error with a sentence, a code and, where there is one, a hint. Reads come from the store; what changes
 //! something goes through the driver.
 
 mod agent;
@@ -16,9 +16,11 @@ mod nodes;
 mod openapi;
 mod page;
 mod submit;
+mod tls;
 mod withheld;
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
@@ -28,13 +30,16 @@ use axum::serve::ListenerExt as _;
 use axum::{Json, Router};
 use bacnode_protocol::api::NodeIdentity;
 use bacnode_protocol::limits::SPEC_BYTES_MAX;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(crate) use self::details::Details;
+pub(crate) use self::guard::Guard;
+use self::tls::TlsListener;
+pub(crate) use self::tls::configuration;
 use crate::config::Config;
 use crate::content::Content;
 use crate::driver::Event;
@@ -55,18 +60,56 @@ pub(crate) struct Api {
     pub(crate) details: Details,
 }
 
-/// Serves until told to stop.
-pub(crate) async fn serve(listener: TcpListener, api: Api, stop: CancellationToken) {
-    let router = router(api);
-    // Answers are small and awaited: they must not wait for more to send.
-    let listener = listener.tap_io(|stream| _ = stream.set_nodelay(true));
-    let served = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
-    if let Err(error) = served.await {
+/// Serves at a port until told to stop.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Option<rustls::ServerConfig>,
+    api: Api,
+    guard: Guard,
+    stop: CancellationToken,
+) {
+    let router = router(api, guard);
+    let stopped = async move { stop.cancelled().await };
+    let served = match tls {
+        Some(config) => match TlsListener::new(listener, config) {
+            Ok(listener) => axum::serve(listener, router).with_graceful_shutdown(stopped).await,
+            Err(error) => Err(error),
+        },
+        None => {
+            // Answers are small and awaited: they must not wait for more to send.
+            let listener = listener.tap_io(|stream| _ = stream.set_nodelay(true));
+            axum::serve(listener, router).with_graceful_shutdown(stopped).await
+        }
+    };
+    if let Err(error) = served {
         tracing::error!(%error, "the API has ended");
     }
 }
 
-fn router(api: Api) -> Router {
+/// Serves at a socket of the file system, which only its owner can use, until told to stop.
+pub(crate) async fn serve_socket(path: PathBuf, api: Api, guard: Guard, stop: CancellationToken) {
+    let listener = match socket(&path) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::warn!(%error, path = %path.display(), "the API has no socket"),
+    };
+    let served =
+        axum::serve(listener, router(api, guard)).with_graceful_shutdown(async move { stop.cancelled().await });
+    if let Err(error) = served.await {
+        tracing::error!(%error, "the API has ended at its socket");
+    }
+    let _ = std::fs::remove_file(&path);
+}
+
+fn socket(path: &Path) -> std::io::Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt as _;
+    // Of a former life: the data folder is this process's alone.
+    let _ = std::fs::remove_file(path);
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+fn router(api: Api, guard: Guard) -> Router {
     let (router, document) = described().split_for_parts();
     let document = serde_json::to_value(&document).unwrap_or_default();
     router
@@ -77,7 +120,7 @@ fn router(api: Api) -> Router {
         .route("/livez", get(|| async { Redirect::permanent("/api/v1/agent/alive") }))
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)
-        .layer(axum::middleware::from_fn(guard::check))
+        .layer(axum::middleware::from_fn_with_state(guard, guard::check))
         .with_state(api)
 }
 
@@ -131,12 +174,14 @@ fn described() -> OpenApiRouter<Api> {
 }
 
 /// Who this node is and where, for others to join.
-pub(crate) async fn identity(network: &Network, name: &str, api: Option<SocketAddr>) -> NodeIdentity {
+pub(crate) async fn identity(network: &Network, name: &str, api: Option<(SocketAddr, bool)>) -> NodeIdentity {
     NodeIdentity {
         peer_id: network.me.to_string(),
         addresses: network.addresses().await.iter().map(ToString::to_string).collect(),
         network: name.to_owned(),
-        api: api.map(|address| format!("http://{address}")).unwrap_or_default(),
+        api: api
+            .map(|(address, tls)| format!("{}://{address}", if tls { "https" } else { "http" }))
+            .unwrap_or_default(),
     }
 }
 
