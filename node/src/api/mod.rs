@@ -70,16 +70,15 @@ pub(crate) async fn serve(
 ) {
     let router = router(api, guard);
     let stopped = async move { stop.cancelled().await };
-    let served = match tls {
-        Some(config) => match TlsListener::new(listener, config) {
+    let served = if let Some(config) = tls {
+        match TlsListener::new(listener, config) {
             Ok(listener) => axum::serve(listener, router).with_graceful_shutdown(stopped).await,
             Err(error) => Err(error),
-        },
-        None => {
-            // Answers are small and awaited: they must not wait for more to send.
-            let listener = listener.tap_io(|stream| _ = stream.set_nodelay(true));
-            axum::serve(listener, router).with_graceful_shutdown(stopped).await
         }
+    } else {
+        // Answers are small and awaited: they must not wait for more to send.
+        let listener = listener.tap_io(|stream| _ = stream.set_nodelay(true));
+        axum::serve(listener, router).with_graceful_shutdown(stopped).await
     };
     if let Err(error) = served {
         tracing::error!(%error, "the API has ended");
