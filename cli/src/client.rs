@@ -51,20 +51,19 @@ impl Client {
         let trimmed = address.trim_end_matches('/');
         let socket = trimmed.strip_prefix("unix://").or_else(|| trimmed.strip_prefix("unix:"));
         let socket = socket.or_else(|| trimmed.starts_with('/').then_some(trimmed));
-        let (base, at) = match socket {
-            Some(path) => ("http://localhost".to_owned(), At::Socket(PathBuf::from(path))),
-            None => {
-                let base = if trimmed.contains("://") { trimmed.to_owned() } else { format!("http://{trimmed}") };
-                let url = reqwest::Url::parse(&base).map_err(|_| wrong())?;
-                let tls = match url.scheme() {
-                    "http" => false,
-                    "https" => true,
-                    _ => return Err(wrong()),
-                };
-                let host = url.host_str().ok_or_else(wrong)?.trim_matches(['[', ']']).to_owned();
-                let port = url.port_or_known_default().ok_or_else(wrong)?;
-                (base, At::Port { host, port, tls })
-            }
+        let (base, at) = if let Some(path) = socket {
+            ("http://localhost".to_owned(), At::Socket(PathBuf::from(path)))
+        } else {
+            let base = if trimmed.contains("://") { trimmed.to_owned() } else { format!("http://{trimmed}") };
+            let url = reqwest::Url::parse(&base).map_err(|_| wrong())?;
+            let tls = match url.scheme() {
+                "http" => false,
+                "https" => true,
+                _ => return Err(wrong()),
+            };
+            let host = url.host_str().ok_or_else(wrong)?.trim_matches(['[', ']']).to_owned();
+            let port = url.port_or_known_default().ok_or_else(wrong)?;
+            (base, At::Port { host, port, tls })
         };
         let token =
             std::env::var("BACNODE_TOKEN").ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());

@@ -55,9 +55,8 @@ impl Failure {
     pub(crate) fn from_api(body: ErrorBody) -> Self {
         let exit = match body.status {
             404 => Exit::NotFound,
-            // Who one is was said in the usage.
-            401 | 403 => Exit::Usage,
-            400 => Exit::Usage,
+            // Who one is, too, was said in the usage.
+            400 | 401 | 403 => Exit::Usage,
             _ => Exit::Failed,
         };
         let message = if body.code == "InvalidSpec" { invalid_spec(&body.message) } else { body.message };
