@@ -153,7 +153,8 @@ impl Node {
             reports,
         );
         let runner = runner.map_err(|source| StartError::System { what: "cannot make the folder of runs", source })?;
-        started.serve_logs(runner.clone());
+        let told = store.clone();
+        started.serve_live(runner.clone(), Arc::new(move |job| crate::api::story(&told, job)));
         if engines.has(Engine::Wasm) {
             wasm.warm_up().await;
         }

@@ -206,7 +206,8 @@ fn cases() -> Vec<(String, Vec<u8>)> {
         ("dag/missing".to_owned(), codec::encode(&DagHeader::Missing { cid })),
         ("dag/end".to_owned(), codec::encode(&DagHeader::End)),
         ("call".to_owned(), envelope::seal(&call.sign(&signer()))),
-        ("live/request".to_owned(), envelope::seal(&LiveRequest { execution, follow: true })),
+        ("live/logs".to_owned(), envelope::seal(&LiveRequest::Logs { execution, follow: true })),
+        ("live/job".to_owned(), envelope::seal(&LiveRequest::Job(job))),
     ]);
     cases
 }

@@ -101,3 +101,25 @@ fn a_node_whose_clock_is_off_is_told_so() {
     assert_eq!(known(&swarm.nodes[0]), 4);
     swarm.nodes[0].run(&["submit", &example("hello/job.yaml")]).ok();
 }
+
+#[test]
+fn any_node_tells_of_any_job_whose_id_it_is_given() {
+    let mut swarm = Swarm::new(2);
+    let hello = example("hello/hello.wasm");
+    let run = ["wasm", "run", "--env", "SECRET=word", "--id-only", "--no-wait", &hello];
+    let job = swarm.nodes[0].run(&run).ok().text().to_owned();
+    let ended = swarm.nodes[0].await_job(&job, "Completed");
+    let other = &swarm.nodes[1];
+    let told = other.job(&job);
+    assert_eq!((&told.job.id, told.job.state.state_type.as_str()), (&ended.job.id, "Completed"));
+    assert_eq!(other.result_of(&job), swarm.nodes[0].result_of(&job));
+    assert_eq!(told.job.tasks[0].env["SECRET"], "", "what is its user's stays with its user");
+    let to = swarm.dir().join("fetched").to_string_lossy().into_owned();
+    other.run(&["job", "get", &job, "-o", &to]).ok();
+    let unknown = format!("{}aaaa", &job[..job.len() - 4]);
+    let none = other.run(&["job", "describe", &unknown]);
+    assert!(none.code == 4 && none.stderr.contains("there is no job"), "{none:#?}");
+    swarm.nodes[0].kill();
+    let away = swarm.nodes[1].run(&["job", "describe", &job]);
+    assert!(away.stderr.contains("the job is node-0's, which does not tell of it"), "{away:#?}");
+}

@@ -285,7 +285,10 @@ async fn hold(api: &Api, text: &str, path: &str) -> Result<(Content, Cid), ApiEr
     path = "/content/{cid}",
     tag = "content",
     operation_id = "getContent",
-    params(("cid" = String, Path), ("path" = Option<String>, Query, description = "within a folder")),
+    params(
+        ("cid" = String, Path),
+        ("path" = Option<String>, Query, description = "within a folder"),
+    ),
     responses((status = 200, content_type = "application/octet-stream", body = String, description = "a file, or a folder as a tar archive: `X-Content-Kind` says which"), Errors)
 )]
 pub(super) async fn get(
@@ -319,7 +322,10 @@ fn body(content: Content, root: Cid, folder: bool) -> Body {
     path = "/content/{cid}/ls",
     tag = "content",
     operation_id = "listContent",
-    params(("cid" = String, Path), ("path" = Option<String>, Query, description = "within a folder")),
+    params(
+        ("cid" = String, Path),
+        ("path" = Option<String>, Query, description = "within a folder"),
+    ),
     responses((status = 200, body = Vec<Entry>), Errors)
 )]
 pub(super) async fn ls(

@@ -6,17 +6,18 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use bacnode_protocol::api::{self, Execution, GetJobResponse, HistoryItem, Job, Page, Results, Versions};
 use bacnode_protocol::id::{ExecutionId, JobId};
+use bacnode_protocol::job::state::ExecutionState;
 use bacnode_protocol::job::{Selector, SpecConfig};
 use bacnode_protocol::record::{ExecutionRecord, JobRecord, JobStateRecord};
 use bacnode_protocol::requester::Answer;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::Api;
 use super::error::ApiError;
 use super::openapi::{Errors, EventType, JobOrder, StopRequest, Stopped};
 use super::page::{Params, token};
 use super::submit::version_of;
+use super::{Api, elsewhere};
 use crate::driver::Event;
 
 pub(super) async fn ask(api: &Api, event: impl FnOnce(oneshot::Sender<Answer>) -> Event) -> Result<Answer, ApiError> {
@@ -76,7 +77,14 @@ const ORDERS: [(&str, Order); 5] = [
     path = "/jobs",
     tag = "jobs",
     operation_id = "listJobs",
-    params(("limit" = Option<u32>, Query, description = "items on the page, 100 without, at most 1000"), ("next_token" = Option<String>, Query, description = "of the page before", example = ""), ("reverse" = Option<bool>, Query, description = "the other way round"), ("order_by" = inline(Option<JobOrder>), Query), ("namespace" = Option<String>, Query, description = "`*` for all"), ("labels" = Option<String>, Query, description = "a selector, like `team=data,tier!=test`", example = "team=data")),
+    params(
+        ("limit" = Option<u32>, Query, description = "items on the page, 100 without, at most 1000"),
+        ("next_token" = Option<String>, Query, description = "of the page before", example = ""),
+        ("reverse" = Option<bool>, Query, description = "the other way round"),
+        ("order_by" = inline(Option<JobOrder>), Query),
+        ("namespace" = Option<String>, Query, description = "`*` for all"),
+        ("labels" = Option<String>, Query, description = "a selector, like `team=data,tier!=test`", example = "team=data"),
+    ),
     responses((status = 200, body = Page<Job>), Errors)
 )]
 pub(super) async fn list(State(api): State<Api>, Query(params): Query<Params>) -> Result<Json<Page<Job>>, ApiError> {
@@ -110,7 +118,12 @@ pub(super) async fn list(State(api): State<Api>, Query(params): Query<Params>) -
     path = "/jobs/{id}",
     tag = "jobs",
     operation_id = "getJob",
-    params(("id" = String, Path, description = "id, the start of one, or name"), ("include" = Option<String>, Query, description = "`executions`, `history`, or both with a comma", example = "executions"), ("limit" = Option<u32>, Query, description = "items on the page, 100 without, at most 1000"), ("job_version" = Option<u32>, Query, description = "the newest without")),
+    params(
+        ("id" = String, Path, description = "id, the start of one, or name"),
+        ("include" = Option<String>, Query, description = "`executions`, `history`, or both with a comma", example = "executions"),
+        ("limit" = Option<u32>, Query, description = "items on the page, 100 without, at most 1000"),
+        ("job_version" = Option<u32>, Query, description = "the newest without"),
+    ),
     responses((status = 200, body = GetJobResponse), Errors)
 )]
 pub(super) async fn get(
@@ -118,7 +131,16 @@ pub(super) async fn get(
     Path(id): Path<String>,
     Query(params): Query<Params>,
 ) -> Result<Json<GetJobResponse>, ApiError> {
-    let (record, mut job) = load(&api, &id)?;
+    let (record, mut job) = match load(&api, &id) {
+        Err(error) => {
+            let mut told = elsewhere::job(&api, &id).await?.ok_or(error)?;
+            let included = params.text("include").unwrap_or_default();
+            told.history = told.history.filter(|_| included.contains("history"));
+            told.executions = told.executions.filter(|_| included.contains("executions"));
+            return Ok(Json(told));
+        }
+        Ok(found) => found,
+    };
     if job.is_terminal() {
         // Nobody may see an end that a power cut could take back.
         api.store.log().barrier().await;
@@ -169,7 +191,15 @@ fn history_of(api: &Api, record: &JobRecord) -> Result<Vec<HistoryItem>, ApiErro
     path = "/jobs/{id}/executions",
     tag = "jobs",
     operation_id = "listExecutions",
-    params(("id" = String, Path, description = "id, the start of one, or name"), ("limit" = Option<u32>, Query, description = "items on the page, 100 without, at most 1000"), ("next_token" = Option<String>, Query, description = "of the page before", example = ""), ("reverse" = Option<bool>, Query, description = "the other way round"), ("order_by" = inline(Option<JobOrder>), Query), ("job_version" = Option<u32>, Query, description = "the newest without"), ("all_job_versions" = Option<bool>, Query)),
+    params(
+        ("id" = String, Path, description = "id, the start of one, or name"),
+        ("limit" = Option<u32>, Query, description = "items on the page, 100 without, at most 1000"),
+        ("next_token" = Option<String>, Query, description = "of the page before", example = ""),
+        ("reverse" = Option<bool>, Query, description = "the other way round"),
+        ("order_by" = inline(Option<JobOrder>), Query),
+        ("job_version" = Option<u32>, Query, description = "the newest without"),
+        ("all_job_versions" = Option<bool>, Query),
+    ),
     responses((status = 200, body = Page<Execution>), Errors)
 )]
 pub(super) async fn executions(
@@ -177,8 +207,14 @@ pub(super) async fn executions(
     Path(id): Path<String>,
     Query(params): Query<Params>,
 ) -> Result<Json<Page<Execution>>, ApiError> {
-    let (record, _) = load(&api, &id)?;
     let order = params.one_of("order_by", &ORDERS)?;
+    let (record, _) = match load(&api, &id) {
+        Err(error) => {
+            let told = elsewhere::job(&api, &id).await?.ok_or(error)?;
+            return Ok(Json(params.page_of(told.executions.unwrap_or_default().items)?));
+        }
+        Ok(found) => found,
+    };
     let (version, all) = (version_number(&params)?, params.flag("all_job_versions")?);
     let version = if version == 0 { record.task.version } else { version };
     let mut executions = executions_of(&api, &record, |execution| all || execution.version == version)?;
@@ -197,7 +233,17 @@ pub(super) async fn executions(
     path = "/jobs/{id}/history",
     tag = "jobs",
     operation_id = "listHistory",
-    params(("id" = String, Path, description = "id, the start of one, or name"), ("limit" = Option<u32>, Query, description = "items on the page, 100 without, at most 1000"), ("next_token" = Option<String>, Query, description = "of the page before", example = ""), ("job_version" = Option<u32>, Query, description = "the newest without"), ("all_job_versions" = Option<bool>, Query), ("event_type" = inline(Option<EventType>), Query), ("since" = Option<u64>, Query, description = "seconds since 1970"), ("execution_id" = Option<String>, Query), ("node_id" = Option<String>, Query)),
+    params(
+        ("id" = String, Path, description = "id, the start of one, or name"),
+        ("limit" = Option<u32>, Query, description = "items on the page, 100 without, at most 1000"),
+        ("next_token" = Option<String>, Query, description = "of the page before", example = ""),
+        ("job_version" = Option<u32>, Query, description = "the newest without"),
+        ("all_job_versions" = Option<bool>, Query),
+        ("event_type" = inline(Option<EventType>), Query),
+        ("since" = Option<u64>, Query, description = "seconds since 1970"),
+        ("execution_id" = Option<String>, Query),
+        ("node_id" = Option<String>, Query),
+    ),
     responses((status = 200, body = Page<HistoryItem>), Errors)
 )]
 pub(super) async fn history(
@@ -205,7 +251,10 @@ pub(super) async fn history(
     Path(id): Path<String>,
     Query(params): Query<Params>,
 ) -> Result<Json<Page<HistoryItem>>, ApiError> {
-    let (record, _) = load(&api, &id)?;
+    let items = match load(&api, &id) {
+        Err(error) => elsewhere::job(&api, &id).await?.ok_or(error)?.history.unwrap_or_default().items,
+        Ok((record, _)) => history_of(&api, &record)?,
+    };
     let kind = params
         .one_of("event_type", &[("all", None), ("job", Some("JobLevel")), ("execution", Some("ExecutionLevel"))])?;
     let (version, all) = (version_number(&params)?, params.flag("all_job_versions")?);
@@ -220,8 +269,7 @@ pub(super) async fn history(
             && (version == 0 || all || item.job_version == u64::from(version))
             && since.as_ref().is_none_or(|since| item.time >= *since)
     };
-    let items = history_of(&api, &record)?.into_iter().filter(wanted);
-    Ok(Json(params.page_of(items)?))
+    Ok(Json(params.page_of(items.into_iter().filter(wanted))?))
 }
 
 /// The versions of a job without an end; the runs of that name of one that has one.
@@ -259,7 +307,11 @@ pub(super) async fn versions(State(api): State<Api>, Path(id): Path<String>) -> 
     path = "/jobs/{id}/results",
     tag = "jobs",
     operation_id = "listResults",
-    params(("id" = String, Path, description = "id, the start of one, or name"), ("limit" = Option<u32>, Query, description = "items on the page, 100 without, at most 1000"), ("next_token" = Option<String>, Query, description = "of the page before", example = "")),
+    params(
+        ("id" = String, Path, description = "id, the start of one, or name"),
+        ("limit" = Option<u32>, Query, description = "items on the page, 100 without, at most 1000"),
+        ("next_token" = Option<String>, Query, description = "of the page before", example = ""),
+    ),
     responses((status = 200, body = Page<SpecConfig>), Errors)
 )]
 pub(super) async fn results(
@@ -267,7 +319,16 @@ pub(super) async fn results(
     Path(id): Path<String>,
     Query(params): Query<Params>,
 ) -> Result<Json<Results>, ApiError> {
-    let (record, _) = load(&api, &id)?;
+    let (record, _) = match load(&api, &id) {
+        Err(error) => {
+            let told = elsewhere::job(&api, &id).await?.ok_or(error)?;
+            let mut done = told.executions.unwrap_or_default().items;
+            done.retain(|execution| execution.state() == Some(ExecutionState::Completed));
+            done.sort_by_key(|execution| execution.partition_index);
+            return Ok(Json(params.page_of(done.into_iter().map(|execution| execution.published_result))?));
+        }
+        Ok(found) => found,
+    };
     let mut accepted = api.store.executions(&record.id)?;
     accepted.retain(|execution| execution.accepted);
     accepted.sort_by_key(|execution| execution.slot);
@@ -280,7 +341,10 @@ pub(super) async fn results(
     path = "/jobs/{id}",
     tag = "jobs",
     operation_id = "stopJob",
-    params(("id" = String, Path, description = "id, the start of one, or name"), ("reason" = Option<String>, Query)),
+    params(
+        ("id" = String, Path, description = "id, the start of one, or name"),
+        ("reason" = Option<String>, Query),
+    ),
     request_body = Option<StopRequest>,
     responses((status = 200, body = Stopped), Errors)
 )]

@@ -30,7 +30,11 @@ const PIECE_BYTES: usize = 64 << 10;
     path = "/jobs/{id}/logs",
     tag = "jobs",
     operation_id = "followLogs",
-    params(("id" = String, Path, description = "id, the start of one, or name"), ("follow" = Option<bool>, Query, description = "until it ends"), ("execution_id" = Option<String>, Query)),
+    params(
+        ("id" = String, Path, description = "id, the start of one, or name"),
+        ("follow" = Option<bool>, Query, description = "until it ends"),
+        ("execution_id" = Option<String>, Query),
+    ),
     responses((status = 101, description = "a WebSocket of `LogFrame`s"), Errors)
 )]
 pub(super) async fn follow(

@@ -7,6 +7,7 @@
 mod agent;
 mod content;
 mod details;
+mod elsewhere;
 mod error;
 mod events;
 mod guard;
@@ -37,6 +38,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(crate) use self::details::Details;
+pub(crate) use self::elsewhere::story;
 pub(crate) use self::guard::Guard;
 use self::tls::TlsListener;
 pub(crate) use self::tls::configuration;

@@ -119,7 +119,15 @@ const ORDERS: [(&str, Order); 10] = [
     path = "/nodes",
     tag = "nodes",
     operation_id = "listNodes",
-    params(("limit" = Option<u32>, Query, description = "items on the page, 100 without, at most 1000"), ("next_token" = Option<String>, Query, description = "of the page before", example = ""), ("reverse" = Option<bool>, Query, description = "the other way round"), ("order_by" = inline(Option<NodeOrder>), Query), ("labels" = Option<String>, Query, description = "a selector, like `zone=eu`", example = "zone=eu"), ("filter-status" = inline(Option<ConnectionFilter>), Query), ("filter-approval" = inline(Option<ApprovalFilter>), Query, description = "all are approved")),
+    params(
+        ("limit" = Option<u32>, Query, description = "items on the page, 100 without, at most 1000"),
+        ("next_token" = Option<String>, Query, description = "of the page before", example = ""),
+        ("reverse" = Option<bool>, Query, description = "the other way round"),
+        ("order_by" = inline(Option<NodeOrder>), Query),
+        ("labels" = Option<String>, Query, description = "a selector, like `zone=eu`", example = "zone=eu"),
+        ("filter-status" = inline(Option<ConnectionFilter>), Query),
+        ("filter-approval" = inline(Option<ApprovalFilter>), Query, description = "all are approved"),
+    ),
     responses((status = 200, body = ListNodes), Errors)
 )]
 pub(super) async fn list(State(api): State<Api>, Query(params): Query<Params>) -> Result<Json<ListNodes>, ApiError> {

@@ -38,7 +38,10 @@ pub(super) fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, ApiError> {
     path = "/jobs",
     tag = "jobs",
     operation_id = "putJob",
-    params(("idempotency_token" = Option<String>, Query, description = "the same token is the same job"), ("wait" = Option<bool>, Query, description = "the caller waits for the end")),
+    params(
+        ("idempotency_token" = Option<String>, Query, description = "the same token is the same job"),
+        ("wait" = Option<bool>, Query, description = "the caller waits for the end"),
+    ),
     request_body = PutJobRequest,
     responses((status = 200, body = PutJobResponse), Errors)
 )]

@@ -1,10 +1,11 @@
-//! Live streams: what a run prints, while it runs, for its owner.
+//! Live streams: what a run prints, while it runs, for its owner; and how a job is, for whoever knows its id.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bacnode_protocol::id::{ExecutionId, NodeId};
-use bacnode_protocol::wire::live::{LiveRequest, PIECE_BYTES_MAX};
+use bacnode_protocol::id::{ExecutionId, JobId, NodeId};
+use bacnode_protocol::wire::live::{LiveRequest, PIECE_BYTES_MAX, STORY, STORY_BYTES_MAX};
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
 use libp2p::Stream;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
@@ -25,23 +26,40 @@ pub struct LogPiece {
     pub bytes: Vec<u8>,
 }
 
-/// Serves owners what their runs print here.
-pub(super) async fn serve(runner: Runner, mut incoming: libp2p_stream::IncomingStreams) {
+/// Tells how a job is that was submitted here, as JSON.
+pub(crate) type Stories = Arc<dyn Fn(&JobId) -> Option<Vec<u8>> + Send + Sync>;
+
+/// Serves owners what their runs print here, and others how jobs of this node are.
+pub(super) async fn serve(runner: Runner, stories: Stories, mut incoming: libp2p_stream::IncomingStreams) {
     while let Some((peer, stream)) = incoming.next().await {
         let Some(owner) = NodeId::from_peer_id(&peer) else { continue };
-        let runner = runner.clone();
+        let (runner, stories) = (runner.clone(), Arc::clone(&stories));
         tokio::spawn(async move {
-            if let Err(error) = answer(runner, owner, stream).await {
+            if let Err(error) = answer(runner, stories, owner, stream).await {
                 tracing::debug!(peer = owner.short(), %error, "a log stream broke off");
             }
         });
     }
 }
 
-async fn answer(runner: Runner, owner: NodeId, mut stream: Stream) -> std::io::Result<()> {
+async fn answer(runner: Runner, stories: Stories, owner: NodeId, mut stream: Stream) -> std::io::Result<()> {
     let request = tokio::time::timeout(Duration::from_secs(10), view::read::<LiveRequest>(&mut stream)).await??;
     let (sender, mut pieces) = mpsc::channel(16);
-    tokio::spawn(async move { follow(&runner, &owner, request.execution, request.follow, sender).await });
+    match request {
+        LiveRequest::Logs { execution, follow: on } => {
+            tokio::spawn(async move { follow(&runner, &owner, execution, on, sender).await });
+        }
+        LiveRequest::Job(job) => {
+            let story = tokio::task::spawn_blocking(move || stories(&job)).await.ok().flatten().unwrap_or_default();
+            tokio::spawn(async move {
+                for chunk in story.chunks(PIECE_BYTES_MAX) {
+                    if sender.send(LogPiece { stream: STORY, bytes: chunk.to_vec() }).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    }
     loop {
         // The peer says nothing more: whatever is read is the end of the stream.
         let mut nothing = [0];
@@ -116,24 +134,47 @@ impl Network {
         follow: bool,
     ) -> Result<mpsc::Receiver<LogPiece>, String> {
         let mut stream = self.open(node, &self.names.live).await?;
-        view::write(&mut stream, &LiveRequest { execution, follow }).await.map_err(|error| error.to_string())?;
-        let (sender, pieces) = mpsc::channel(16);
-        tokio::spawn(async move {
-            loop {
-                let mut head = [0; 5];
-                if stream.read_exact(&mut head).await.is_err() || head[0] == 0 {
-                    return;
-                }
-                let len = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
-                let mut bytes = vec![0; len.min(PIECE_BYTES_MAX)];
-                if len > PIECE_BYTES_MAX || stream.read_exact(&mut bytes).await.is_err() {
-                    return;
-                }
-                if sender.send(LogPiece { stream: head[0], bytes }).await.is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(pieces)
+        let request = LiveRequest::Logs { execution, follow };
+        view::write(&mut stream, &request).await.map_err(|error| error.to_string())?;
+        Ok(pieces_of(stream))
     }
+
+    /// How a job is, by the word of the node at which it was submitted; `None` if that does not know it.
+    ///
+    /// # Errors
+    /// If the node cannot be asked, in words.
+    pub(crate) async fn story_from(&self, node: NodeId, job: JobId) -> Result<Option<Vec<u8>>, String> {
+        let mut stream = self.open(node, &self.names.live).await?;
+        view::write(&mut stream, &LiveRequest::Job(job)).await.map_err(|error| error.to_string())?;
+        let (mut pieces, mut story) = (pieces_of(stream), Vec::new());
+        while let Some(piece) = pieces.recv().await {
+            story.extend_from_slice(&piece.bytes);
+            if piece.stream != STORY || story.len() > STORY_BYTES_MAX {
+                return Err("it says too much".into());
+            }
+        }
+        Ok(Some(story).filter(|story| !story.is_empty()))
+    }
+}
+
+/// What comes over a stream, piece by piece.
+fn pieces_of(mut stream: Stream) -> mpsc::Receiver<LogPiece> {
+    let (sender, pieces) = mpsc::channel(16);
+    tokio::spawn(async move {
+        loop {
+            let mut head = [0; 5];
+            if stream.read_exact(&mut head).await.is_err() || head[0] == 0 {
+                return;
+            }
+            let len = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
+            let mut bytes = vec![0; len.min(PIECE_BYTES_MAX)];
+            if len > PIECE_BYTES_MAX || stream.read_exact(&mut bytes).await.is_err() {
+                return;
+            }
+            if sender.send(LogPiece { stream: head[0], bytes }).await.is_err() {
+                return;
+            }
+        }
+    });
+    pieces
 }

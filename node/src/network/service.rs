@@ -75,10 +75,10 @@ pub(crate) struct Started {
 }
 
 impl Started {
-    /// Lets owners read what their runs print here.
-    pub(crate) fn serve_logs(&mut self, runner: Runner) {
+    /// Lets owners read what their runs print here, and others how this node's jobs are.
+    pub(crate) fn serve_live(&mut self, runner: Runner, stories: live::Stories) {
         if let Some(incoming) = self.live.take() {
-            tokio::spawn(live::serve(runner, incoming));
+            tokio::spawn(live::serve(runner, stories, incoming));
         }
     }
 }

@@ -1,19 +1,24 @@
-//! The output of a running execution, for its owner.
+//! The output of a running execution, for its owner; and what an owner tells of a job, for whoever knows its id.
 //!
-//! The owner names the execution; the holder answers with pieces, each behind five bytes: which stream (1 stdout, 2 stderr,
-//! 0 the end) and how many bytes follow (little endian).
+//! The answer comes in pieces, each behind five bytes: which stream (1 stdout, 2 stderr, 3 the story of a job as JSON, 0 the
+//! end) and how many bytes follow (little endian).
 
 use super::codec::{Decode, Encode};
 use super::envelope::Message;
-use crate::id::ExecutionId;
+use crate::id::{ExecutionId, JobId};
 
-/// Let me read what this prints.
+/// Let me read this. Append only.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
-pub struct LiveRequest {
-    /// Which.
-    pub execution: ExecutionId,
-    /// Until it ends, or only what there is now.
-    pub follow: bool,
+pub enum LiveRequest {
+    /// What an execution prints.
+    Logs {
+        /// Which.
+        execution: ExecutionId,
+        /// Until it ends, or only what there is now.
+        follow: bool,
+    },
+    /// How a job is that was submitted at the node asked.
+    Job(JobId),
 }
 
 impl Message for LiveRequest {
@@ -21,5 +26,9 @@ impl Message for LiveRequest {
     const BYTES_MAX: usize = 64;
 }
 
+/// The stream of a job's story.
+pub const STORY: u8 = 3;
+/// Bytes of a story, at most: a thousand attempts and a thousand events.
+pub const STORY_BYTES_MAX: usize = 8 << 20;
 /// Bytes of one piece, at most.
 pub const PIECE_BYTES_MAX: usize = 64 << 10;

@@ -1,0 +1,52 @@
+//! Jobs of other nodes: whoever knows a job's id can ask any node for it, which asks the node at which it was submitted.
+
+use std::time::Duration;
+
+use bacnode_protocol::api::{Execution, GetJobResponse, Job, Page, history};
+use bacnode_protocol::id::{JobId, NodeId};
+
+use super::Api;
+use super::error::ApiError;
+use crate::store::Store;
+
+/// How long another node may take to tell.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What this node tells others of a job of its own: everything but the values of its environment.
+pub(crate) fn story(store: &Store, id: &JobId) -> Option<Vec<u8>> {
+    let (record, state) = store.job(id).ok()??;
+    let mut job = Job::new(&record, state.as_ref());
+    for task in &mut job.tasks {
+        task.env.values_mut().for_each(String::clear);
+    }
+    let executions = store.executions(id).ok()?;
+    let items = executions.iter().map(|execution| Execution::new(execution, &record.namespace)).collect();
+    let executions = Some(Page { items, next_token: String::new() });
+    let items = history(&id.to_string(), record.task.version, &store.events(id, 0).ok()?);
+    let history = Some(Page { items, next_token: String::new() });
+    serde_json::to_vec(&GetJobResponse { job, history, executions }).ok()
+}
+
+/// A job of another node's, by its full id; `None` for what cannot be one.
+pub(super) async fn job(api: &Api, text: &str) -> Result<Option<GetJobResponse>, ApiError> {
+    let Ok(id) = text.parse::<JobId>() else { return Ok(None) };
+    let owner: Option<NodeId> = {
+        let view = api.network.view();
+        let is_owner = |node: &&NodeId| node.tag() == id.0[..5] && **node != api.network.me;
+        view.iter().map(|(node, _)| node).find(is_owner).copied()
+    };
+    let Some(owner) = owner else { return Ok(None) };
+    let name = api.network.view().label(&owner);
+    let told = tokio::time::timeout(PATIENCE, api.network.story_from(owner, id)).await;
+    let unheard = |cause: &str| {
+        ApiError::unavailable(format!("the job is {name}'s, which does not tell of it: {cause}"))
+            .hint("it goes on, or is as it was, when that node is back")
+    };
+    let story = told.map_err(|_| unheard("it takes too long"))?.map_err(|cause| unheard(&cause))?;
+    let Some(story) = story else { return Ok(None) };
+    let told: GetJobResponse = serde_json::from_slice(&story).map_err(|_| unheard("what it says is not understood"))?;
+    if told.job.id != text {
+        return Err(unheard("it speaks of another job"));
+    }
+    Ok(Some(told))
+}
