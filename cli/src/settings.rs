@@ -214,6 +214,11 @@ impl Settings {
         config.labels = labels.iter().map(|text| pair("label", text)).collect::<Result<_>>()?;
         let allow = chooser.choose("allow_local", some(&args.allow_local), file.allow_local, Vec::new(), |l| listed(l));
         config.allow_local = allow.iter().map(|text| local_path(text)).collect::<Result<_>>()?;
+        if let Some(local) = config.allow_local.iter().find(|local| !local.is_safe_beside(&config.allow_local)) {
+            let path = local.path.display();
+            return Err(Failure::usage(format!("--allow-local {path}: it lies below a path that tasks may write"))
+                .hint("a task could put a link in its place; name folders apart from each other"));
+        }
         let no_compute =
             chooser.choose("no_compute", args.no_compute.then_some(true), file.no_compute, false, ToString::to_string);
         config.compute = !no_compute;

@@ -148,6 +148,14 @@ pub struct LocalPath {
 }
 
 impl LocalPath {
+    /// Whether it may be used beside these: below a path that tasks may write, one of them could put a link in its place.
+    #[must_use]
+    pub fn is_safe_beside(&self, others: &[Self]) -> bool {
+        let real = |path: &PathBuf| std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+        let own = real(&self.path);
+        !others.iter().any(|other| other.writable && own != real(&other.path) && own.starts_with(real(&other.path)))
+    }
+
     /// Where on this machine `named` is, if it is this path or below it.
     #[must_use]
     pub fn find(&self, named: &std::path::Path) -> Option<PathBuf> {

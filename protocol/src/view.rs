@@ -185,6 +185,12 @@ impl View {
         self.peers.get(node)
     }
 
+    /// The life in which `node` is, if it is known.
+    #[must_use]
+    pub fn epoch(&self, node: &NodeId) -> Option<u64> {
+        self.peers.get(node).map(|peer| peer.advert.epoch())
+    }
+
     /// Everybody known.
     pub fn iter(&self) -> impl Iterator<Item = (&NodeId, &Peer)> {
         self.peers.iter()
@@ -255,6 +261,12 @@ impl View {
             }
         }
         (fit, unfit)
+    }
+
+    /// Which of a task's constraints surely does not hold of `node`, as long as it is in this life.
+    #[must_use]
+    pub fn mismatch(&self, node: &NodeId, task: &Task) -> Option<String> {
+        unfit_label(&self.peers.get(node)?.advert, task)
     }
 
     /// Whether `me` should answer an open call: it fits, and of all that seem to fit about four for each one wanted do.

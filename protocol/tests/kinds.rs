@@ -372,3 +372,146 @@ fn the_urgent_goes_first() {
     world.run(Span::secs(60));
     assert_eq!(done(&plain, &world), 100);
 }
+
+fn big(task: Task) -> Task {
+    let resources = Resources { cpu_milli: 1_500, ..task.resources };
+    Task { resources, ..task }
+}
+
+#[test]
+fn a_service_that_ran_waits_for_a_place_however_long() {
+    let mut world = World::new(18, 3);
+    // The owner itself has no room.
+    world.resize(0, Resources { cpu_milli: 500, ..World::task().resources });
+    world.run_for = ON_AND_ON;
+    let job = world.submit(0, b"a", big(task(JobKind::Service)), 1);
+    world.run(Span::secs(2));
+    let other = world.submit(0, b"b", big(task(JobKind::Service)), 1);
+    world.run(Span::secs(2));
+    let holder = world.holder_of(&job).expect("somebody runs it");
+    world.crash(holder);
+    world.run(Span::secs(300));
+    assert!(ends(&world, &job).is_empty(), "{:?}", ends(&world, &job));
+    world.stop(0, other);
+    world.run(Span::secs(20));
+    assert_eq!(world.holder_of(&job), Some(3 - holder));
+}
+
+#[test]
+fn a_version_that_cannot_run_does_not_end_the_one_that_does() {
+    let mut world = World::new(19, 3);
+    world.run_for = ON_AND_ON;
+    let job = world.submit(0, b"a", task(JobKind::Service), 2);
+    world.run(Span::secs(2));
+    let before = world.runners();
+    world.submit_spec(0, b"a", b"{2}", labelled(task(JobKind::Service), "zone", "mars"), 2);
+    world.run(Span::secs(200));
+    assert_eq!((world.runners(), ends(&world, &job)), (before, vec![]));
+    world.submit_spec(0, b"a", b"{3}", task(JobKind::Service), 2);
+    world.run(Span::secs(5));
+    assert!(world.runners().len() == 2 && world.runners().iter().all(|(.., version)| *version == 3));
+}
+
+#[test]
+fn what_does_not_fit_beside_a_service_is_not_taken() {
+    let mut world = World::new(20, 2);
+    world.run_for = ON_AND_ON;
+    world.submit(0, b"a", big(task(JobKind::Service)), 1);
+    world.run(Span::secs(2));
+    let holder = nodes(&world)[0];
+    world.run_for = Span::millis(20);
+    let jobs: Vec<JobId> = (0..10u8).map(|n| world.submit(0, &[n], big(task(JobKind::Batch)), 1)).collect();
+    world.run(Span::secs(20));
+    assert!(jobs.iter().all(|job| states(&world, job) == [JobState::Completed]));
+    assert_eq!(world.starts[&holder], 1, "only the service");
+}
+
+#[test]
+fn a_version_that_does_not_fit_beside_the_one_before_takes_its_place() {
+    let mut world = World::new(21, 2);
+    world.run_for = ON_AND_ON;
+    world.submit(0, b"a", big(task(JobKind::Daemon)), 1);
+    world.run(Span::secs(2));
+    world.submit_spec(0, b"a", b"{2}", big(task(JobKind::Daemon)), 1);
+    world.run(Span::secs(5));
+    let versions: Vec<(usize, u32)> = world.runners().iter().map(|(node, _, version)| (*node, *version)).collect();
+    assert_eq!(versions, [(0, 2), (1, 2)]);
+}
+
+#[test]
+fn a_daemon_leaves_a_node_that_its_new_version_does_not_match() {
+    for sketched in [true, false] {
+        let mut world = World::new(22, 3);
+        world.run_for = ON_AND_ON;
+        for node in 0..3 {
+            world.label(node, if sketched { "other" } else { "zone" }, if node == 1 { "eu" } else { "us" });
+        }
+        world.label(1, "zone", "eu");
+        world.run(Span::secs(1));
+        world.submit(0, b"a", task(JobKind::Daemon), 1);
+        world.run(Span::secs(3));
+        assert_eq!(nodes(&world), [0, 1, 2]);
+        let wanted = if sketched {
+            labelled(task(JobKind::Daemon), "zone", "eu")
+        } else {
+            let constraint = Constraint {
+                key: TextMax::truncated("zone"),
+                operator: Operator::NotIn,
+                values: ListMax::truncated([TextMax::truncated("us")]),
+            };
+            Task { constraints: ListMax::truncated([constraint]), ..task(JobKind::Daemon) }
+        };
+        world.submit_spec(0, b"a", b"{2}", wanted, 1);
+        world.run(Span::secs(10));
+        assert_eq!(nodes(&world), [1], "{sketched}");
+        // Back to all of them, also over a restart of the owner.
+        world.submit_spec(0, b"a", b"{3}", task(JobKind::Daemon), 1);
+        world.run(Span::millis(5));
+        world.crash(0);
+        world.start(0);
+        world.run(Span::secs(20));
+        let versions: Vec<(usize, u32)> = world.runners().iter().map(|(node, _, version)| (*node, *version)).collect();
+        assert_eq!(versions, [(0, 3), (1, 3), (2, 3)], "{sketched}");
+    }
+}
+
+#[test]
+fn a_node_whose_operator_thinks_again_is_asked_again() {
+    let mut world = World::new(23, 2);
+    world.run_for = ON_AND_ON;
+    for node in 0..2 {
+        world.label(node, "busy", "yes");
+    }
+    let constraint = Constraint {
+        key: TextMax::truncated("busy"),
+        operator: Operator::NotIn,
+        values: ListMax::truncated([TextMax::truncated("yes")]),
+    };
+    world.run(Span::secs(1));
+    let wanted = Task { constraints: ListMax::truncated([constraint]), ..task(JobKind::Service) };
+    world.label(1, "busy", "no");
+    world.submit(0, b"a", wanted, 1);
+    world.run(Span::secs(3));
+    assert_eq!(nodes(&world), [1]);
+    world.label(0, "busy", "no");
+    world.run(Span::secs(3));
+    world.crash(1);
+    world.run(Span::secs(20));
+    assert_eq!(nodes(&world), [0]);
+}
+
+#[test]
+fn a_version_that_comes_at_once_does_not_run_beside_the_exclusive_one_before() {
+    for millis in 0..12 {
+        let mut world = World::new(millis, 3);
+        (world.run_for, world.strict) = (ON_AND_ON, true);
+        world.submit(0, b"a", task(JobKind::Service), 1);
+        world.run(Span::millis(millis * 5));
+        world.submit_spec(0, b"a", b"{2}", task(JobKind::Service), 1);
+        for _ in 0..3_000 {
+            world.run(Span::millis(5));
+            assert!(world.runners().len() <= 1, "after {millis}: {:?}", world.runners());
+        }
+        assert_eq!(world.runners().iter().map(|(.., version)| *version).collect::<Vec<_>>(), [2], "after {millis}");
+    }
+}

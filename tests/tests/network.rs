@@ -113,7 +113,7 @@ fn any_node_tells_of_any_job_whose_id_it_is_given() {
     let told = other.job(&job);
     assert_eq!((&told.job.id, told.job.state.state_type.as_str()), (&ended.job.id, "Completed"));
     assert_eq!(other.result_of(&job), swarm.nodes[0].result_of(&job));
-    assert_eq!(told.job.tasks[0].env["SECRET"], "", "what is its user's stays with its user");
+    assert!(told.job.tasks[0].env.is_empty(), "what is its user's stays with its user");
     let to = swarm.dir().join("fetched").to_string_lossy().into_owned();
     other.run(&["job", "get", &job, "-o", &to]).ok();
     let unknown = format!("{}aaaa", &job[..job.len() - 4]);

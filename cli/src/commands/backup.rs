@@ -24,6 +24,12 @@ pub(super) fn backup(dir: Option<PathBuf>, file: &Path) -> Result<()> {
         return Err(Failure::usage(format!("{} is not a data folder: there is no key in it", dir.display()))
             .hint("name the folder with --data-dir"));
     }
+    let folder =
+        |path: &Path| std::fs::canonicalize(path.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new(".")));
+    if folder(file).and_then(|to| Ok(to.starts_with(std::fs::canonicalize(&dir)?))).unwrap_or(false) {
+        let message = format!("{} lies within the folder that it is to be a copy of", file.display());
+        return Err(Failure::usage(message));
+    }
     // Nobody writes to it while this is held.
     let store = open(&dir)?;
     let failed = |error: std::io::Error| Failure::failed(format!("cannot write {}: {error}", file.display()));
@@ -32,6 +38,7 @@ pub(super) fn backup(dir: Option<PathBuf>, file: &Path) -> Result<()> {
     only_for_its_owner(&into).map_err(failed)?;
     let mut archive = tar::Builder::new(GzEncoder::new(into, Compression::fast()));
     archive.follow_symlinks(false);
+    archive.sparse(false);
     add(&mut archive, &dir, Path::new("")).map_err(failed)?;
     let into = archive.into_inner().and_then(GzEncoder::finish).map_err(failed)?;
     into.sync_all().map_err(failed)?;
@@ -76,17 +83,20 @@ pub(super) fn restore(dir: Option<PathBuf>, file: &Path) -> Result<()> {
     }
     let from = File::open(file);
     let from = from.map_err(|error| Failure::usage(format!("cannot read {}: {error}", file.display())))?;
-    let unpacked = unpack(from, &dir);
-    if let Err(error) = unpacked
-        .as_ref()
-        .map_err(ToString::to_string)
-        .and_then(|found| if *found { Ok(()) } else { Err("there is no node's key in it".to_owned()) })
-    {
-        let _ = std::fs::remove_dir_all(&dir);
-        return Err(Failure::usage(format!("{} is not a backup: {error}", file.display())));
-    }
+    // Aside, and renamed when it is whole: half a folder would start as another node.
+    let parent = dir.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+    let made =
+        std::fs::create_dir_all(parent).and_then(|()| tempfile::Builder::new().prefix(".restored-").tempdir_in(parent));
+    let failed = |error: std::io::Error| Failure::failed(format!("cannot make {}: {error}", dir.display()));
+    let aside = made.map_err(failed)?;
+    let whole = aside.path().join("whole");
+    let unpacked = unpack(from, &whole).map_err(|error| error.to_string());
+    let found = unpacked.and_then(|found| if found { Ok(()) } else { Err("there is no node's key in it".to_owned()) });
+    found.map_err(|error| Failure::usage(format!("{} is not a backup: {error}", file.display())))?;
     // What the node did after the backup was made must not be done again under the same numbers.
-    open(&dir)?.renew_epoch().map_err(|error| Failure::failed(error.to_string()))?;
+    open(&whole)?.renew_epoch().map_err(|error| Failure::failed(error.to_string()))?;
+    let _ = std::fs::remove_dir(&dir);
+    std::fs::rename(&whole, &dir).map_err(failed)?;
     output::note(&format!("{} {}", output::green("restored"), dir.display()));
     output::note("the node that it was made of must not run any more: both have one key");
     Ok(())

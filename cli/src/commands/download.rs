@@ -62,7 +62,11 @@ fn folders(answer: &GetJobResponse) -> BTreeMap<String, String> {
 /// The folder of one result within that of the whole: none where there is only one.
 fn folder_of(answer: &GetJobResponse, names: &BTreeMap<String, String>, execution: &Execution) -> String {
     match answer.job.kind.as_str() {
-        "ops" => names.get(&execution.node_id).unwrap_or(&execution.node_id).clone(),
+        // By the word of whoever tells of the job: it must not lead out of the folder.
+        "ops" => {
+            let name = names.get(&execution.node_id).unwrap_or(&execution.node_id);
+            if is_safe_name(name) { name.clone() } else { execution.partition_index.to_string() }
+        }
         _ if answer.job.count <= 1 => String::new(),
         _ => execution.partition_index.to_string(),
     }

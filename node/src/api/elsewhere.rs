@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use bacnode_protocol::api::{Execution, GetJobResponse, Job, Page, history};
+use bacnode_protocol::api::{Execution, GetJobResponse, Job, Page, RunOutput, history};
 use bacnode_protocol::id::{JobId, NodeId};
+use bacnode_protocol::record::ExecutionRecord;
 
 use super::Api;
 use super::error::ApiError;
@@ -12,15 +13,25 @@ use crate::store::Store;
 /// How long another node may take to tell.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What this node tells others of a job of its own: everything but the values of its environment.
+/// What this node tells others of a job of its own: how it goes, and where its results are. What its user wrote into it, and
+/// what its program printed, is its user's.
 pub(crate) fn story(store: &Store, id: &JobId) -> Option<Vec<u8>> {
     let (record, state) = store.job(id).ok()??;
     let mut job = Job::new(&record, state.as_ref());
+    job.meta.clear();
     for task in &mut job.tasks {
-        task.env.values_mut().for_each(String::clear);
+        (task.env, task.meta) = Default::default();
+        task.engine.params.retain(|name, _| ["image", "entrymodule"].contains(&name.to_lowercase().as_str()));
+        task.publisher.params.clear();
+        task.input_sources.iter_mut().for_each(|input| input.source.params.clear());
     }
     let executions = store.executions(id).ok()?;
-    let items = executions.iter().map(|execution| Execution::new(execution, &record.namespace)).collect();
+    let shown = |execution: &ExecutionRecord| {
+        let execution = Execution::new(execution, &record.namespace);
+        let output = RunOutput { exit_code: execution.run_output.exit_code, ..RunOutput::default() };
+        Execution { run_output: output, ..execution }
+    };
+    let items = executions.iter().map(shown).collect();
     let executions = Some(Page { items, next_token: String::new() });
     let items = history(&id.to_string(), record.task.version, &store.events(id, 0).ok()?);
     let history = Some(Page { items, next_token: String::new() });
@@ -45,7 +56,10 @@ pub(super) async fn job(api: &Api, text: &str) -> Result<Option<GetJobResponse>,
     let story = told.map_err(|_| unheard("it takes too long"))?.map_err(|cause| unheard(&cause))?;
     let Some(story) = story else { return Ok(None) };
     let told: GetJobResponse = serde_json::from_slice(&story).map_err(|_| unheard("what it says is not understood"))?;
-    if told.job.id != text {
+    // It is another's word: what it says must be what it should be.
+    let executions = told.executions.iter().flat_map(|page| &page.items);
+    let is_node = |execution: &Execution| execution.node_id.parse::<NodeId>().is_ok();
+    if told.job.id != text || !executions.into_iter().all(is_node) {
         return Err(unheard("it speaks of another job"));
     }
     Ok(Some(told))

@@ -104,13 +104,17 @@ pub(super) async fn list(State(api): State<Api>, Query(params): Query<Params>) -
         let next_token = page.next.map(|next| token(&next)).unwrap_or_default();
         return Ok(Json(Page { items: page.items.iter().map(shown).collect(), next_token }));
     }
-    let mut ids = api.store.jobs_by_change()?;
+    let mut changes = api.store.jobs_by_change()?;
     if reverse {
-        ids.reverse();
+        changes.reverse();
     }
-    let jobs = ids.into_iter().filter_map(|id| api.store.job(&id).ok().flatten());
-    let page = params.page_of(jobs.filter(|(record, _)| wanted(record)))?;
-    Ok(Json(Page { items: page.items.iter().map(shown).collect(), next_token: page.next_token }))
+    let key = |(modified, id): &(u64, JobId)| [&modified.to_be_bytes()[..], &id.0].concat();
+    // Looked at one by one: of most only the key is needed.
+    let known = |(_, id): &(u64, JobId)| api.store.job(id).ok().flatten().is_some_and(|(record, _)| wanted(&record));
+    let every = namespace.is_none() && labels.constraints().is_empty();
+    let page = params.page_by(changes.into_iter().filter(|change| every || known(change)), key, reverse)?;
+    let jobs = page.items.iter().filter_map(|(_, id)| api.store.job(id).ok().flatten());
+    Ok(Json(Page { items: jobs.map(|job| shown(&job)).collect(), next_token: page.next_token }))
 }
 
 #[utoipa::path(
@@ -269,7 +273,8 @@ pub(super) async fn history(
             && (version == 0 || all || item.job_version == u64::from(version))
             && since.as_ref().is_none_or(|since| item.time >= *since)
     };
-    Ok(Json(params.page_of(items.into_iter().filter(wanted))?))
+    let by_number = |item: &HistoryItem| item.seq_num.to_be_bytes().to_vec();
+    Ok(Json(params.page_by(items.into_iter().filter(wanted), by_number, false)?))
 }
 
 /// The versions of a job without an end; the runs of that name of one that has one.

@@ -7,6 +7,7 @@ use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use bacnode_protocol::api::{LogFrame, LogLine};
 use bacnode_protocol::content::Cid;
+use bacnode_protocol::id::JobId;
 use bacnode_protocol::job::state::ExecutionState;
 use bacnode_protocol::record::ExecutionRecord;
 use bacnode_protocol::wire::codec;
@@ -45,17 +46,23 @@ pub(super) async fn follow(
 ) -> Result<Response, ApiError> {
     let wanted = params.text("execution_id").map(str::to_owned);
     // What cannot be followed is an HTTP error, not an empty stream.
-    shown_execution(&api, &id, wanted.as_deref())?;
+    let (id, ..) = shown_execution(&api, &id, wanted.as_deref())?;
     let follow = params.flag("follow")?;
     Ok(upgrade.on_upgrade(move |socket| async move { tell(api, id, wanted, follow, socket).await }))
 }
 
-async fn tell(api: Api, job: String, wanted: Option<String>, follow: bool, mut socket: WebSocket) {
-    let mut sent = HashMap::new();
+async fn tell(api: Api, job: JobId, wanted: Option<String>, follow: bool, mut socket: WebSocket) {
+    // Another job may get its name, and another attempt its place.
+    let (name, mut of, mut sent) = (job.to_string(), None, HashMap::new());
     let error = loop {
-        let Ok((_, execution, ended)) = shown_execution(&api, &job, wanted.as_deref()) else {
+        let Ok((_, execution, ended)) = shown_execution(&api, &name, wanted.as_deref()) else {
             break "the job is gone".to_owned();
         };
+        if let Some(execution) = &execution
+            && of.replace(execution.id).is_some_and(|before| before != execution.id)
+        {
+            sent.clear();
+        }
         match execution {
             Some(execution) if execution.state.is_terminal() => {
                 break from_result(&api, &execution, &sent, &mut socket).await.err().unwrap_or_default();

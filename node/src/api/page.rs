@@ -1,7 +1,6 @@
 //! What a request asks for in its query, and the pages of lists.
 //!
-//! A token says where the next page starts, and is the lists' own business: whoever sends one back gets what follows what
-//! it had, whatever was added meanwhile.
+//! A token says where the next page starts, and is the lists' own business.
 
 use std::collections::HashMap;
 
@@ -63,7 +62,25 @@ impl Params {
         self.text("next_token").map(read).transpose()
     }
 
-    /// The page of a list that is at hand in full.
+    /// The page of a list in the order of its keys, or the other way round: what follows the page before, whatever was added,
+    /// changed or forgotten meanwhile.
+    pub(super) fn page_by<T>(
+        &self,
+        items: impl IntoIterator<Item = T>,
+        key: impl Fn(&T) -> Vec<u8>,
+        reverse: bool,
+    ) -> Result<Page<T>, ApiError> {
+        let (cursor, limit) = (self.cursor()?, self.limit()?);
+        let follows = |item: &T| {
+            cursor.as_ref().is_none_or(|cursor| if reverse { key(item) <= *cursor } else { key(item) >= *cursor })
+        };
+        let mut items = items.into_iter().filter(follows);
+        let page: Vec<T> = items.by_ref().take(limit).collect();
+        let next = items.next().map(|next| token(&key(&next)));
+        Ok(Page { items: page, next_token: next.unwrap_or_default() })
+    }
+
+    /// The page of a list that is at hand in full, and hardly changes.
     pub(super) fn page_of<T>(&self, items: impl IntoIterator<Item = T>) -> Result<Page<T>, ApiError> {
         let skip = match self.cursor()? {
             None => 0,

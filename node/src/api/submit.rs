@@ -10,6 +10,7 @@ use bacnode_protocol::api::{DiffResponse, PutJobRequest, PutJobResponse, RerunRe
 use bacnode_protocol::content::Cid;
 use bacnode_protocol::id::JobId;
 use bacnode_protocol::job::{JobSpec, ValidJob, ValidSource, parse};
+use bacnode_protocol::limits::STORED_SPEC_BYTES_MAX;
 use bacnode_protocol::record::JobRecord;
 use bacnode_protocol::requester::{Answer, Submission};
 use bacnode_protocol::wire::bounded::TextMax;
@@ -25,6 +26,8 @@ use super::page::Params;
 use crate::content::{Content, ContentError, INPUT, Limits};
 use crate::driver::Event;
 
+/// How long two specs are compared; what is not found to be alike by then counts as different.
+const DIFF_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(500);
 /// Bytes of a folder that is packed into a spec, unpacked.
 const INLINE_FOLDER_BYTES_MAX: u64 = 1 << 30;
 
@@ -115,11 +118,21 @@ pub(super) async fn diff(State(api): State<Api>, bytes: Bytes) -> Result<Json<Di
         Some(id) => api.store.job(&id)?.map(|(record, _)| record.spec.to_vec()).unwrap_or_default(),
         None => Vec::new(),
     };
-    let (before, after) = (lines(&before), lines(&prepared.stored));
-    let changes = similar::TextDiff::from_lines(&before, &after);
-    let mut changes = changes.unified_diff();
-    let diff = if before == after { String::new() } else { changes.header("before", "after").to_string() };
+    let after = prepared.stored;
+    if after.len() > STORED_SPEC_BYTES_MAX {
+        return Err(ApiError::bad(format!("the spec has {} bytes; {STORED_SPEC_BYTES_MAX} are kept", after.len())));
+    }
+    let diff = tokio::task::spawn_blocking(move || changes(&lines(&before), &lines(&after))).await;
+    let diff = diff.map_err(|_| ApiError::unavailable("the comparison broke down"))?;
     Ok(Json(DiffResponse { diff, warnings }))
+}
+
+fn changes(before: &str, after: &str) -> String {
+    if before == after {
+        return String::new();
+    }
+    let changes = similar::TextDiff::configure().timeout(DIFF_TIMEOUT).diff_lines(before, after);
+    changes.unified_diff().header("before", "after").to_string()
 }
 
 /// A spec as people read it.
@@ -134,7 +147,9 @@ fn lines(spec: &[u8]) -> String {
 async fn take(api: &Api, prepared: Prepared, force: bool, params: &Params) -> Result<PutJobResponse, ApiError> {
     let mut warnings = prepared.valid.warnings.clone();
     let id = id_of(api, &prepared, params.text("idempotency_token"))?;
-    let version = if prepared.valid.kind().is_endless() || api.store.job(&id)?.is_none() {
+    let known = api.store.job(&id)?;
+    let ended = known.as_ref().is_some_and(|(_, state)| state.as_ref().is_some_and(|state| state.state.is_terminal()));
+    let version = if known.is_none() || (prepared.valid.kind().is_endless() && !ended) {
         hand_in(api, id, prepared, force, params.flag("wait")?, &mut warnings).await?
     } else {
         // Handed in before, perhaps a moment ago: the answer is a promise all the same.
@@ -153,14 +168,18 @@ fn id_of(api: &Api, prepared: &Prepared, token: Option<&str>) -> Result<JobId, A
         return Ok(named(token.as_bytes()));
     }
     if prepared.valid.kind().is_endless() && !spec.name.is_empty() {
-        // What was stopped is over; the next of that name is another.
-        for generation in 0u64.. {
-            let id = named(format!("endless/{generation}").as_bytes());
-            let known = api.store.job(&id)?;
-            if !known.is_some_and(|(_, state)| state.is_some_and(|state| state.state.is_terminal())) {
-                return Ok(id);
+        // What was stopped is over; the next of that name is another. Two that come at once have the same id.
+        let known = api.store.named(&spec.namespace, &spec.name)?;
+        for id in known.iter().rev() {
+            let Some((record, state)) = api.store.job(id)? else { continue };
+            if record.task.kind.is_endless() && !state.is_some_and(|state| state.state.is_terminal()) {
+                return Ok(*id);
             }
         }
+        // Nobody else can tell which that is.
+        let secret = api.store.secret()?;
+        let last = known.last().map(|id| id.0).unwrap_or_default();
+        return Ok(named(&[&secret[..], b"endless", &last].concat()));
     }
     let mut nonce = [0; 16];
     getrandom::fill(&mut nonce).map_err(|_| ApiError::unavailable("no randomness is to be had"))?;

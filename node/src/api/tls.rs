@@ -1,30 +1,35 @@
 //! The API over TLS, for whoever is elsewhere.
 
+use std::io::Result;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// How long a handshake may take, and how many go on at one time.
+/// How long a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-const HANDSHAKES_MAX: usize = 64;
+/// Connections at one time, those whose handshake goes on included.
+const CONNECTIONS_MAX: usize = 512;
 
 /// Reads a certificate with its chain, and its key, both as PEM.
 ///
 /// # Errors
 /// In words, if they cannot be read or do not belong together.
-pub(crate) fn configuration(certificate: &Path, key: &Path) -> Result<ServerConfig, String> {
+pub(crate) fn configuration(certificate: &Path, key: &Path) -> std::result::Result<ServerConfig, String> {
     let shown = |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let chain = CertificateDer::pem_file_iter(certificate).map_err(|error| shown(certificate, &error))?;
-    let chain = chain.collect::<Result<Vec<_>, _>>().map_err(|error| shown(certificate, &error))?;
+    let chain = chain.collect::<std::result::Result<Vec<_>, _>>().map_err(|error| shown(certificate, &error))?;
     let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| shown(key, &error))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
@@ -34,14 +39,40 @@ pub(crate) fn configuration(certificate: &Path, key: &Path) -> Result<ServerConf
     Ok(config)
 }
 
+/// A connection, counted for as long as it is there.
+pub(super) struct Counted {
+    stream: TlsStream<TcpStream>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
 /// Connections whose handshake is done; one that dawdles holds nobody up.
 pub(super) struct TlsListener {
     address: SocketAddr,
-    ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
+    ready: mpsc::Receiver<(Counted, SocketAddr)>,
 }
 
 impl TlsListener {
-    pub(super) fn new(listener: TcpListener, config: ServerConfig) -> std::io::Result<Self> {
+    pub(super) fn new(listener: TcpListener, config: ServerConfig) -> Result<Self> {
         let address = listener.local_addr()?;
         let (done, ready) = mpsc::channel(16);
         tokio::spawn(accept(listener, TlsAcceptor::from(Arc::new(config)), done));
@@ -49,8 +80,8 @@ impl TlsListener {
     }
 }
 
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, done: mpsc::Sender<(TlsStream<TcpStream>, SocketAddr)>) {
-    let room = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, done: mpsc::Sender<(Counted, SocketAddr)>) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         let accepted = tokio::select! {
@@ -65,16 +96,15 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, done: mpsc::Sender
         let _ = stream.set_nodelay(true);
         let (acceptor, done) = (acceptor.clone(), done.clone());
         tokio::spawn(async move {
-            let _permit = permit;
             if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                let _ = done.send((stream, from)).await;
+                let _ = done.send((Counted { stream, _permit: permit }, from)).await;
             }
         });
     }
 }
 
 impl axum::serve::Listener for TlsListener {
-    type Io = TlsStream<TcpStream>;
+    type Io = Counted;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
@@ -85,7 +115,7 @@ impl axum::serve::Listener for TlsListener {
         }
     }
 
-    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+    fn local_addr(&self) -> Result<Self::Addr> {
         Ok(self.address)
     }
 }

@@ -30,7 +30,10 @@ impl Running {
             requester::Output::FindProviders(job, roots) => self.find_providers(job, roots),
             requester::Output::Fetch(fetch) => self.fetch(*fetch),
             requester::Output::Drop(execution) => self.unpin_held(execution),
-            requester::Output::Unpin { execution, job, root } => self.unpin(&root, &format!("{job}/{execution}")),
+            requester::Output::Unpin { execution, job, root } => {
+                self.held_roots.remove(&execution);
+                self.unpin(&root, &format!("{job}/{execution}"));
+            }
             requester::Output::Answer(request, answer) => {
                 if let Some(waiting) = self.answers.remove(&request) {
                     let _ = waiting.send(answer);

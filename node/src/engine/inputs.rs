@@ -165,8 +165,10 @@ async fn fetch_content(
 
 /// The path, if it lies within one that the operator allows, links followed.
 fn local(allowed: &[LocalPath], named: &str, writable: bool) -> Result<PathBuf, RunError> {
-    let mut found = allowed.iter().filter(|local| local.writable || !writable);
-    let Some((local, path)) = found.find_map(|local| Some((local, local.find(Path::new(named))?))) else {
+    let may = allowed.iter().filter(|local| local.writable || !writable);
+    let found = may.filter_map(|local| Some((local, local.find(Path::new(named))?)));
+    // Of several names the one that says most.
+    let Some((local, path)) = found.max_by_key(|(local, _)| local.name.components().count()) else {
         return Err(RunError::Node(format!("local input {named} is not on this node's list of local paths")));
     };
     let real = std::fs::canonicalize(&path);

@@ -199,11 +199,11 @@ impl Store {
         Ok(page)
     }
 
-    /// Every job, the one that has been as it is for longest first.
+    /// Every job with when it changed last, the one that has been as it is for longest first.
     ///
     /// # Errors
     /// If the disk fails or a record is damaged.
-    pub fn jobs_by_change(&self) -> Result<Vec<JobId>, StoreError> {
+    pub fn jobs_by_change(&self) -> Result<Vec<(u64, JobId)>, StoreError> {
         let mut changes = Vec::new();
         for item in self.scan(Column::JobsByTime, &[]) {
             let (key, _) = item?;
@@ -214,7 +214,7 @@ impl Store {
             changes.push((state.map_or(created, |state| state.modified.0), id));
         }
         changes.sort_unstable();
-        Ok(changes.into_iter().map(|(_, id)| id).collect())
+        Ok(changes)
     }
 
     /// The jobs of this name, the oldest first.

@@ -44,7 +44,11 @@ impl State {
     pub(super) fn ask(&mut self, from: NodeId, ask: Ask, now: Now, out: &mut Outbox<Output>) {
         let never = self.never(from, &ask);
         let considers = self.config.policy.considers(&ask.task);
-        let reasons = if never.is_empty() { self.not_now(from, considers) } else { never.clone() };
+        let reasons = if never.is_empty() {
+            [self.not_now(from, considers), self.taken_for_good(from, &ask)].concat()
+        } else {
+            never.clone()
+        };
         if !reasons.is_empty() {
             return decline(from, &ask, &reasons, never.is_empty(), out);
         }
@@ -69,7 +73,7 @@ impl State {
     ) {
         let Some((from, ask)) = self.considering.remove(&number) else { return };
         self.timers.cancel(&Timer::Consider(number));
-        let busy = self.not_now(from, false);
+        let busy = [self.not_now(from, false), self.taken_for_good(from, &ask)].concat();
         match found {
             Err(refusal) => decline(from, &ask, &[refusal.reason], refusal.later, out),
             Ok(_) if !busy.is_empty() => decline(from, &ask, &busy, true, out),
@@ -211,6 +215,17 @@ impl State {
             reasons.push(format!("{BIDS_PER_PEER_MAX} bids to you stand already"));
         }
         reasons
+    }
+
+    /// What does not fit beside what has no end would wait without end, and hold up all behind it. Its own job's runs may
+    /// make room for it.
+    fn taken_for_good(&self, from: NodeId, ask: &Ask) -> Vec<String> {
+        let others = self.held.values().filter(|held| held.endless && held.record.result.is_none());
+        let others = others.filter(|held| (held.record.owner, held.record.job) != (from, ask.job));
+        let taken = others.fold(Resources::default(), |sum, held| sum.plus(&held.resources));
+        let needs = ask.task.resources.at_least(&RUN_RESOURCES_MIN);
+        let lacking = lacking(&needs, &self.config.total.minus(&taken)).into_iter();
+        lacking.map(|reason| format!("{reason} beside services and daemons")).collect()
     }
 
     /// Places in bids that stand.

@@ -13,9 +13,6 @@ use crate::wire::market::{Award, Head, Market, Outcome, Phase, ResultBody, Signe
 use crate::wire::signed::Domain;
 use crate::wire::task::OpenPort;
 
-/// Why a node gives back what it was running.
-const DRAINED: &str = "the node is being drained";
-
 impl State {
     pub(super) fn award(&mut self, from: NodeId, award: Award, now: Now, out: &mut Outbox<Output>) {
         let execution = award.execution;
@@ -84,7 +81,7 @@ impl State {
                 continue;
             };
             if !held.resources.fits(&free) {
-                return;
+                return self.make_room_for(execution, now, out);
             }
             self.queue.pop_front();
             let Some(task) = held.task.take() else { continue };
@@ -95,6 +92,16 @@ impl State {
             let until = held.word_from + word_length(held, self.config.orphan_max);
             let run = Output::Start(Box::new(Run { execution, owner, job, slot, task, image: held.image, until }));
             out.push(When::after_sync_if(held.exclusive), run);
+        }
+    }
+
+    /// An endless award that does not fit takes the place of the version before it, which would never end by itself.
+    fn make_room_for(&mut self, execution: ExecutionId, now: Now, out: &mut Outbox<Output>) {
+        let Some(new) = self.held.get(&execution).filter(|held| held.endless) else { return };
+        let key = |record: &HeldRecord| (record.owner, record.job, record.slot);
+        let before = |(_, held): &(&ExecutionId, &Held)| held.running() && key(&held.record) == key(&new.record);
+        if let Some((before, _)) = self.held.iter().find(before) {
+            self.evict(*before, "a new version takes its place", now, out);
         }
     }
 
@@ -209,16 +216,17 @@ impl State {
         if held.running() {
             self.used = self.used.minus(&held.resources);
         }
-        let ran = held.started.map(|started| now.tick.since(started));
+        let (ran, endless) = (held.started.map(|started| now.tick.since(started)), held.endless);
         // It knows best; a phase that it forgot may have been any.
         let may_have_begun = held.phase >= Phase::Running || held.started.is_none();
         held.phase = Phase::Ended;
         let outcome = match ended.outcome.clone() {
             _ if held.cancelled => Outcome::Cancelled,
             Outcome::NodeFailed { began, cause } => Outcome::NodeFailed { began: began && may_have_begun, cause },
-            Outcome::Cancelled if held.evicted => {
-                Outcome::NodeFailed { began: may_have_begun, cause: TextMax::truncated(DRAINED) }
-            }
+            Outcome::Cancelled => match held.evicted {
+                Some(why) => Outcome::NodeFailed { began: may_have_begun, cause: TextMax::truncated(why) },
+                None => Outcome::Cancelled,
+            },
             outcome => outcome,
         };
         let owner = held.record.owner;
@@ -243,7 +251,8 @@ impl State {
         };
         let (body, signature) = self.sign(body);
         let result = SignedResult { execution, body, signature, blocks: inline_blocks(ended.blocks) };
-        if let Some(ran) = ran {
+        // What has no end says nothing of how long others take.
+        if let Some(ran) = ran.filter(|_| !endless) {
             self.learn_run(ran);
         }
         let held = self.held.get_mut(&execution).expect("looked up above");

@@ -64,8 +64,8 @@ pub(super) struct Held {
     pub(super) endless: bool,
     /// What comes first of its owner's that wait.
     pub(super) priority: i32,
-    /// Whether it was stopped for this node's own sake.
-    pub(super) evicted: bool,
+    /// Why it was stopped for this node's own sake, if it was.
+    pub(super) evicted: Option<&'static str>,
     pub(super) phase: Phase,
     pub(super) started: Option<Tick>,
     /// Where it answers.
@@ -207,17 +207,27 @@ impl State {
         if !draining {
             return;
         }
-        let endless = self.held.iter().filter(|(_, held)| held.endless && !held.cancelled && !held.evicted);
-        let endless: Vec<ExecutionId> = endless.map(|(id, _)| *id).collect();
+        // What was offered is not any more.
+        for bid in std::mem::take(&mut self.bids).into_keys() {
+            self.timers.cancel(&Timer::Bid(bid));
+        }
+        let endless: Vec<ExecutionId> = self.held.iter().filter(|(_, held)| held.endless).map(|(id, _)| *id).collect();
         for execution in endless {
-            let Some(held) = self.held.get_mut(&execution) else { continue };
-            held.evicted = true;
-            if held.running() {
-                self.stop_run(execution, out);
-            } else if held.record.result.is_none() {
-                self.queue.retain(|queued| *queued != execution);
-                self.ended(execution, super::Ended::bare(Outcome::Cancelled), now, out);
-            }
+            self.evict(execution, "the node is being drained", now, out);
+        }
+    }
+
+    /// Gives an endless run back to its owner.
+    pub(super) fn evict(&mut self, execution: ExecutionId, why: &'static str, now: Now, out: &mut Outbox<Output>) {
+        let Some(held) = self.held.get_mut(&execution).filter(|held| !held.cancelled && held.evicted.is_none()) else {
+            return;
+        };
+        held.evicted = Some(why);
+        if held.running() {
+            self.stop_run(execution, out);
+        } else if held.record.result.is_none() {
+            self.queue.retain(|queued| *queued != execution);
+            self.ended(execution, super::Ended::bare(Outcome::Cancelled), now, out);
         }
     }
 
@@ -411,7 +421,7 @@ impl Held {
             exclusive: true,
             endless: false,
             priority: 0,
-            evicted: false,
+            evicted: None,
             phase: Phase::Ended,
             started: None,
             ports: ListMax::default(),

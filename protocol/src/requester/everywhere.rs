@@ -10,7 +10,7 @@ use super::Output;
 use super::job::{Job, Slot};
 use super::round::{PAUSE_MAX, PAUSE_MIN};
 use super::state::{State, Timer};
-use crate::id::{JobId, NodeId};
+use crate::id::{ExecutionId, JobId, NodeId};
 use crate::limits::{TARGETS_ASKED_MAX, TARGETS_MAX};
 use crate::outbox::Outbox;
 use crate::record::What;
@@ -24,13 +24,14 @@ impl State {
         let me = self.signer.node();
         let Some(job) = self.jobs.get_mut(&id).filter(|job| job.task.kind.is_everywhere()) else { return };
         if job.task.kind == JobKind::Ops && !job.slots.is_empty() {
+            job.task.slots = u32::try_from(job.slots.len()).unwrap_or(u32::MAX);
             return;
         }
         let (fit, _) = job.fitting(&me, view, now);
         let known: BTreeMap<NodeId, usize> =
             job.slots.iter().enumerate().filter_map(|(index, slot)| Some((slot.target?, index))).collect();
         for node in fit {
-            let epoch = view.get(&node).map_or(0, |peer| peer.advert.epoch());
+            let epoch = view.epoch(&node).unwrap_or_default();
             let index = match known.get(&node) {
                 Some(&index) if job.slots[index].unmatched.is_some_and(|then| then != epoch) => index,
                 Some(_) => continue,
@@ -39,8 +40,8 @@ impl State {
                     index
                 }
             };
-            let past = std::mem::take(&mut job.slots[index].past);
-            job.slots[index] = Slot { target: Some(node), past, not_before: now.tick, ..Slot::default() };
+            let Slot { past, former, live, .. } = std::mem::take(&mut job.slots[index]);
+            job.slots[index] = Slot { target: Some(node), past, former, live, not_before: now.tick, ..Slot::default() };
             let record = job.slots[index].record(id, u32::try_from(index).unwrap_or(u32::MAX), "");
             out.now(Output::Persist(record.expect("it has a target")));
         }
@@ -48,12 +49,19 @@ impl State {
     }
 
     /// Nodes to ask for the slots that are due: as many as there are, up to a limit. None if all of them are away.
-    pub(super) fn targets(&mut self, id: JobId, due: &[u32], now: Now, view: &View) -> Vec<NodeId> {
+    pub(super) fn targets(
+        &mut self,
+        id: JobId,
+        due: &[u32],
+        now: Now,
+        view: &View,
+        out: &mut Outbox<Output>,
+    ) -> Vec<NodeId> {
         let me = self.signer.node();
         let Some(job) = self.jobs.get_mut(&id) else { return Vec::new() };
         let (fit, _) = job.fitting(&me, view, now);
         let fit: BTreeSet<NodeId> = fit.into_iter().collect();
-        let mut asked = Vec::new();
+        let (mut asked, mut unmatched) = (Vec::new(), Vec::new());
         for slot in due {
             let Some(slot) = job.slots.get_mut(*slot as usize) else { continue };
             let Some(node) = slot.target else { continue };
@@ -63,21 +71,38 @@ impl State {
             slot.asked(now.tick);
             if fit.contains(&node) {
                 asked.push(node);
+            } else if let Some(reason) = view.mismatch(&node, &job.task) {
+                unmatched.push((node, reason));
             } else {
                 job.blame(node, "is not heard of any more");
             }
+        }
+        for (node, reason) in unmatched {
+            self.unmatch(id, &node, &reason, now, view, out);
         }
         asked
     }
 
     /// A node does not match.
-    pub(super) fn unmatch(&mut self, id: JobId, node: &NodeId, cause: &str, view: &View, out: &mut Outbox<Output>) {
+    pub(super) fn unmatch(
+        &mut self,
+        id: JobId,
+        node: &NodeId,
+        cause: &str,
+        now: Now,
+        view: &View,
+        out: &mut Outbox<Output>,
+    ) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let Some(index) = job.slot_of(node) else { return };
         let slot = &mut job.slots[index];
-        slot.unmatched = Some(view.get(node).map_or(0, |peer| peer.advert.epoch()));
+        slot.unmatched = Some(view.epoch(node).unwrap_or_default());
         let record = slot.record(id, u32::try_from(index).unwrap_or(u32::MAX), cause);
         out.now(Output::Persist(record.expect("it has a target")));
+        job.blame(*node, cause);
+        // What it matched before, it runs no more either.
+        let former: Vec<ExecutionId> = job.slots[index].former.iter().copied().collect();
+        self.call_off(&former, "the node does not match any more", now, view, out);
     }
 
     /// When such a job asks again; it may be done by now.

@@ -80,15 +80,30 @@ impl State {
         let Some((job, slot)) = known.map(|e| (e.record.job, e.record.slot)) else { return };
         let what = What::Refused { reason: TextMax::truncated(reason) };
         self.drop_execution(id, ExecutionState::Refused, reason, what, now, view, out);
-        self.refused(job, slot, reason, now, view, out);
+        self.refused(job, slot, Some(from), reason, now, view, out);
     }
 
     /// An award came to nothing, and nothing was begun.
-    fn refused(&mut self, job: JobId, slot: u32, reason: &str, now: Now, view: &View, out: &mut Outbox<Output>) {
+    fn refused(
+        &mut self,
+        job: JobId,
+        slot: u32,
+        refuser: Option<NodeId>,
+        reason: &str,
+        now: Now,
+        view: &View,
+        out: &mut Outbox<Output>,
+    ) {
         let Some(held) = self.jobs.get_mut(&job) else { return };
         let Some(state) = held.slots.get_mut(slot as usize) else { return };
         state.refusals += 1;
-        if state.refusals >= REFUSALS_MAX {
+        if held.task.kind.is_endless() {
+            // There is no end to what it may bid and refuse, so each takes longer; and others may do better.
+            state.rest(Some(Span::ZERO), now.tick);
+            if let Some(node) = refuser {
+                self.troubles.lost(node, now.tick);
+            }
+        } else if state.refusals >= REFUSALS_MAX {
             state.failures = crate::limits::ATTEMPTS_MAX;
             if let Some(target) = state.target {
                 held.blame(target, reason);
@@ -179,12 +194,15 @@ impl State {
                 // We went down before it left; the node is not to blame. An old copy of the award may still arrive while
                 // its bid stands, so an exclusive slot waits for that.
                 ExecutionState::Awarded if exclusive => {
+                    if let Some(execution) = self.executions.get_mut(&id) {
+                        execution.never_came = true;
+                    }
                     self.timers.set_earlier(Timer::Lease(id), now.tick + crate::limits::BID_TTL);
                 }
                 ExecutionState::Awarded => {
                     let what = What::Refused { reason: TextMax::truncated("it never got the award") };
                     self.drop_execution(id, ExecutionState::Refused, "it never got the award", what, now, view, out);
-                    self.refused(job, slot, "it never got the award", now, view, out);
+                    self.refused(job, slot, None, "it never got the award", now, view, out);
                 }
                 _ => self.lose(id, "the node does not know of it any more", now, view, out),
             }
@@ -295,6 +313,14 @@ impl State {
     }
 
     pub(super) fn lease_over(&mut self, id: ExecutionId, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let unheard = |e: &&super::job::Execution| e.never_came && e.record.state == ExecutionState::Awarded;
+        if let Some(execution) = self.executions.get(&id).filter(unheard) {
+            // Nor can it come any more: nothing was begun.
+            let (job, slot, cause) = (execution.record.job, execution.record.slot, "it never got the award");
+            let what = What::Refused { reason: TextMax::truncated(cause) };
+            self.drop_execution(id, ExecutionState::Refused, cause, what, now, view, out);
+            return self.refused(job, slot, None, cause, now, view, out);
+        }
         self.lose(id, "its lease ran out unheard", now, view, out);
     }
 

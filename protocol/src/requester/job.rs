@@ -27,6 +27,8 @@ pub(super) struct Job {
     pub(super) strict: bool,
     pub(super) state: JobState,
     pub(super) created: Tick,
+    /// The same by the wall clock of then.
+    pub(super) created_at: UnixMillis,
     /// Since when it has had an open slot that nobody runs.
     pub(super) waiting_since: Tick,
     pub(super) queue_timeout: Span,
@@ -51,12 +53,19 @@ pub(super) struct Job {
     /// Pause before the next round, growing while nobody bids.
     pub(super) pause: Span,
     /// Nodes that said they could never run it, and why.
-    pub(super) unfit: BTreeMap<NodeId, String>,
+    pub(super) unfit: BTreeMap<NodeId, Unfit>,
     /// Why attempts failed and nodes declined, newest per node; what the user is told if the job fails.
     pub(super) causes: BTreeMap<NodeId, String>,
     /// The order in which they came, so that the first real cause is told first.
     pub(super) cause_order: Vec<NodeId>,
     pub(super) events: u32,
+}
+
+/// Why a node could never run it, by its word in this life of its: in another, its operator may say otherwise.
+#[derive(Debug, Clone)]
+pub(super) struct Unfit {
+    pub(super) epoch: u64,
+    pub(super) reason: String,
 }
 
 /// One slot.
@@ -113,6 +122,8 @@ pub(super) struct Execution {
     pub(super) end_by: Tick,
     /// It was told to stop, and is replaced once it has.
     pub(super) called_off: bool,
+    /// Its holder said that it has no such award, which was made in a former life of ours.
+    pub(super) never_came: bool,
     /// Its holder is not heard; it is waited for, until its lease would be over.
     pub(super) silent: bool,
     /// When it began to run, as far as is known.
@@ -215,6 +226,12 @@ impl Job {
         (fit, unfit)
     }
 
+    /// Whether this node said, in the life in which it is, that it could never run it.
+    pub(super) fn is_unfit(&self, node: &NodeId, view: &View) -> bool {
+        let epoch = view.epoch(node);
+        self.unfit.get(node).is_some_and(|unfit| epoch.is_none_or(|epoch| epoch == unfit.epoch))
+    }
+
     /// Remembers why `node` did not do it.
     pub(super) fn blame(&mut self, node: NodeId, cause: impl Into<String>) {
         if self.causes.insert(node, cause.into()).is_none() {
@@ -244,6 +261,7 @@ impl Execution {
             suspected: false,
             end_by: now,
             called_off: false,
+            never_came: false,
             silent: false,
             running_since: None,
             phase: None,

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::seq::SliceRandom as _;
 
 use super::Output;
-use super::job::{Execution, Job, Round, Slot};
+use super::job::{Execution, Job, Round, Slot, Unfit};
 use super::state::{State, Timer};
 use crate::id::{ExecutionId, JobId, NodeId};
 use crate::job::state::{ExecutionState, JobState};
@@ -104,7 +104,7 @@ impl State {
             return;
         }
         if job.task.kind.is_everywhere() && !unsurveyed {
-            let asked = self.targets(id, &due, now, view);
+            let asked = self.targets(id, &due, now, view, out);
             if asked.is_empty() {
                 return self.next_targets(id, now, view, out);
             }
@@ -119,7 +119,7 @@ impl State {
         let open: Vec<&Slot> = due.iter().filter_map(|slot| job.slots.get(*slot as usize)).collect();
         let want = open.len();
         let (mut fit, unfit) = job.fitting(&self.signer.node(), view, now);
-        fit.retain(|node| !job.unfit.contains_key(node));
+        fit.retain(|node| !job.is_unfit(node, view));
         if !job.only_here && (fit.is_empty() || (fit.len() < want && job.pause > Span::ZERO)) {
             call(&job.task, [&mut job.called, &mut self.called], want.saturating_sub(fit.len()), now, out);
         }
@@ -176,7 +176,8 @@ impl State {
             self.timers.set(Timer::Round(id), now.tick + wait);
             return;
         }
-        for (node, reason) in unfit.into_iter().chain(job.unfit.clone()) {
+        let said = job.unfit.iter().map(|(node, unfit)| (*node, unfit.reason.clone())).collect::<Vec<_>>();
+        for (node, reason) in unfit.into_iter().chain(said) {
             job.blame(node, reason);
         }
         let reasons = job.blames(view);
@@ -235,12 +236,13 @@ impl State {
         if decline.later {
             job.fitted = true;
         } else if !everywhere {
-            job.unfit.insert(from, reason.clone());
+            let epoch = view.epoch(&from).unwrap_or_default();
+            job.unfit.insert(from, Unfit { epoch, reason: reason.clone() });
         }
         job.blame(from, reason.clone());
         job.tell(now.unix, view, None, Some(from), What::Declined { reason: TextMax::truncated(&reason) }, out);
         if everywhere && !decline.later {
-            self.unmatch(id, &from, &reason, view, out);
+            self.unmatch(id, &from, &reason, now, view, out);
         }
         self.narrow_round(id, &from, now, view, out);
     }
@@ -371,6 +373,7 @@ impl State {
         job.tell(now.unix, view, Some(&record), None, What::Awarded { why: TextMax::truncated(why) }, out);
         let message = Output::Send { to: node, message: Market::Award(award.clone()) };
         out.push(When::after_sync_if(job.task.exclusive), message);
+        job.ran = true;
         let state = &mut job.slots[slot as usize];
         state.tried.insert(node);
         state.live.insert(execution);
@@ -401,7 +404,7 @@ impl State {
             return self.fail(id, message, now, view, out);
         }
         let (fit, _) = job.fitting(&self.signer.node(), view, now);
-        let all_unfit = fit.iter().all(|node| job.unfit.contains_key(node));
+        let all_unfit = fit.iter().all(|node| job.is_unfit(node, view));
         if !all_unfit && job.state == JobState::Pending {
             let reason = job.blames(view).replace('\n', "; ");
             job.tell(now.unix, view, None, None, What::Queued { reason: TextMax::truncated(&reason) }, out);
@@ -432,7 +435,8 @@ impl State {
         }
         if job.round.is_none() {
             job.waiting_since = now.tick;
-            self.timers.set_earlier(Timer::Round(id), now.tick);
+            let rested = job.slots.get(slot as usize).map_or(now.tick, |slot| slot.not_before);
+            self.timers.set_earlier(Timer::Round(id), rested.max(now.tick));
         }
     }
 }

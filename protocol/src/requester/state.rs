@@ -389,6 +389,7 @@ pub(super) fn new_job(record: &JobRecord, created: Tick) -> Job {
         strict: record.strict,
         state: JobState::Pending,
         created,
+        created_at: record.created,
         waiting_since: created,
         fitted: false,
         unfit_since: None,

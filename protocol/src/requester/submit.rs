@@ -8,8 +8,8 @@ use super::job::Slot;
 use super::state::{State, Timer, new_job};
 use super::{Answer, Output, Submission};
 use crate::id::{ExecutionId, JobId, NodeId};
-use crate::job::state::JobState;
-use crate::outbox::Outbox;
+use crate::job::state::{ExecutionState, JobState};
+use crate::outbox::{Outbox, When};
 use crate::record::{JobRecord, JobStateRecord, Record, What};
 use crate::time::{Now, Span, UnixMillis};
 use crate::view::View;
@@ -75,7 +75,7 @@ impl State {
             let message = format!("it is a {is} and cannot become a {wanted}; stop it first");
             return out.now(Output::Answer(request, Answer::Unlike(message)));
         }
-        let created = UnixMillis(now.unix.0.saturating_sub(now.tick.since(job.created).as_millis()));
+        let created = job.created_at;
         let Some(record) = record_of(&submission, version + 1, created, now) else { return too_long(request, out) };
         self.leave_round(id, out);
         let Some(mut old) = self.jobs.remove(&id) else { return };
@@ -84,6 +84,7 @@ impl State {
         (job.state, job.ran, job.events, job.waiting_since) = (old.state, old.ran, old.events, now.tick);
         job.tell(now.unix, view, None, None, What::Version { number: version + 1 }, out);
         let surplus = old.slots.split_off(old.slots.len().min(job.slots.len().max(old_targets(&old.slots))));
+        let past = surplus.iter().flat_map(|slot| slot.past.iter().copied()).collect::<Vec<_>>();
         let surplus: Vec<ExecutionId> = surplus.iter().flat_map(Slot::all_live).collect();
         for (index, slot) in old.slots.into_iter().enumerate() {
             if index >= job.slots.len() {
@@ -91,10 +92,22 @@ impl State {
             }
             let former = slot.all_live().collect();
             job.slots[index] = Slot { target: slot.target, past: slot.past, former, ..Slot::default() };
+            // Whoever did not match the version before may match this one.
+            let record = job.slots[index].record(id, u32::try_from(index).unwrap_or(u32::MAX), "");
+            if let Some(record) = record {
+                out.now(Output::Persist(record));
+            }
         }
         self.jobs.insert(id, job);
         self.make_way(id, now, view, out);
         self.call_off(&surplus, "its job has fewer slots now", now, view, out);
+        let gone = past.into_iter().chain(surplus.into_iter().map(|execution| (execution, None)));
+        for (execution, root) in gone {
+            out.now(Output::Persist(Record::DropExecution(id, execution)));
+            if let Some(root) = root {
+                out.now(Output::Unpin { execution, job: id, root });
+            }
+        }
         if !submission.elsewhere.is_empty() {
             out.now(Output::FindProviders(id, submission.elsewhere));
         }
@@ -110,16 +123,19 @@ impl State {
         let former: BTreeSet<ExecutionId> = job.slots.iter().flat_map(|slot| slot.former.iter().copied()).collect();
         for attempt in former {
             let Some(execution) = self.executions.get_mut(&attempt) else { continue };
-            let runs = execution.phase == Some(Phase::Running) && execution.result.is_none();
+            // After a restart of ours only the record tells.
+            let running = execution.record.state == ExecutionState::Running;
+            let runs = (running || execution.phase == Some(Phase::Running)) && execution.result.is_none();
             if !strict && !runs {
                 idle.push(attempt);
             } else if strict {
                 execution.called_off = true;
-                let reason = TextMax::truncated(REPLACED);
-                out.now(Output::Send {
-                    to: execution.record.node,
-                    message: Market::Cancel { execution: attempt, reason },
-                });
+                // Behind an award that waits for the disk, and instead of saying that again.
+                let waits = execution.award.take().is_some();
+                let message = Market::Cancel { execution: attempt, reason: TextMax::truncated(REPLACED) };
+                let message = Output::Send { to: execution.record.node, message };
+                out.push(When::after_sync_if(waits), message);
+                self.timers.cancel(&Timer::Award(attempt));
                 self.arm_lease(attempt);
             }
         }

@@ -492,6 +492,12 @@ impl World {
         runs
     }
 
+    /// The node that runs a job of one slot now.
+    pub(crate) fn holder_of(&self, job: &JobId) -> Option<usize> {
+        let mut runs = self.running.iter().filter(|((of, ..), _)| of == job).flat_map(|(_, who)| who);
+        runs.next().copied()
+    }
+
     /// A node's operator gives it a label; it is started again.
     pub(crate) fn label(&mut self, node: usize, key: &str, value: &str) {
         self.hosts[node].labels.insert(key.into(), value.into());
