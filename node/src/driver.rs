@@ -14,8 +14,7 @@ use bacnode_protocol::outbox::{Outbox, When};
 use bacnode_protocol::record::{JobEvent, Records};
 use bacnode_protocol::requester::{Answer, Submission};
 use bacnode_protocol::time::{Span, Tick};
-use bacnode_protocol::wire::codec;
-use bacnode_protocol::wire::market::{Market, RESULT_BODY_BYTES_MAX, ResultBody};
+use bacnode_protocol::wire::market::Market;
 use bacnode_protocol::wire::signed::Signer;
 use bacnode_protocol::{compute, requester};
 use rocksdb::WriteBatch;
@@ -143,10 +142,7 @@ impl Driver {
     ) -> Running {
         let now = clock::now();
         let (mut requester_out, mut compute_out) = (Outbox::default(), Outbox::default());
-        let roots = records.held.iter().filter_map(|held| {
-            let body: ResultBody = codec::decode(&held.result.as_ref()?.body, RESULT_BODY_BYTES_MAX).ok()?;
-            Some((held.execution, body.root?))
-        });
+        let roots = records.held.iter().filter_map(|held| Some((held.execution, held.root()?)));
         let roots = roots.collect();
         let boot = bacnode_protocol::id::BootId(epoch);
         let compute =

@@ -101,8 +101,9 @@ pub const ASKED_PER_SLOT: usize = 3;
 pub const ASK_TIMEOUT: Span = Span::millis(1_000);
 /// After the first bid for a slot, how long others may still come in.
 pub const BID_WINDOW: Span = Span::millis(40);
-/// As long again for a peer that is known to hold inputs of the job: to move the data takes longer than to wait for it.
-pub const HOLDER_WINDOW: Span = Span::millis(300);
+/// The same while a peer that is known to hold inputs of the job has not answered: to move the data takes longer than to
+/// wait for it, and it may have to be connected to first.
+pub const HOLDER_WINDOW: Span = Span::millis(900);
 /// How long a bid stands.
 pub const BID_TTL: Span = Span::secs(10);
 /// Silence after which a holder is suspected, at least.

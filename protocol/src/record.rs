@@ -279,6 +279,15 @@ pub struct HeldRecord {
     pub withheld: bool,
 }
 
+impl HeldRecord {
+    /// The content of its result, if that has any.
+    #[must_use]
+    pub fn root(&self) -> Option<Cid> {
+        let body: ResultBody = codec::decode(&self.result.as_ref()?.body, RESULT_BODY_BYTES_MAX).ok()?;
+        body.root
+    }
+}
+
 /// Everything a machine is rebuilt from.
 #[derive(Debug, Clone, Default)]
 pub struct Records {

@@ -10,7 +10,7 @@ use bacnode_protocol::requester::Answer;
 use bacnode_protocol::time::Span;
 use bacnode_protocol::wire::bounded::{ListMax, TextMax};
 use bacnode_protocol::wire::market::{FailureKind, Market, Outcome};
-use bacnode_protocol::wire::task::{Input, Resources, Source, Task};
+use bacnode_protocol::wire::task::{Input, JobKind, Resources, Source, Task};
 use world::{Faults, World};
 
 fn ended(world: &World, job: &bacnode_protocol::id::JobId) -> Vec<JobState> {
@@ -452,12 +452,36 @@ fn a_slow_holder_of_the_data_is_waited_for_and_a_silent_one_is_not() {
         world.holder = Some((1, late));
         let task = Task { inputs: ListMax::truncated([input]), ..World::task() };
         let job = world.submit(0, b"a", task, 1);
-        world.run(Span::millis(900));
+        world.run(Span::millis(1_500));
         assert_eq!(world.starts.values().sum::<u32>(), 1, "{:?}", world.told[&job].events);
         *world.starts.keys().next().expect("it runs")
     };
-    assert_eq!(ran(Span::millis(150)), 1);
+    assert_eq!(ran(Span::millis(600)), 1);
     assert_ne!(ran(Span::secs(20)), 1);
+}
+
+#[test]
+fn nobody_is_asked_before_it_is_known_who_holds_the_data() {
+    let mut world = World::new(32, 3);
+    let root = Cid::of(Codec::Raw, b"much data");
+    let input = Input { source: Source::Content(root), target: TextMax::truncated("/data") };
+    world.holds(1, root, 4 << 30);
+    (world.holder, world.look_up, world.run_for) = (Some((1, Span::ZERO)), Span::millis(1_200), Span::secs(3_600));
+    let reads = Task {
+        inputs: ListMax::truncated([input]),
+        kind: JobKind::Service,
+        timeout_ms: 0,
+        exclusive: true,
+        ..World::task()
+    };
+    for version in [b"{1}", b"{2}"] {
+        let job = world.submit_spec(0, b"a", version, reads.clone(), 1);
+        world.run(Span::secs(3));
+        let runners = world.runners();
+        assert_eq!(runners.len(), 1, "{:?}", world.told[&job].events);
+        assert_eq!(runners[0].0, 1, "{:?}", world.told[&job].events);
+    }
+    assert_eq!(world.starts.keys().copied().collect::<Vec<_>>(), [1]);
 }
 
 #[test]

@@ -227,10 +227,7 @@ pub(super) async fn unpin(State(api): State<Api>, Path(text): Path<String>) -> R
 pub(super) async fn sweep(State(api): State<Api>) -> Result<Json<Swept>, ApiError> {
     let content = api.content.clone();
     blocking(move || content.drop_inputs()).await?;
-    let (answer, swept) = tokio::sync::oneshot::channel();
-    let leaving = || ApiError::unavailable("the node is shutting down");
-    api.events.send(Event::Sweep(answer)).await.map_err(|_| leaving())?;
-    let freed = swept.await.map_err(|_| leaving())??;
+    let freed = api.ask(Event::Sweep).await??;
     Ok(Json(Swept { freed }))
 }
 

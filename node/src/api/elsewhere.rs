@@ -32,9 +32,8 @@ pub(crate) fn story(store: &Store, id: &JobId) -> Option<Vec<u8>> {
         Execution { run_output: output, ..execution }
     };
     let items = executions.iter().map(shown).collect();
-    let executions = Some(Page { items, next_token: String::new() });
-    let items = history(&id.to_string(), record.task.version, &store.events(id, 0).ok()?);
-    let history = Some(Page { items, next_token: String::new() });
+    let executions = Some(Page::whole(items));
+    let history = Some(Page::whole(history(&id.to_string(), record.task.version, &store.events(id, 0).ok()?)));
     serde_json::to_vec(&GetJobResponse { job, history, executions }).ok()
 }
 

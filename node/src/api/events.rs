@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use bacnode_protocol::api::HistoryItem;
 use bacnode_protocol::id::JobId;
 use bacnode_protocol::record::What;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc};
 
 use super::Api;
 use super::error::ApiError;
@@ -74,11 +74,7 @@ async fn tell(api: &Api, id: JobId, lines: mpsc::Sender<Result<Bytes, std::io::E
     let (mut next, mut version) = (0, 1);
     loop {
         // Watch before reading, so that nothing falls between.
-        let (answer, watching) = oneshot::channel();
-        if api.events.send(Event::Watch(id, answer)).await.is_err() {
-            return;
-        }
-        let Ok(mut watching) = watching.await else { return };
+        let Ok(mut watching) = api.ask(|answer| Event::Watch(id, answer)).await else { return };
         let Ok(known) = api.store.events(&id, next) else { return };
         if known.iter().any(|(_, event)| matches!(event.what, What::Ended { .. })) {
             api.store.log().barrier().await;

@@ -11,7 +11,6 @@ use bacnode_protocol::job::{Selector, SpecConfig};
 use bacnode_protocol::record::{ExecutionRecord, JobRecord, JobStateRecord};
 use bacnode_protocol::requester::Answer;
 use serde_json::Value;
-use tokio::sync::oneshot;
 
 use super::error::ApiError;
 use super::openapi::{Errors, EventType, JobOrder, StopRequest, Stopped};
@@ -19,13 +18,6 @@ use super::page::{Params, token};
 use super::submit::version_of;
 use super::{Api, elsewhere};
 use crate::driver::Event;
-
-pub(super) async fn ask(api: &Api, event: impl FnOnce(oneshot::Sender<Answer>) -> Event) -> Result<Answer, ApiError> {
-    let (answer, answered) = oneshot::channel();
-    let leaving = || ApiError::unavailable("the node is shutting down");
-    api.events.send(event(answer)).await.map_err(|_| leaving())?;
-    answered.await.map_err(|_| leaving())
-}
 
 /// The job that `text` means: its id, a unique start of it, or its name (then the latest run).
 pub(super) fn resolve(api: &Api, text: &str) -> Result<JobId, ApiError> {
@@ -56,6 +48,20 @@ pub(super) fn load(api: &Api, text: &str) -> Result<(JobRecord, Job), ApiError> 
     let (record, state) = api.store.job(&id)?.ok_or_else(|| ApiError::not_found("the job is gone"))?;
     let job = Job::new(&record, state.as_ref());
     Ok((record, job))
+}
+
+/// Where a job was found.
+enum Found {
+    Here(Box<JobRecord>, Box<Job>),
+    /// At the node at which it was submitted, which tells this of it.
+    Elsewhere(Box<GetJobResponse>),
+}
+
+async fn find(api: &Api, text: &str) -> Result<Found, ApiError> {
+    match load(api, text) {
+        Ok((record, job)) => Ok(Found::Here(Box::new(record), Box::new(job))),
+        Err(error) => Ok(Found::Elsewhere(Box::new(elsewhere::job(api, text).await?.ok_or(error)?))),
+    }
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -135,15 +141,19 @@ pub(super) async fn get(
     Path(id): Path<String>,
     Query(params): Query<Params>,
 ) -> Result<Json<GetJobResponse>, ApiError> {
-    let (record, mut job) = match load(&api, &id) {
-        Err(error) => {
-            let mut told = elsewhere::job(&api, &id).await?.ok_or(error)?;
-            let included = params.text("include").unwrap_or_default();
-            told.history = told.history.filter(|_| included.contains("history"));
-            told.executions = told.executions.filter(|_| included.contains("executions"));
-            return Ok(Json(told));
+    let include: Vec<&str> = params.text("include").map(|text| text.split(',').collect()).unwrap_or_default();
+    if let Some(other) = include.iter().find(|part| !["", "executions", "history"].contains(part)) {
+        let message = format!("`include={other}`: must be history, executions or both");
+        return Err(ApiError::bad(message));
+    }
+    let (with_executions, with_history) = (include.contains(&"executions"), include.contains(&"history"));
+    let (record, mut job) = match find(&api, &id).await? {
+        Found::Elsewhere(told) => {
+            let history = told.history.filter(|_| with_history);
+            let executions = told.executions.filter(|_| with_executions);
+            return Ok(Json(GetJobResponse { history, executions, ..*told }));
         }
-        Ok(found) => found,
+        Found::Here(record, job) => (*record, *job),
     };
     if job.is_terminal() {
         // Nobody may see an end that a power cut could take back.
@@ -154,20 +164,9 @@ pub(super) async fn get(
         let (_, state) = api.store.job(&record.id)?.unwrap_or((record.clone(), None));
         job = Job::new(&version_of(&api, record.clone(), version)?, state.as_ref());
     }
-    let include: Vec<&str> = params.text("include").map(|text| text.split(',').collect()).unwrap_or_default();
-    if let Some(other) = include.iter().find(|part| !["", "executions", "history"].contains(part)) {
-        let message = format!("`include={other}`: must be history, executions or both");
-        return Err(ApiError::bad(message));
-    }
     // Bacalhau's clients limit both by the same number, which is meant for lists; a story is told in full.
-    let everything = |items| Page { items, next_token: String::new() };
-    let executions =
-        if include.contains(&"executions") { Some(everything(executions_of(&api, &record, |_| true)?)) } else { None };
-    let history = if include.contains(&"history") {
-        Some(Page { items: history_of(&api, &record)?, next_token: String::new() })
-    } else {
-        None
-    };
+    let executions = with_executions.then(|| executions_of(&api, &record, |_| true)).transpose()?.map(Page::whole);
+    let history = with_history.then(|| history_of(&api, &record)).transpose()?.map(Page::whole);
     Ok(Json(GetJobResponse { job, history, executions }))
 }
 
@@ -212,12 +211,9 @@ pub(super) async fn executions(
     Query(params): Query<Params>,
 ) -> Result<Json<Page<Execution>>, ApiError> {
     let order = params.one_of("order_by", &ORDERS)?;
-    let (record, _) = match load(&api, &id) {
-        Err(error) => {
-            let told = elsewhere::job(&api, &id).await?.ok_or(error)?;
-            return Ok(Json(params.page_of(told.executions.unwrap_or_default().items)?));
-        }
-        Ok(found) => found,
+    let record = match find(&api, &id).await? {
+        Found::Elsewhere(told) => return Ok(Json(params.page_of(told.executions.unwrap_or_default().items)?)),
+        Found::Here(record, _) => record,
     };
     let (version, all) = (version_number(&params)?, params.flag("all_job_versions")?);
     let version = if version == 0 { record.task.version } else { version };
@@ -255,9 +251,9 @@ pub(super) async fn history(
     Path(id): Path<String>,
     Query(params): Query<Params>,
 ) -> Result<Json<Page<HistoryItem>>, ApiError> {
-    let items = match load(&api, &id) {
-        Err(error) => elsewhere::job(&api, &id).await?.ok_or(error)?.history.unwrap_or_default().items,
-        Ok((record, _)) => history_of(&api, &record)?,
+    let items = match find(&api, &id).await? {
+        Found::Elsewhere(told) => told.history.unwrap_or_default().items,
+        Found::Here(record, _) => history_of(&api, &record)?,
     };
     let kind = params
         .one_of("event_type", &[("all", None), ("job", Some("JobLevel")), ("execution", Some("ExecutionLevel"))])?;
@@ -324,15 +320,14 @@ pub(super) async fn results(
     Path(id): Path<String>,
     Query(params): Query<Params>,
 ) -> Result<Json<Results>, ApiError> {
-    let (record, _) = match load(&api, &id) {
-        Err(error) => {
-            let told = elsewhere::job(&api, &id).await?.ok_or(error)?;
+    let record = match find(&api, &id).await? {
+        Found::Elsewhere(told) => {
             let mut done = told.executions.unwrap_or_default().items;
             done.retain(|execution| execution.state() == Some(ExecutionState::Completed));
             done.sort_by_key(|execution| execution.partition_index);
             return Ok(Json(params.page_of(done.into_iter().map(|execution| execution.published_result))?));
         }
-        Ok(found) => found,
+        Found::Here(record, _) => record,
     };
     let mut accepted = api.store.executions(&record.id)?;
     accepted.retain(|execution| execution.accepted);
@@ -364,7 +359,7 @@ pub(super) async fn stop(
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     let reason = body["reason"].as_str().or_else(|| params.text("reason"));
     let reason: String = reason.unwrap_or_default().chars().take(300).collect();
-    if ask(&api, |answer| Event::Stop(record.id, reason, answer)).await? == Answer::Stopped {
+    if api.ask(|answer| Event::Stop(record.id, reason, answer)).await? == Answer::Stopped {
         Ok(Json(Stopped { evaluation_id: record.id.to_string() }))
     } else {
         let state = job.state.state_type.to_lowercase();

@@ -10,8 +10,6 @@ use bacnode_protocol::content::Cid;
 use bacnode_protocol::id::JobId;
 use bacnode_protocol::job::state::ExecutionState;
 use bacnode_protocol::record::ExecutionRecord;
-use bacnode_protocol::wire::codec;
-use bacnode_protocol::wire::market::{RESULT_BODY_BYTES_MAX, ResultBody};
 use tokio::sync::mpsc;
 
 use super::Api;
@@ -130,9 +128,7 @@ async fn from_result(
     sent: &HashMap<u8, usize>,
     socket: &mut WebSocket,
 ) -> Result<(), String> {
-    let body = execution.result.as_ref();
-    let body: Option<ResultBody> = body.and_then(|(body, _)| codec::decode(body, RESULT_BODY_BYTES_MAX).ok());
-    let Some(body) = body else { return Ok(()) };
+    let Some(body) = execution.body() else { return Ok(()) };
     for (stream, name, head) in [(1u8, "stdout", &body.stdout), (2, "stderr", &body.stderr)] {
         let skip = sent.get(&stream).copied().unwrap_or(0);
         let bytes = match body.root {

@@ -32,13 +32,14 @@ use axum::{Json, Router};
 use bacnode_protocol::api::NodeIdentity;
 use bacnode_protocol::limits::SPEC_BYTES_MAX;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(crate) use self::details::Details;
 pub(crate) use self::elsewhere::story;
+use self::error::ApiError;
 pub(crate) use self::guard::Guard;
 use self::tls::TlsListener;
 pub(crate) use self::tls::configuration;
@@ -60,6 +61,16 @@ pub(crate) struct Api {
     pub(crate) runner: Runner,
     pub(crate) config: Arc<Config>,
     pub(crate) details: Details,
+}
+
+impl Api {
+    /// Asks the driver, which decides.
+    async fn ask<T>(&self, event: impl FnOnce(oneshot::Sender<T>) -> Event) -> Result<T, ApiError> {
+        let (answer, answered) = oneshot::channel();
+        let leaving = || ApiError::unavailable("the node is shutting down");
+        self.events.send(event(answer)).await.map_err(|_| leaving())?;
+        answered.await.map_err(|_| leaving())
+    }
 }
 
 /// Serves at a port until told to stop.

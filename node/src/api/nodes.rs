@@ -13,7 +13,6 @@ use bacnode_protocol::job::Selector;
 use bacnode_protocol::time::UnixMillis;
 use bacnode_protocol::wire::view::NodeDetail;
 use libp2p::Multiaddr;
-use tokio::sync::oneshot;
 
 use super::Api;
 use super::error::ApiError;
@@ -209,10 +208,7 @@ pub(super) async fn act(
         return Err(ApiError::new(StatusCode::FORBIDDEN, "Forbidden", message).hint("ask at that node's own API"));
     }
     api.store.set_draining(draining)?;
-    let (answer, answered) = oneshot::channel();
-    let leaving = || ApiError::unavailable("the node is shutting down");
-    api.events.send(Event::Drain(draining, answer)).await.map_err(|_| leaving())?;
-    answered.await.map_err(|_| leaving())?;
+    api.ask(|answer| Event::Drain(draining, answer)).await?;
     Ok(Json(NodeActed { success: true, error: String::new() }))
 }
 

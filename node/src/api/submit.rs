@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use super::Api;
 use super::error::ApiError;
-use super::jobs::{ask, load};
+use super::jobs::load;
 use super::openapi::Errors;
 use super::page::Params;
 use crate::content::{Content, ContentError, INPUT, Limits};
@@ -280,7 +280,7 @@ async fn hand_in(
         only_here: prepared.only_here,
         waits,
     };
-    match ask(api, |answer| Event::Submit(Box::new(submission), answer)).await? {
+    match api.ask(|answer| Event::Submit(Box::new(submission), answer)).await? {
         Answer::Accepted { version, .. } => Ok(version),
         Answer::Unchanged(version) => {
             warnings.push(format!("nothing has changed since version {version}, which goes on (force starts it anew)"));

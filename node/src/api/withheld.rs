@@ -6,22 +6,11 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use bacnode_protocol::api::{LetOut, Withheld};
 use bacnode_protocol::compute;
-use tokio::sync::oneshot;
 
 use super::Api;
 use super::error::ApiError;
 use super::openapi::Errors;
 use crate::driver::Event;
-
-fn leaving() -> ApiError {
-    ApiError::unavailable("the node is shutting down")
-}
-
-async fn waiting(api: &Api) -> Result<Vec<compute::Withheld>, ApiError> {
-    let (answer, answered) = oneshot::channel();
-    api.events.send(Event::Withheld(answer)).await.map_err(|_| leaving())?;
-    answered.await.map_err(|_| leaving())
-}
 
 fn shown(api: &Api, withheld: &compute::Withheld) -> Withheld {
     Withheld {
@@ -45,7 +34,7 @@ fn shown(api: &Api, withheld: &compute::Withheld) -> Withheld {
     responses((status = 200, body = Vec<Withheld>), Errors)
 )]
 pub(super) async fn list(State(api): State<Api>) -> Result<Json<Vec<Withheld>>, ApiError> {
-    Ok(Json(waiting(&api).await?.iter().map(|withheld| shown(&api, withheld)).collect()))
+    Ok(Json(api.ask(Event::Withheld).await?.iter().map(|withheld| shown(&api, withheld)).collect()))
 }
 
 /// The operator's word on one result, or on all of one job.
@@ -69,7 +58,7 @@ pub(super) async fn decide(
         let starts = |id: String| text.len() >= 4 && id.starts_with(&text);
         starts(withheld.execution.to_string()) || starts(withheld.job.to_string())
     };
-    let meant: Vec<compute::Withheld> = waiting(&api).await?.into_iter().filter(meant).collect();
+    let meant: Vec<compute::Withheld> = api.ask(Event::Withheld).await?.into_iter().filter(meant).collect();
     if meant.is_empty() {
         return Err(ApiError::not_found(format!("no result of `{text}` waits here"))
             .hint("`bacnode job release` without an id lists those that do"));
@@ -98,9 +87,7 @@ async fn let_out(api: &Api, withheld: &compute::Withheld, granted: bool) -> Resu
         let adopted = adopted.map_err(|_| ApiError::unavailable("work on the content broke down"))?;
         adopted.map_err(|error| ApiError::unavailable(format!("the result cannot be let out: {error}")))?;
     }
-    let (answer, answered) = oneshot::channel();
-    api.events.send(Event::LetOut(withheld.execution, granted, answer)).await.map_err(|_| leaving())?;
-    let waited = answered.await.map_err(|_| leaving())?;
+    let waited = api.ask(|answer| Event::LetOut(withheld.execution, granted, answer)).await?;
     if let Some(root) = root {
         // It lies among what may be had now; or its owner has called it off meanwhile, and nobody wants it.
         let store = if waited { content.private().clone() } else { content };

@@ -11,8 +11,7 @@ use crate::job::state::{ExecutionState, JobState};
 use crate::job::{Constraint, JobSpec, SpecConfig, TaskSpec};
 use crate::record::{ExecutionRecord, JobRecord, JobStateRecord};
 use crate::time::UnixMillis;
-use crate::wire::codec;
-use crate::wire::market::{Outcome, RESULT_BODY_BYTES_MAX, ResultBody};
+use crate::wire::market::{Outcome, ResultBody};
 
 /// `PUT /orchestrator/jobs`
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
@@ -163,6 +162,14 @@ pub struct Page<T> {
     pub next_token: String,
 }
 
+impl<T> Page<T> {
+    /// A list that has one page.
+    #[must_use]
+    pub fn whole(items: Vec<T>) -> Self {
+        Self { items, next_token: String::new() }
+    }
+}
+
 /// `GET /orchestrator/jobs/:id`
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
@@ -270,8 +277,7 @@ impl Execution {
     /// The execution of this record.
     #[must_use]
     pub fn new(record: &ExecutionRecord, namespace: &str) -> Self {
-        let body: Option<ResultBody> =
-            record.result.as_ref().and_then(|(body, _)| codec::decode(body, RESULT_BODY_BYTES_MAX).ok());
+        let body = record.body();
         let wanted = if record.state.is_terminal() { 2 } else { 1 };
         Self {
             id: record.id.to_string(),

@@ -141,8 +141,7 @@ impl State {
             execution.become_state(ExecutionState::Failed, cause, now, out);
             execution.result = None;
             self.drop_execution(id, ExecutionState::Failed, cause, What::Phase(Phase::Ended), now, view, out);
-            out.after_sync(Output::Send { to: node, message: Market::Verdict { execution: id, accepted: false } });
-            out.after_sync(Output::Send { to: node, message: Market::Release { execution: id } });
+            verdict(node, id, false, out);
             if kind == JobKind::Ops {
                 return self.give_up(job, slot, cause, now, view, out);
             }
@@ -155,8 +154,7 @@ impl State {
         if let Some(state) = self.jobs.get_mut(&job).and_then(|job| job.slots.get_mut(slot as usize)) {
             state.accepted = Some(id);
         }
-        out.after_sync(Output::Send { to: node, message: Market::Verdict { execution: id, accepted: true } });
-        out.after_sync(Output::Send { to: node, message: Market::Release { execution: id } });
+        verdict(node, id, true, out);
         let what = body.root.map_or(What::Phase(Phase::Ended), |root| What::Accepted { root });
         self.drop_execution(id, ExecutionState::Completed, "", what, now, view, out);
         self.cancel_live(job, Some(slot), "another node was first", now, view, out);
@@ -201,4 +199,10 @@ impl State {
         out.now(Output::Persist(Record::JobState(record)));
         job.tell_when(crate::outbox::When::AfterSync, now.unix, view, None, None, What::Ended { state, message }, out);
     }
+}
+
+/// Tells whoever made a result whether it counts, and that it need not be kept for us any more.
+pub(super) fn verdict(maker: NodeId, execution: ExecutionId, accepted: bool, out: &mut Outbox<Output>) {
+    out.after_sync(Output::Send { to: maker, message: Market::Verdict { execution, accepted } });
+    out.after_sync(Output::Send { to: maker, message: Market::Release { execution } });
 }

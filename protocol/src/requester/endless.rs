@@ -2,15 +2,16 @@
 //! it keeps ending soon.
 
 use super::Output;
+use super::job::forget_execution;
 use super::state::{State, Timer};
 use crate::id::{ExecutionId, JobId};
 use crate::job::state::ExecutionState;
 use crate::limits::ENDED_KEPT_MAX;
 use crate::outbox::Outbox;
-use crate::record::{ExecutionRecord, Record, What};
+use crate::record::{ExecutionRecord, What};
 use crate::time::{Now, Span};
 use crate::view::View;
-use crate::wire::market::{Market, Outcome, Phase, ResultBody};
+use crate::wire::market::{Outcome, Phase, ResultBody};
 
 impl State {
     /// A run ended by its own doing, and what it left is held here as far as it can be had.
@@ -33,8 +34,7 @@ impl State {
             Outcome::Cancelled => (ExecutionState::Cancelled, "it was stopped".to_owned()),
         };
         self.troubles.done(&node);
-        out.after_sync(Output::Send { to: node, message: Market::Verdict { execution: id, accepted: true } });
-        out.after_sync(Output::Send { to: node, message: Market::Release { execution: id } });
+        super::accept::verdict(node, id, true, out);
         if let Some(execution) = self.executions.get_mut(&id) {
             // Kept, not dropped.
             execution.result = None;
@@ -69,10 +69,7 @@ impl State {
         slot.past.push_back((record.id, record.root()));
         while slot.past.len() > ENDED_KEPT_MAX {
             let Some((execution, root)) = slot.past.pop_front() else { return };
-            out.now(Output::Persist(Record::DropExecution(record.job, execution)));
-            if let Some(root) = root {
-                out.now(Output::Unpin { execution, job: record.job, root });
-            }
+            forget_execution(record.job, execution, root, out);
         }
     }
 }

@@ -42,8 +42,7 @@ impl State {
             };
             let Slot { past, former, live, .. } = std::mem::take(&mut job.slots[index]);
             job.slots[index] = Slot { target: Some(node), past, former, live, not_before: now.tick, ..Slot::default() };
-            let record = job.slots[index].record(id, u32::try_from(index).unwrap_or(u32::MAX), "");
-            out.now(Output::Persist(record.expect("it has a target")));
+            job.persist_target(index, "", out);
         }
         job.task.slots = u32::try_from(job.slots.len()).unwrap_or(u32::MAX);
     }
@@ -95,10 +94,8 @@ impl State {
     ) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let Some(index) = job.slot_of(node) else { return };
-        let slot = &mut job.slots[index];
-        slot.unmatched = Some(view.epoch(node).unwrap_or_default());
-        let record = slot.record(id, u32::try_from(index).unwrap_or(u32::MAX), cause);
-        out.now(Output::Persist(record.expect("it has a target")));
+        job.slots[index].unmatched = Some(view.epoch(node).unwrap_or_default());
+        job.persist_target(index, cause, out);
         job.blame(*node, cause);
         // What it matched before, it runs no more either.
         let former: Vec<ExecutionId> = job.slots[index].former.iter().copied().collect();
@@ -147,8 +144,7 @@ impl State {
         let Some(node) = held.target else { return };
         // What it said last is the real cause.
         let cause = job.causes.get(&node).cloned().unwrap_or_else(|| cause.to_owned());
-        let record = job.slots[slot as usize].record(id, slot, &cause);
-        out.now(Output::Persist(record.expect("it has a target")));
+        job.persist_target(slot as usize, &cause, out);
         job.blame(node, cause);
         job.tell(now.unix, view, None, Some(node), What::GivenUp, out);
         if job.is_done() {

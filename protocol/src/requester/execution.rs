@@ -83,6 +83,15 @@ impl State {
         self.refused(job, slot, Some(from), reason, now, view, out);
     }
 
+    /// The award never left, or got lost: nothing was begun, and the node is not to blame.
+    fn never_came(&mut self, id: ExecutionId, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let Some(execution) = self.executions.get(&id) else { return };
+        let (job, slot, cause) = (execution.record.job, execution.record.slot, "it never got the award");
+        let what = What::Refused { reason: TextMax::truncated(cause) };
+        self.drop_execution(id, ExecutionState::Refused, cause, what, now, view, out);
+        self.refused(job, slot, None, cause, now, view, out);
+    }
+
     /// An award came to nothing, and nothing was begun.
     fn refused(
         &mut self,
@@ -186,8 +195,7 @@ impl State {
             return;
         };
         if phase == Phase::Unknown {
-            let (job, slot) = (execution.record.job, execution.record.slot);
-            let exclusive = self.jobs.get(&job).is_some_and(|job| job.task.exclusive);
+            let exclusive = self.jobs.get(&execution.record.job).is_some_and(|job| job.task.exclusive);
             match execution.record.state {
                 // The award itself is still on its way.
                 _ if execution.award.is_some() => {}
@@ -199,11 +207,7 @@ impl State {
                     }
                     self.timers.set_earlier(Timer::Lease(id), now.tick + crate::limits::BID_TTL);
                 }
-                ExecutionState::Awarded => {
-                    let what = What::Refused { reason: TextMax::truncated("it never got the award") };
-                    self.drop_execution(id, ExecutionState::Refused, "it never got the award", what, now, view, out);
-                    self.refused(job, slot, None, "it never got the award", now, view, out);
-                }
+                ExecutionState::Awarded => self.never_came(id, now, view, out),
                 _ => self.lose(id, "the node does not know of it any more", now, view, out),
             }
             return;
@@ -251,7 +255,7 @@ impl State {
     pub(super) fn arm_attempt(&mut self, id: ExecutionId, now: Now) {
         let Some(execution) = self.executions.get(&id) else { return };
         let Some(job) = self.jobs.get(&execution.record.job) else { return };
-        let lease = Span::millis(u64::from(job.lease.length_ms) + u64::from(job.lease.grace_ms));
+        let lease = job.lease.whole();
         let running = execution.record.state == ExecutionState::Running;
         let queue = if running { Span::ZERO } else { job.queue_timeout };
         let time = Span::millis(job.task.timeout_ms);
@@ -308,18 +312,14 @@ impl State {
     pub(super) fn arm_lease(&mut self, id: ExecutionId) {
         let Some(execution) = self.executions.get(&id) else { return };
         let Some(job) = self.jobs.get(&execution.record.job).filter(|job| job.task.exclusive) else { return };
-        let length = Span::millis(u64::from(job.lease.length_ms) + u64::from(job.lease.grace_ms));
-        self.timers.set(Timer::Lease(id), execution.heard + length);
+        self.timers.set(Timer::Lease(id), execution.heard + job.lease.whole());
     }
 
     pub(super) fn lease_over(&mut self, id: ExecutionId, now: Now, view: &View, out: &mut Outbox<Output>) {
         let unheard = |e: &&super::job::Execution| e.never_came && e.record.state == ExecutionState::Awarded;
-        if let Some(execution) = self.executions.get(&id).filter(unheard) {
-            // Nor can it come any more: nothing was begun.
-            let (job, slot, cause) = (execution.record.job, execution.record.slot, "it never got the award");
-            let what = What::Refused { reason: TextMax::truncated(cause) };
-            self.drop_execution(id, ExecutionState::Refused, cause, what, now, view, out);
-            return self.refused(job, slot, None, cause, now, view, out);
+        if self.executions.get(&id).filter(unheard).is_some() {
+            // Nor can it come any more.
+            return self.never_came(id, now, view, out);
         }
         self.lose(id, "its lease ran out unheard", now, view, out);
     }

@@ -166,12 +166,6 @@ impl Slot {
         self.not_before = now + rest;
         rest
     }
-
-    /// What is to be remembered of a slot that is one node's.
-    pub(super) fn record(&self, job: JobId, slot: u32, cause: &str) -> Option<Record> {
-        let (unmatched, given_up, cause) = (self.unmatched, self.given_up, TextMax::truncated(cause));
-        Some(Record::Target(TargetRecord { job, slot, node: self.target?, unmatched, given_up, cause }))
-    }
 }
 
 impl Job {
@@ -216,6 +210,16 @@ impl Job {
         out.push(when, told);
     }
 
+    /// Remembers a slot that is one node's, and why it stays empty if it does. Nothing for a slot that is anybody's.
+    pub(super) fn persist_target(&self, index: usize, cause: &str, out: &mut Outbox<Output>) {
+        let Some(slot) = self.slots.get(index) else { return };
+        let Some(node) = slot.target else { return };
+        let (unmatched, given_up, cause) = (slot.unmatched, slot.given_up, TextMax::truncated(cause));
+        let slot = u32::try_from(index).unwrap_or(u32::MAX);
+        let record = TargetRecord { job: self.id, slot, node, unmatched, given_up, cause };
+        out.now(Output::Persist(Record::Target(record)));
+    }
+
     /// Every known node that could ever run it, and why each other one could not; `me` alone, if only that one may.
     pub(super) fn fitting(&self, me: &NodeId, view: &View, now: Now) -> (Vec<NodeId>, BTreeMap<NodeId, String>) {
         let (mut fit, mut unfit) = view.fitting(&self.task, now.unix);
@@ -247,6 +251,14 @@ impl Job {
 
     pub(super) fn is_done(&self) -> bool {
         !self.slots.is_empty() && !self.task.kind.is_endless() && self.slots.iter().all(Slot::is_settled)
+    }
+}
+
+/// Lets go of an ended attempt that was kept, and of what it left.
+pub(super) fn forget_execution(job: JobId, execution: ExecutionId, root: Option<Cid>, out: &mut Outbox<Output>) {
+    out.now(Output::Persist(Record::DropExecution(job, execution)));
+    if let Some(root) = root {
+        out.now(Output::Unpin { execution, job, root });
     }
 }
 

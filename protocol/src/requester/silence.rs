@@ -25,6 +25,10 @@ const SUSPENDED_AFTER: Span = Span::secs(5);
 /// Copies that may be started at once, and the time that earns another.
 const COPIES_MAX: u64 = 16;
 const COPY_EARNED: Span = Span::millis(500);
+/// How long a node may be silent that has a result which waits for its operator's word.
+const WITHHELD_SILENCE: Span = Span::secs(900);
+/// Why an attempt is given up of whose node nothing is heard.
+pub(super) const FELL_SILENT: &str = "fell silent while it had the job";
 
 /// What is known of a holder's voice.
 #[derive(Debug, Clone, Copy)]
@@ -57,12 +61,6 @@ impl Bucket {
         some
     }
 }
-
-/// How long a node may be silent that has a result which waits for its operator's word.
-const WITHHELD_SILENCE: Span = Span::secs(900);
-
-/// Why an attempt is given up of whose node nothing is heard.
-pub(super) const FELL_SILENT: &str = "fell silent while it had the job";
 
 impl State {
     /// Begins to listen for `peer`, which has an award of ours.
@@ -156,8 +154,7 @@ impl State {
             if job.task.kind == JobKind::Ops {
                 // It runs nowhere else: it is waited for as long as its lease would last.
                 if !std::mem::replace(&mut execution.silent, true) && execution.result.is_none() {
-                    let length = Span::millis(u64::from(job.lease.length_ms) + u64::from(job.lease.grace_ms));
-                    self.timers.set_earlier(Timer::Attempt(id), execution.heard + length);
+                    self.timers.set_earlier(Timer::Attempt(id), execution.heard + job.lease.whole());
                 }
                 continue;
             }
@@ -166,8 +163,7 @@ impl State {
                 continue;
             }
             execution.suspected = true;
-            let give_up =
-                execution.heard + Span::millis(u64::from(job.lease.length_ms) + u64::from(job.lease.grace_ms));
+            let give_up = execution.heard + job.lease.whole();
             self.timers.set_earlier(Timer::Attempt(id), give_up.max(now.tick + SUSPECT_AFTER_MIN));
             let record = execution.record.clone();
             job.blame(peer, FELL_SILENT);

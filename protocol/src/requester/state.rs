@@ -33,7 +33,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { open_jobs_max: OPEN_JOBS_MAX, providers_wait: Span::millis(500) }
+        Self { open_jobs_max: OPEN_JOBS_MAX, providers_wait: Span::secs(2) }
     }
 }
 

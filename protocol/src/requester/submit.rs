@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use sha2::{Digest as _, Sha256};
 
-use super::job::Slot;
+use super::job::{Slot, forget_execution};
 use super::state::{State, Timer, new_job};
 use super::{Answer, Output, Submission};
+use crate::content::Cid;
 use crate::id::{ExecutionId, JobId, NodeId};
 use crate::job::state::{ExecutionState, JobState};
 use crate::outbox::{Outbox, When};
@@ -45,19 +46,23 @@ impl State {
         if let Some(total) = total_timeout {
             self.timers.set(Timer::JobLimit(id), now.tick + total);
         }
-        let look_up = !elsewhere.is_empty();
-        if look_up {
-            job.near_until = Some(now.tick + self.config.providers_wait);
-            out.now(Output::FindProviders(id, elsewhere));
-        } else if job.task.content_inputs().next().is_some() {
-            job.near.insert(self.signer.node());
-        }
         self.jobs.insert(id, job);
-        if look_up {
-            self.timers.set(Timer::Round(id), now.tick + self.config.providers_wait);
-        } else {
-            self.round_due(id, now, view, out);
+        self.first_round(id, elsewhere, now, view, out);
+    }
+
+    /// Asks for bids when it is known who holds the inputs, of which `elsewhere` are not held here.
+    fn first_round(&mut self, id: JobId, elsewhere: Vec<Cid>, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if elsewhere.is_empty() {
+            if job.task.content_inputs().next().is_some() {
+                job.near.insert(self.signer.node());
+            }
+            return self.round_due(id, now, view, out);
         }
+        let until = now.tick + self.config.providers_wait;
+        job.near_until = Some(until);
+        out.now(Output::FindProviders(id, elsewhere));
+        self.timers.set(Timer::Round(id), until);
     }
 
     /// A new version of an endless job takes the place of the one that is there. What runs of that goes on until its
@@ -93,26 +98,15 @@ impl State {
             let former = slot.all_live().collect();
             job.slots[index] = Slot { target: slot.target, past: slot.past, former, ..Slot::default() };
             // Whoever did not match the version before may match this one.
-            let record = job.slots[index].record(id, u32::try_from(index).unwrap_or(u32::MAX), "");
-            if let Some(record) = record {
-                out.now(Output::Persist(record));
-            }
+            job.persist_target(index, "", out);
         }
         self.jobs.insert(id, job);
         self.make_way(id, now, view, out);
         self.call_off(&surplus, "its job has fewer slots now", now, view, out);
         let gone = past.into_iter().chain(surplus.into_iter().map(|execution| (execution, None)));
-        for (execution, root) in gone {
-            out.now(Output::Persist(Record::DropExecution(id, execution)));
-            if let Some(root) = root {
-                out.now(Output::Unpin { execution, job: id, root });
-            }
-        }
-        if !submission.elsewhere.is_empty() {
-            out.now(Output::FindProviders(id, submission.elsewhere));
-        }
+        gone.for_each(|(execution, root)| forget_execution(id, execution, root, out));
         out.after_sync(Output::Answer(request, Answer::Accepted { version: version + 1, linger: submission.waits }));
-        self.timers.set(Timer::Round(id), now.tick);
+        self.first_round(id, submission.elsewhere, now, view, out);
     }
 
     /// Attempts of a version that has been replaced: those that run go on for now, or are called off if no two may run at

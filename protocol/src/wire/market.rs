@@ -14,7 +14,7 @@ use crate::id::{BootId, ExecutionId, FencingToken, JobId, NodeId};
 use crate::limits::{
     FRAME_BYTES_MAX, FRAME_MESSAGES_MAX, INLINE_BLOCKS_MAX, INLINE_RESULT_BYTES_MAX, PORTS_MAX, TEXT_BYTES_MAX,
 };
-use crate::time::UnixMillis;
+use crate::time::{Span, UnixMillis};
 
 /// A reason or a cause, in plain words, for people.
 pub type Text = TextMax<TEXT_BYTES_MAX>;
@@ -75,6 +75,14 @@ pub struct Lease {
     pub grace_ms: u32,
     /// How long a holder of a non-exclusive slot works on unheard.
     pub orphan_ms: u32,
+}
+
+impl Lease {
+    /// How long after the last answered beat its owner may give the slot to another: the length, and the grace for clocks.
+    #[must_use]
+    pub fn whole(&self) -> Span {
+        Span::millis(u64::from(self.length_ms) + u64::from(self.grace_ms))
+    }
 }
 
 impl Default for Lease {

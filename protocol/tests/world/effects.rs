@@ -55,8 +55,7 @@ impl World {
             requester::Output::Send { to, message } => self.send(node, &to, message),
             requester::Output::Call { engine, resources, want } => self.call(node, engine, resources, want),
             requester::Output::FindProviders(job, _) => {
-                let holders = self.holder.iter().map(|(holder, _)| self.id(*holder)).collect();
-                self.requester_input(node, requester::Input::Providers(job, holders));
+                self.push(self.look_up, Event::LookedUp { node, life, job });
             }
             requester::Output::Fetch(fetch) => {
                 let execution = fetch.execution;

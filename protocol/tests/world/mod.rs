@@ -50,6 +50,7 @@ enum Event {
     Synced { node: usize, life: u64, outputs: Vec<Deferred> },
     Ran { node: usize, life: u64, run: Box<Run> },
     Fetched { node: usize, life: u64, execution: ExecutionId },
+    LookedUp { node: usize, life: u64, job: JobId },
     Wake { node: usize },
 }
 
@@ -103,6 +104,8 @@ pub(crate) struct World {
     pub private: bool,
     /// Who holds what jobs read, says every look-up; and how much longer its messages take.
     pub holder: Option<(usize, Span)>,
+    /// How long a look-up takes.
+    pub look_up: Span,
     /// Whether runs outlive their nodes.
     pub outlive: bool,
     /// How many runs fail by their node's doing before the program begins.
@@ -134,6 +137,7 @@ impl World {
             outcomes: Vec::new(),
             private: false,
             holder: None,
+            look_up: Span::ZERO,
             outlive: false,
             break_early: 0,
             strict: false,
@@ -423,6 +427,10 @@ impl World {
             }
             Event::Fetched { node, life, execution } if self.hosts[node].life == life => {
                 self.requester_input(node, requester::Input::Fetched(execution, Ok(())));
+            }
+            Event::LookedUp { node, life, job } if self.hosts[node].life == life => {
+                let holders = self.holder.iter().map(|(holder, _)| self.id(*holder)).collect();
+                self.requester_input(node, requester::Input::Providers(job, holders));
             }
             Event::Wake { node } => {
                 self.hosts[node].waking = false;

@@ -10,7 +10,7 @@ use bacnode_protocol::view::View;
 use bacnode_protocol::wire::task::{Engine, Engines};
 use rand::RngExt as _;
 
-use super::{Event, Log, World, network, work};
+use super::{Event, Log, World, network};
 use crate::check::{Invariant, ORPHAN_MAX, QUEUE_MAX, TIMEOUT_MAX};
 use crate::plan::SECOND;
 
@@ -48,7 +48,7 @@ impl World<'_> {
         };
         let (signer, epoch) = (host.signer.clone(), host.disk.epoch);
         let held = records.held.clone();
-        host.kept = held.iter().filter_map(|held| Some((held.execution, work::root_of(held)?))).collect();
+        host.kept = held.iter().filter_map(|held| Some((held.execution, held.root()?))).collect();
         let open: BTreeSet<JobId> = records.jobs.iter().map(|(job, _)| job.id).collect();
         let filled = records.executions.iter().filter(|execution| execution.accepted).count();
         let left = host.runs.values().filter(|running| !running.dead);

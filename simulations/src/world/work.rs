@@ -7,15 +7,11 @@ use bacnode_protocol::content::Cid;
 use bacnode_protocol::id::{ExecutionId, JobId};
 use bacnode_protocol::job::state::JobState;
 use bacnode_protocol::limits::{ATTEMPTS_MAX, RESEND_MAX};
-use bacnode_protocol::record::HeldRecord;
 use bacnode_protocol::requester::{self, Submission};
 use bacnode_protocol::time::{Span, Tick};
 use bacnode_protocol::wire::bounded::{BytesMax, ListMax, TextMax};
-use bacnode_protocol::wire::codec;
 use bacnode_protocol::wire::constraint::{Constraint, Operator};
-use bacnode_protocol::wire::market::{
-    FailureKind, InlineBlock, Lease, Outcome, Phase, RESULT_BODY_BYTES_MAX, ResultBody,
-};
+use bacnode_protocol::wire::market::{FailureKind, InlineBlock, Lease, Outcome, Phase};
 use bacnode_protocol::wire::s3::Publisher;
 use bacnode_protocol::wire::task::{Access, EngineTask, Input, JobKind, Resources, Source, Task, WasmTask};
 use rand::RngExt as _;
@@ -27,12 +23,6 @@ use crate::plan::{Ends, Evil, FOREVER, JobPlan, Kind, MILLI, Micros, SECOND};
 
 /// How often an absent maker is tried before its result is given up.
 const FETCH_TRIES: u32 = 3;
-
-/// The root in a held result.
-pub(super) fn root_of(held: &HeldRecord) -> Option<Cid> {
-    let body: ResultBody = codec::decode(&held.result.as_ref()?.body, RESULT_BODY_BYTES_MAX).ok()?;
-    body.root
-}
 
 fn task(plan: &JobPlan, job: usize) -> Task {
     let input = Input {
