@@ -171,10 +171,11 @@ fn check_network(path: &str, task: &TaskSpec, problems: &mut Problems) -> Access
         "http" => Access::Http(ListMax::truncated(domains(path, task, problems))),
         "bridge" => Access::Bridge,
         "host" | "full" => Access::Host,
-        other => {
+        _ => {
+            let wanted = &task.network.kind;
             problems.add(
                 format!("{path}.Network.Type"),
-                format!("`{other}` is not a network type (None, HTTP, Bridge, Host)"),
+                format!("`{wanted}` is not a network type (None, HTTP, Bridge, Host)"),
             );
             Access::None
         }
