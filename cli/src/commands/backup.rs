@@ -14,8 +14,8 @@ use crate::settings::data_dir;
 
 /// What a node makes again, or what is of one life only.
 const LEFT_OUT: [&str; 2] = ["cache", "guard"];
-/// The same, within folders of content.
-const LEFT_OUT_WITHIN: [&str; 2] = ["tmp", "runs"];
+/// The same, within folders of content and of the database: copies, and what it says to those who look into it.
+const LEFT_OUT_WITHIN: [&str; 5] = ["tmp", "runs", "mounts", "LOG", "LOCK"];
 
 /// Copies a data folder into a file.
 pub(super) fn backup(dir: Option<PathBuf>, file: &Path) -> Result<()> {
@@ -59,7 +59,8 @@ fn add(archive: &mut tar::Builder<GzEncoder<File>>, dir: &Path, within: &Path) -
     for entry in entries {
         let name = entry.file_name();
         let left_out: &[&str] = if within == Path::new("") { &LEFT_OUT } else { &LEFT_OUT_WITHIN };
-        if left_out.iter().any(|left| name == *left) {
+        let old_log = name.to_string_lossy().starts_with("LOG.old");
+        if old_log || left_out.iter().any(|left| name == *left) {
             continue;
         }
         let (path, kind) = (within.join(&name), entry.file_type()?);

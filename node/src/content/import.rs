@@ -54,6 +54,8 @@ pub(super) struct Import<'a> {
     take: bool,
     /// What is in the batch already.
     seen: std::collections::HashSet<Cid>,
+    /// Files that are kept whole by this batch.
+    whole: std::collections::HashMap<Cid, u64>,
     /// Files that must be on disk before the batch is.
     pub(super) files: Vec<PathBuf>,
 }
@@ -102,8 +104,8 @@ impl Content {
 impl<'a> Import<'a> {
     pub(super) fn new(content: &'a Content, limits: Limits, take: bool) -> Self {
         let batch = WriteBatch::default();
-        let (small, seen) = (Some(Vec::new()), std::collections::HashSet::new());
-        Self { content, batch, left: limits, limits, small, small_bytes: 0, take, seen, files: Vec::new() }
+        let (small, seen, whole) = (Some(Vec::new()), Default::default(), Default::default());
+        Self { content, batch, left: limits, limits, small, small_bytes: 0, take, seen, whole, files: Vec::new() }
     }
 
     /// Adds a folder's entries, the folders below it first.
@@ -181,19 +183,33 @@ impl<'a> Import<'a> {
             file = File::open(&stored).map_err(unreadable())?;
         }
         let before = super::stamp(&stored);
-        self.files.push(stored);
-        let part = self.leaves(&mut file, id).map_err(|error| match error {
+        self.files.push(stored.clone());
+        let (part, placed) = self.leaves(&mut file, id).map_err(|error| match error {
             ContentError::Io { source, .. } => {
                 ContentError::Io { what: format!("cannot read {}", path.display()), source }
             }
             other => other,
         })?;
+        if !placed && self.is_kept_whole(&part.cid)? {
+            // The same bytes lie here already.
+            self.files.retain(|file| *file != stored);
+            let _ = std::fs::remove_file(stored);
+            return Ok(part);
+        }
         self.content.put_whole_file(&mut self.batch, &part.cid, id);
+        self.whole.insert(part.cid, id);
         self.content.note_fresh(id, before);
         Ok(part)
     }
 
-    fn leaves(&mut self, file: &mut File, id: u64) -> Result<Part, ContentError> {
+    fn is_kept_whole(&self, cid: &Cid) -> Result<bool, ContentError> {
+        let id = self.whole.get(cid).copied().map_or_else(|| self.content.whole_file(cid), |id| Ok(Some(id)))?;
+        Ok(id.is_some_and(|id| self.content.file_path(id).exists()))
+    }
+
+    /// The blocks of a file, and whether any of them has its place in it.
+    fn leaves(&mut self, file: &mut File, id: u64) -> Result<(Part, bool), ContentError> {
+        let mut placed = false;
         let mut builder = FileBuilder::default();
         let mut chunk = Vec::with_capacity(CHUNK_BYTES);
         let mut offset = 0;
@@ -207,6 +223,7 @@ impl<'a> Import<'a> {
             let len = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
             if self.is_new(&leaf.cid)? {
                 self.content.put_place(&mut self.batch, &leaf.cid, &Place::File { id, offset, len });
+                placed = true;
             }
             builder.leaf(leaf, self)?;
             offset += u64::from(len);
@@ -214,7 +231,7 @@ impl<'a> Import<'a> {
                 break;
             }
         }
-        builder.finish(self)
+        Ok((builder.finish(self)?, placed))
     }
 
     /// Files must be on the disk before what speaks of them.

@@ -222,6 +222,29 @@ fn a_damaged_block_is_given_up_and_comes_again() {
 }
 
 #[test]
+fn what_is_added_again_takes_no_room_again() {
+    let place = place();
+    let source = place.dir.path().join("source");
+    std::fs::create_dir(&source).expect("a folder");
+    std::fs::write(source.join("one.bin"), bytes(2_500_000, 3)).expect("a file");
+    std::fs::copy(source.join("one.bin"), source.join("two.bin")).expect("a file");
+    let files = || std::fs::read_dir(place.dir.path().join("content/files")).expect("files").flatten();
+    let root = place.content.import(&source, LIMITS, false, "user").expect("imported").root;
+    for reason in ["again", "and-again"] {
+        assert_eq!(place.content.import(&source, LIMITS, false, reason).expect("imported").root, root);
+        assert_eq!(files().count(), 1);
+    }
+    // What rots is found, and comes back when it is added once more.
+    let kept = files().next().expect("a file").path();
+    let mut rotten = std::fs::read(&kept).expect("read");
+    rotten[1_500_000] ^= 1;
+    std::fs::write(&kept, rotten).expect("written");
+    assert!(matches!(place.content.mount(&root), Err(ContentError::Damaged(_))));
+    place.content.import(&source, LIMITS, false, "healed").expect("imported");
+    assert_eq!(tree(place.content.mount(&root).expect("mounted").path()), tree(&source));
+}
+
+#[test]
 fn what_is_still_needed_outlives_a_full_quota() {
     let dir = tempfile::tempdir().expect("a folder");
     let store = Store::open(dir.path()).expect("a store");
