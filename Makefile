@@ -27,6 +27,7 @@ demo: build
 test: build
 	@sh .config/docker.sh
 	@sh .config/outside.sh
+	@sh .config/releases.sh
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 	    $(CARGO) nextest run $(FEATURES); \
 	else \

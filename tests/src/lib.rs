@@ -135,7 +135,7 @@ pub struct Node {
     args: Vec<String>,
     env: Vec<(String, String)>,
     dir: PathBuf,
-    program: &'static str,
+    program: PathBuf,
 }
 
 impl Node {
@@ -150,7 +150,7 @@ impl Node {
         let ready = self.dir.join(format!("{}.json", self.name));
         let _ = std::fs::remove_file(&ready);
         let log = std::fs::OpenOptions::new().append(true).create(true).open(self.log_path()).expect("a log");
-        let mut command = Command::new(program(self.program));
+        let mut command = Command::new(&self.program);
         clean(&mut command).args(&self.args).arg("--ready-file").arg(&ready).arg("--until-eof");
         command.envs(self.env.iter().cloned()).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
         let mut child = command.spawn().expect("a node starts");
@@ -355,7 +355,7 @@ impl Swarm {
     #[must_use]
     pub fn empty(more: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        let bootstrap = node(dir.path(), "bootstrap", "bacnode-bootstrap", None, more, &[]);
+        let bootstrap = node(dir.path(), "bootstrap", program("bacnode-bootstrap"), None, more, &[]);
         Self { bootstrap, nodes: Vec::new(), dir }
     }
 
@@ -375,8 +375,16 @@ impl Swarm {
     /// # Panics
     /// If it does not start.
     pub fn add_with(&mut self, name: &str, more: &[&str], env: &[(&str, &str)]) -> &mut Node {
+        self.add_program(program("bacnode"), name, more, env)
+    }
+
+    /// The same with another program, of another release.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn add_program(&mut self, program: PathBuf, name: &str, more: &[&str], env: &[(&str, &str)]) -> &mut Node {
         let address = self.bootstrap.identity.addresses[0].clone();
-        self.nodes.push(node(self.dir.path(), name, "bacnode", Some(&address), more, env));
+        self.nodes.push(node(self.dir.path(), name, program, Some(&address), more, env));
         self.nodes.last_mut().expect("just added")
     }
 
@@ -406,7 +414,7 @@ pub fn known(node: &Node) -> usize {
 fn node(
     dir: &Path,
     name: &str,
-    program: &'static str,
+    program: PathBuf,
     bootstrap: Option<&str>,
     more: &[&str],
     env: &[(&str, &str)],
