@@ -21,6 +21,7 @@ Maintainer: the bacnode authors <bacnode@localhost>
 Section: net
 Priority: optional
 Depends: libc6 (>= 2.36), libgcc-s1, libstdc++6, adduser
+Recommends: ca-certificates
 Suggests: docker.io
 Description: peer of a compute network
  Makes this machine a peer that runs jobs in WebAssembly or Docker beside the
@@ -34,7 +35,11 @@ if [ "$1" = configure ]; then
     getent passwd bacnode >/dev/null || adduser --quiet --system --group --home /var/lib/bacnode --no-create-home bacnode
     # Whoever installs Docker as well wants containers to be run.
     getent group docker >/dev/null && adduser --quiet bacnode docker
-    [ -d /run/systemd/system ] && systemctl daemon-reload
+    if [ -d /run/systemd/system ]; then
+        systemctl daemon-reload
+        # After an upgrade the new program runs; jobs go on where they were.
+        [ -z "$2" ] || systemctl try-restart bacnode
+    fi
 fi
 exit 0
 POSTINST

@@ -86,11 +86,16 @@ impl Client {
             bearer.set_sensitive(true);
             http = http.default_headers([(AUTHORIZATION, bearer)].into_iter().collect());
         }
-        if !roots.is_empty() {
-            let roots = roots.iter().filter_map(|root| reqwest::Certificate::from_der(root).ok());
-            http = http.tls_certs_merge(roots);
-        }
-        let http = http.build().map_err(|error| Failure::failed(format!("cannot set up a client: {error}")))?;
+        http = if matches!(&at, At::Port { tls: true, .. }) {
+            http.tls_certs_merge(roots.iter().filter_map(|root| reqwest::Certificate::from_der(root).ok()))
+        } else {
+            // The system's certificates take a moment to read, and not every system has some.
+            http.tls_certs_only([])
+        };
+        let http = http.build().map_err(|error| {
+            Failure::failed(format!("https is not possible here: {}", root_cause(&error)))
+                .hint("are the system's root certificates installed (ca-certificates)?")
+        })?;
         Ok(Self { base, at, http, token, roots })
     }
 
@@ -137,8 +142,9 @@ impl Client {
         let failed = |cause: String| Failure::failed(format!("cannot fetch the result: {cause}"));
         // Where it may lead is judged by its first host: it must not go on to another.
         let client = reqwest::Client::builder().no_proxy().connect_timeout(Duration::from_secs(10));
+        let client = if url.starts_with("https:") { client } else { client.tls_certs_only([]) };
         let client = client.redirect(reqwest::redirect::Policy::none()).build();
-        let client = client.map_err(|error| failed(error.to_string()))?;
+        let client = client.map_err(|error| failed(root_cause(&error)))?;
         let response = client.get(url).send().await.map_err(|error| failed(error.without_url().to_string()))?;
         if !response.status().is_success() {
             return Err(failed(format!("the store says {}", response.status())));
@@ -162,14 +168,8 @@ impl Client {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
-        let mut cause: &dyn std::error::Error = error;
-        while let Some(source) = cause.source() {
-            cause = source;
-        }
-        Failure::new(
-            Exit::Unreachable,
-            format!("the node at {} cannot be reached: {}", self.shown(), lower(&cause.to_string())),
-        )
+        let cause = root_cause(error);
+        Failure::new(Exit::Unreachable, format!("the node at {} cannot be reached: {cause}", self.shown()))
         .hint("start one with `bacnode serve`, or name one with --api or BACNODE_API")
     }
 
@@ -219,6 +219,15 @@ fn trusted(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// The cause of all causes, for people.
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    lower(&cause.to_string())
 }
 
 fn lower(text: &str) -> String {

@@ -181,6 +181,12 @@ fn machine(findings: &mut Findings) {
     } else {
         findings.add("open files", Is::Good, "enough may be open");
     }
+    if bacnode_node::engine::web::has_root_certificates() {
+        findings.add("https", Is::Good, "the system's root certificates are there");
+    } else {
+        let found = "the system has no root certificates: no input comes over https; install ca-certificates";
+        findings.add("https", Is::Odd, found);
+    }
 }
 
 /// What a node says that runs.

@@ -15,7 +15,7 @@ mod result;
 mod run;
 mod s3;
 pub mod wasm;
-mod web;
+pub mod web;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;

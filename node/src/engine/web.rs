@@ -185,7 +185,19 @@ fn client(web: Web) -> reqwest::Result<Client> {
 pub(super) fn plain_client() -> reqwest::ClientBuilder {
     // The one provider of cryptography that is built in; another part of the process may have said so before.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder().no_proxy()
+    let client = Client::builder().no_proxy();
+    if has_root_certificates() {
+        return client;
+    }
+    // What comes over http can be fetched all the same.
+    tracing::warn!("this system has no root certificates (ca-certificates): nothing comes over https");
+    client.tls_certs_only([])
+}
+
+/// Whether this system says whom to trust, without which nothing can be fetched over https.
+#[must_use]
+pub fn has_root_certificates() -> bool {
+    rustls_platform_verifier::Verifier::new(std::sync::Arc::new(rustls::crypto::ring::default_provider())).is_ok()
 }
 
 pub(super) fn sha256_of(path: &Path) -> std::io::Result<[u8; 32]> {
