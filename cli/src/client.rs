@@ -170,7 +170,7 @@ impl Client {
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
         let cause = root_cause(error);
         Failure::new(Exit::Unreachable, format!("the node at {} cannot be reached: {cause}", self.shown()))
-        .hint("start one with `bacnode serve`, or name one with --api or BACNODE_API")
+            .hint("start one with `bacnode serve`, or name one with --api or BACNODE_API")
     }
 
     pub(crate) async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
