@@ -28,6 +28,7 @@ test: build
 	@sh .config/docker.sh
 	@sh .config/outside.sh
 	@sh .config/releases.sh
+	@sh .config/hosts.sh
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 	    $(CARGO) nextest run $(FEATURES); \
 	else \

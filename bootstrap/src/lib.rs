@@ -1,3 +1,4 @@
-//! How one joins a network: network files, and (feature `peer`) the bootstrap peer itself, `bacnode-bootstrap`.
+//! How one joins a network: network files and invites, and (feature `peer`) the bootstrap peer itself, `bacnode-bootstrap`.
 
+pub mod invite;
 pub mod network;

@@ -1,7 +1,9 @@
 //! Network files: a name and the addresses through which one joins.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use multiaddr::{Multiaddr, Protocol};
 use serde::{Deserialize, Serialize};
 
 /// The files that come with the program, by name.
@@ -13,7 +15,7 @@ const SHIPPED: [(&str, &str); 1] = [("demo", include_str!("../networks/demo.toml
 pub struct NetworkFile {
     /// The network's name; part of every protocol name and of all that is signed.
     pub name: String,
-    /// Bootstrap peers, as multiaddrs.
+    /// Bootstrap peers, as multiaddrs or `HOST:PORT`.
     #[serde(default)]
     pub addresses: Vec<String>,
 }
@@ -74,7 +76,30 @@ impl NetworkFile {
     }
 }
 
-fn check_name(name: &str) -> Result<(), NetworkFileError> {
+/// Where a peer is: a multiaddr, or `HOST:PORT` for TCP at a name or an IP address.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn address(text: &str) -> Result<Multiaddr, String> {
+    if text.starts_with('/') {
+        return text.parse().map_err(|error| format!("not a multiaddr: {error}"));
+    }
+    let (host, port) = text.rsplit_once(':').ok_or("neither a multiaddr nor HOST:PORT")?;
+    let port: u16 = port.parse().ok().filter(|port| *port > 0).ok_or_else(|| format!("`{port}` is not a port"))?;
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let plain = |host: &str| {
+        host.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'))
+    };
+    let host = match bare.parse::<IpAddr>() {
+        Ok(IpAddr::V4(ip)) => Protocol::Ip4(ip),
+        Ok(IpAddr::V6(ip)) => Protocol::Ip6(ip),
+        Err(_) if plain(host) && host.len() <= 253 => Protocol::Dns(host.into()),
+        Err(_) => return Err(format!("`{host}` is not the name of a host")),
+    };
+    Ok(Multiaddr::empty().with(host).with(Protocol::Tcp(port)))
+}
+
+pub(crate) fn check_name(name: &str) -> Result<(), NetworkFileError> {
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
     if plain && !name.is_empty() && name.len() <= 32 { Ok(()) } else { Err(NetworkFileError::Name(name.to_owned())) }
 }
@@ -87,6 +112,29 @@ mod tests {
     fn every_shipped_file_is_valid_and_bears_its_name() {
         for (name, _) in SHIPPED {
             assert_eq!(NetworkFile::find(name).expect("valid").expect("shipped").name, name);
+        }
+    }
+
+    #[test]
+    fn addresses_as_people_write_them() {
+        for (text, expected) in [
+            ("203.0.113.7:1235", "/ip4/203.0.113.7/tcp/1235"),
+            ("[2001:db8::1]:1235", "/ip6/2001:db8::1/tcp/1235"),
+            ("peer.example.org:1235", "/dns/peer.example.org/tcp/1235"),
+            ("/dnsaddr/example.org", "/dnsaddr/example.org"),
+        ] {
+            assert_eq!(address(text).expect(text).to_string(), expected);
+        }
+        for (text, cause) in [
+            ("/ip4/203.0.113.7/tpc/1235", "not a multiaddr"),
+            ("peer.example.org", "neither a multiaddr nor HOST:PORT"),
+            ("peer.example.org:http", "`http` is not a port"),
+            ("peer.example.org:0", "`0` is not a port"),
+            ("peer example:1", "`peer example` is not the name of a host"),
+            ("http://peer:1", "`http://peer` is not the name of a host"),
+        ] {
+            let said = address(text).expect_err(text);
+            assert!(said.contains(cause), "{text}: {said}");
         }
     }
 

@@ -89,6 +89,11 @@ pub(crate) enum Command {
     },
     /// Who is connected
     Peers,
+    /// Make a private swarm, invite others into a network
+    Swarm {
+        #[command(subcommand)]
+        command: Swarm,
+    },
     /// Add and fetch content
     Content {
         #[command(subcommand)]
@@ -272,6 +277,40 @@ pub(crate) enum Node {
     Usage,
     /// Show who this node is and where others can reach it
     Id,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Swarm {
+    /// Make a key: only its holders get into a network that is served with it
+    Keygen {
+        /// A new file
+        #[arg(default_value = "swarm.key")]
+        file: PathBuf,
+    },
+    /// Print one line with which another machine joins this node's network: `bacnode serve --join LINE`
+    Invite {
+        /// It is taken for so many days
+        #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=3650))]
+        days: u64,
+        /// A peer to join through, as a multiaddr or HOST:PORT; this node without; may be repeated
+        #[arg(long, value_name = "ADDRESS")]
+        address: Vec<String>,
+        /// The data folder
+        #[arg(long, env = "BACNODE_DATA_DIR", value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        /// The swarm's key, where the data folder's settings do not name it
+        #[arg(long, env = "BACNODE_SWARM_KEY", value_name = "FILE")]
+        swarm_key: Option<PathBuf>,
+    },
+    /// Show the network's name, its key's fingerprint and where this node is reached
+    Info {
+        /// The data folder
+        #[arg(long, env = "BACNODE_DATA_DIR", value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        /// The swarm's key, where the data folder's settings do not name it
+        #[arg(long, env = "BACNODE_SWARM_KEY", value_name = "FILE")]
+        swarm_key: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

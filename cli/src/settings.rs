@@ -6,12 +6,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use bacnode_bootstrap::network::NetworkFile;
-use bacnode_node::config::{Config, LocalPath};
-use bacnode_node::identity;
+use bacnode_node::config::{Config, LocalPath, RelayLimits};
+use bacnode_node::identity::PreSharedKey;
+use bacnode_node::identity::{self, KeyError};
 use bacnode_node::tokens::Tokens;
 use bacnode_protocol::job::{format_bytes, format_cpu, parse_bytes, parse_cpu};
 use clap::ArgMatches;
 use clap::parser::ValueSource;
+use multiaddr::Multiaddr;
 use serde::Deserialize;
 
 use crate::args::{LogFormat, LogLevel, Serve};
@@ -27,6 +29,8 @@ struct ConfigFile {
     api_needs_token: Option<bool>,
     listen: Option<Vec<String>>,
     bootstrap: Option<Vec<String>>,
+    mdns: Option<bool>,
+    relay: Option<bool>,
     network: Option<String>,
     swarm_key: Option<PathBuf>,
     name: Option<String>,
@@ -94,6 +98,24 @@ pub(crate) fn set(dir: &Path, name: &str, values: &[String]) -> Result<PathBuf> 
         "" => Failure::usage(format!("there is no setting `{name}`")).hint("`bacnode config show` lists them"),
         problem => Failure::usage(format!("`{name}` cannot be that: {problem}")),
     })
+}
+
+/// The key of a data folder's swarm, named or by its settings; none for an open network.
+pub(crate) fn swarm_key(dir: &Path, named: Option<&Path>) -> Result<Option<PreSharedKey>> {
+    let path = match named {
+        Some(path) => Some(path.to_owned()),
+        None => read_file(dir)?.swarm_key,
+    };
+    let unusable = |error: KeyError| match &error {
+        KeyError::Open { path, .. } => Failure::usage(error.to_string()).hint(format!("chmod 600 {}", path.display())),
+        _ => Failure::usage(error.to_string()).hint("`bacnode swarm keygen` makes one"),
+    };
+    path.map(|path| identity::load_swarm_key(&path).map_err(unusable)).transpose()
+}
+
+/// The network that a data folder was set up for, if it was.
+pub(crate) fn network(dir: &Path) -> Result<Option<String>> {
+    Ok(read_file(dir)?.network)
 }
 
 /// One setting, for `config show`.
@@ -193,22 +215,25 @@ impl Settings {
             open_to_others(&config, api)?;
         }
         config.api = Some(api);
-        let listen = config.listen.iter().map(ToString::to_string).collect();
+        let key =
+            chooser.choose("swarm_key", args.swarm_key.clone().map(Some), file.swarm_key.map(Some), None, path_or_none);
+        if key.is_some() {
+            config.swarm_key = swarm_key(&dir, key.as_deref())?;
+        }
+        let listen = Config::listen_at(config.swarm_key.is_some()).iter().map(ToString::to_string).collect();
         let listen = chooser.choose("listen", some(&args.listen), file.listen, listen, |l| listed(l));
         config.listen = listen.iter().map(|text| multiaddr("listen", text)).collect::<Result<_>>()?;
         let network = chooser.choose("network", args.network.clone(), file.network, "local".into(), Clone::clone);
         let bootstrap = chooser.choose("bootstrap", some(&args.bootstrap), file.bootstrap, Vec::new(), |l| listed(l));
-        config.bootstrap = bootstrap.iter().map(|text| multiaddr("bootstrap", text)).collect::<Result<_>>()?;
+        config.bootstrap = bootstrap.iter().map(|text| peer_address("bootstrap", text)).collect::<Result<_>>()?;
         join_network(&mut config, &network)?;
-        let key =
-            chooser.choose("swarm_key", args.swarm_key.clone().map(Some), file.swarm_key.map(Some), None, path_or_none);
-        if let Some(path) = key {
-            let key = identity::load_swarm_key(&path);
-            config.swarm_key =
-                Some(key.map_err(|error| {
-                    Failure::usage(error.to_string()).hint(format!("chmod 600 {}", path.display()))
-                })?);
+        config.mdns = chooser.choose("mdns", args.mdns.then_some(true), file.mdns, false, ToString::to_string);
+        if config.mdns && config.swarm_key.is_some() {
+            return Err(Failure::usage("--mdns: a private swarm does not call out on the local network")
+                .hint("name a peer with --bootstrap"));
         }
+        let relay = chooser.choose("relay", args.relay.then_some(true), file.relay, false, ToString::to_string);
+        config.relay = relay.then(RelayLimits::default);
         config.name = chooser.choose("name", args.name.clone(), file.name, host_name(), Clone::clone);
         let labels = chooser.choose("label", some(&args.label), file.label, Vec::new(), |l| listed(l));
         config.labels = labels.iter().map(|text| pair("label", text)).collect::<Result<_>>()?;
@@ -320,6 +345,14 @@ fn local_path(text: &str) -> Result<LocalPath> {
     Ok(LocalPath { name: PathBuf::from(name), path: PathBuf::from(path), writable })
 }
 
+/// Where a peer is: a multiaddr, or `HOST:PORT`, which is TCP.
+pub(crate) fn peer_address(flag: &str, text: &str) -> Result<Multiaddr> {
+    bacnode_bootstrap::network::address(text).map_err(|error| {
+        Failure::usage(format!("--{flag} {text}: {error}"))
+            .hint("write it like 192.0.2.7:1235 or /ip4/192.0.2.7/tcp/1235/p2p/12D3KooW…; `bacnode node id` prints a node's own")
+    })
+}
+
 /// Takes a network by name or from a file.
 fn join_network(config: &mut Config, network: &str) -> Result<()> {
     let file = NetworkFile::find(network).map_err(|error| Failure::usage(error.to_string()))?;
@@ -328,7 +361,7 @@ fn join_network(config: &mut Config, network: &str) -> Result<()> {
         return Ok(());
     };
     if config.bootstrap.is_empty() {
-        config.bootstrap = file.addresses.iter().map(|text| multiaddr("network", text)).collect::<Result<_>>()?;
+        config.bootstrap = file.addresses.iter().map(|text| peer_address("network", text)).collect::<Result<_>>()?;
     }
     if config.bootstrap.is_empty() {
         let message = format!("the network file `{}` holds no address to join through yet", file.name);

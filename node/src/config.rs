@@ -85,6 +85,10 @@ pub struct Config {
     pub peers_wanted: usize,
     /// Connections in all, at most.
     pub connections_max: u32,
+    /// Whether peers are looked for on the local network.
+    pub mdns: bool,
+    /// Whether, and how much, this node passes on between others that cannot call each other.
+    pub relay: Option<RelayLimits>,
     /// The program to start workers with; this program by default.
     pub worker: Option<PathBuf>,
 }
@@ -113,6 +117,25 @@ impl Default for TaskLimits {
             timeout_s: 24 * 3600,
             input_bytes: 64 << 30,
         }
+    }
+}
+
+/// How much a relay passes on.
+#[derive(Debug, Clone, Copy)]
+pub struct RelayLimits {
+    /// Peers that can be reached through it.
+    pub peers: usize,
+    /// Connections through it at one time.
+    pub circuits: usize,
+    /// How long one of them lasts.
+    pub duration: Duration,
+    /// Bytes that pass each way in one of them.
+    pub bytes: u64,
+}
+
+impl Default for RelayLimits {
+    fn default() -> Self {
+        Self { peers: 256, circuits: 128, duration: Duration::from_secs(30 * 60), bytes: 16 << 20 }
     }
 }
 
@@ -178,7 +201,7 @@ impl Config {
             api: Some(SocketAddr::from(([127, 0, 0, 1], 1234))),
             api_tls: None,
             api_token: false,
-            listen: vec!["/ip4/0.0.0.0/tcp/1235".parse().expect("a multiaddr")],
+            listen: Self::listen_at(false),
             bootstrap: Vec::new(),
             network: "local".into(),
             swarm_key: None,
@@ -202,8 +225,21 @@ impl Config {
             gossip: GossipConfig::default(),
             peers_wanted: 8,
             connections_max: 320,
+            mdns: false,
+            relay: None,
             worker: None,
         }
+    }
+
+    /// Where a node listens that is not told where: a swarm key guards TCP only.
+    ///
+    /// # Panics
+    /// Never: they are addresses.
+    #[must_use]
+    pub fn listen_at(keyed: bool) -> Vec<Multiaddr> {
+        let addresses = ["/ip4/0.0.0.0/tcp/1235", "/ip4/0.0.0.0/udp/1235/quic-v1"];
+        let wanted = if keyed { &addresses[..1] } else { &addresses[..] };
+        wanted.iter().map(|address| address.parse().expect("a multiaddr")).collect()
     }
 
     /// The network's id, bound to the key's fingerprint where there is one.

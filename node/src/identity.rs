@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ed25519_dalek::SigningKey;
 use libp2p::identity::Keypair;
-use libp2p::pnet::PreSharedKey;
+pub use libp2p::pnet::PreSharedKey;
 
 /// A key file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +101,36 @@ pub fn load_swarm_key(path: &Path) -> Result<PreSharedKey, KeyError> {
         return Err(malformed("it is not ASCII text"));
     }
     text.parse().map_err(|_| malformed("expected the lines /key/swarm/psk/1.0.0/, /base16/ and 64 hex digits"))
+}
+
+/// Makes a swarm key, for whoever knows this file only.
+///
+/// # Errors
+/// If there is such a file, or it cannot be made.
+pub fn write_swarm_key(path: &Path, key: PreSharedKey) -> Result<(), KeyError> {
+    let io = |source| KeyError::Io { path: path.to_owned(), source };
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
+    file.write_all(key.to_key_file().as_bytes()).and_then(|()| file.sync_all()).map_err(io)
+}
+
+/// A swarm key that nobody knows yet.
+///
+/// # Errors
+/// If the system gives no random numbers.
+pub fn new_swarm_key() -> io::Result<PreSharedKey> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(PreSharedKey::new(bytes))
+}
+
+/// The bytes of a swarm key.
+#[must_use]
+pub fn swarm_key_bytes(key: PreSharedKey) -> [u8; 32] {
+    let text = key.to_key_file();
+    let mut bytes = [0; 32];
+    // Its last line is 64 hex digits.
+    let _ = hex::decode_to_slice(text.lines().next_back().unwrap_or_default(), &mut bytes);
+    bytes
 }
 
 fn read_private(path: &Path) -> Result<String, KeyError> {

@@ -101,7 +101,8 @@ impl Node {
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         let stop = CancellationToken::new();
         let handlers = Handlers { content: Some(content.clone()), events: events.clone() };
-        let started = network::start(&config, &identity, &store, handlers, stop.clone()).await;
+        // A swarm is large, and need not be so in whatever waits for this.
+        let started = Box::pin(network::start(&config, &identity, &store, handlers, stop.clone())).await;
         let mut started = started.map_err(|error| StartError::Network(error.to_string()))?;
         let network = started.network.clone();
         let mut node = Self {

@@ -4,6 +4,7 @@
 //! node's process ends when the test's does, because its stdin does.
 
 pub mod docker;
+pub mod hosts;
 pub mod outside;
 pub mod s3;
 
@@ -13,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use bacnode_protocol::api::{GetJobResponse, NodeIdentity};
 use serde_json::Value;
+
+use self::hosts::Host;
 
 /// How long anything may take that should be quick.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -136,6 +139,8 @@ pub struct Node {
     env: Vec<(String, String)>,
     dir: PathBuf,
     program: PathBuf,
+    /// The machine that it runs on, if that is not this one.
+    host: Option<String>,
 }
 
 impl Node {
@@ -150,7 +155,7 @@ impl Node {
         let ready = self.dir.join(format!("{}.json", self.name));
         let _ = std::fs::remove_file(&ready);
         let log = std::fs::OpenOptions::new().append(true).create(true).open(self.log_path()).expect("a log");
-        let mut command = Command::new(&self.program);
+        let mut command = self.command(&self.program);
         clean(&mut command).args(&self.args).arg("--ready-file").arg(&ready).arg("--until-eof");
         command.envs(self.env.iter().cloned()).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
         let mut child = command.spawn().expect("a node starts");
@@ -233,6 +238,22 @@ impl Node {
         false
     }
 
+    /// A program on the machine of this node.
+    fn command(&self, program: &Path) -> Command {
+        let Some(host) = &self.host else { return Command::new(program) };
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", host]).arg(program);
+        command
+    }
+
+    /// Starts it again without one of its flags and what follows that.
+    pub fn restart_without(&mut self, flag: &str) {
+        if let Some(at) = self.args.iter().position(|arg| arg == flag) {
+            self.args.drain(at..at + 2);
+        }
+        self.start();
+    }
+
     /// Starts it again, in the same data folder.
     pub fn restart(&mut self) {
         self.start();
@@ -244,7 +265,7 @@ impl Node {
     /// If it cannot be started.
     #[must_use]
     pub fn run(&self, args: &[&str]) -> Ran {
-        let mut command = Command::new(program("bacnode"));
+        let mut command = self.command(&program("bacnode"));
         clean(&mut command).args(args).env("BACNODE_API", &self.identity.api);
         command.output().expect("bacnode runs").into()
     }
@@ -255,7 +276,7 @@ impl Node {
     /// If it cannot be started.
     #[must_use]
     pub fn spawn(&self, args: &[&str]) -> Child {
-        let mut command = Command::new(program("bacnode"));
+        let mut command = self.command(&program("bacnode"));
         clean(&mut command).args(args).env("BACNODE_API", &self.identity.api);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("bacnode runs")
     }
@@ -355,8 +376,46 @@ impl Swarm {
     #[must_use]
     pub fn empty(more: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        let bootstrap = node(dir.path(), "bootstrap", program("bacnode-bootstrap"), None, more, &[]);
+        let bootstrap = node(None, dir.path(), "bootstrap", program("bacnode-bootstrap"), None, more, &[]);
         Self { bootstrap, nodes: Vec::new(), dir }
+    }
+
+    /// A bootstrap peer alone, on a machine of its own.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn at(host: &Host, more: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let bootstrap = node(Some(host), dir.path(), "bootstrap", program("bacnode-bootstrap"), None, more, &[]);
+        Self { bootstrap, nodes: Vec::new(), dir }
+    }
+
+    /// Adds a node on another machine, which joins through the bootstrap peer at `address`.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn add_at(&mut self, host: &Host, name: &str, address: &str, more: &[&str]) -> &mut Node {
+        let program = program("bacnode");
+        self.nodes.push(node(Some(host), self.dir.path(), name, program, Some(address), more, &[]));
+        self.nodes.last_mut().expect("just added")
+    }
+
+    /// Adds a node that knows nothing but an invite.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn join(&mut self, name: &str, invite: &str) -> &mut Node {
+        let dir = self.dir.path().to_owned();
+        let data = dir.join(name).to_string_lossy().into_owned();
+        let listen = ["--listen", "/ip4/127.0.0.1/tcp/0", "--api", "127.0.0.1:0"];
+        let args = [&["serve", "--name", name, "--data-dir", &data], &listen[..], &["--join", invite]].concat();
+        let args = args.into_iter().map(str::to_owned).collect();
+        let (name, identity, program) = (name.to_owned(), NodeIdentity::default(), program("bacnode"));
+        let mut node = Node { name, identity, child: None, args, env: Vec::new(), dir, program, host: None };
+        node.start();
+        self.nodes.push(node);
+        self.nodes.last_mut().expect("just added")
     }
 
     /// A folder for the test's own files.
@@ -384,7 +443,7 @@ impl Swarm {
     /// If it does not start.
     pub fn add_program(&mut self, program: PathBuf, name: &str, more: &[&str], env: &[(&str, &str)]) -> &mut Node {
         let address = self.bootstrap.identity.addresses[0].clone();
-        self.nodes.push(node(self.dir.path(), name, program, Some(&address), more, env));
+        self.nodes.push(node(None, self.dir.path(), name, program, Some(&address), more, env));
         self.nodes.last_mut().expect("just added")
     }
 
@@ -412,6 +471,7 @@ pub fn known(node: &Node) -> usize {
 }
 
 fn node(
+    host: Option<&Host>,
     dir: &Path,
     name: &str,
     program: PathBuf,
@@ -420,17 +480,18 @@ fn node(
     env: &[(&str, &str)],
 ) -> Node {
     let data = dir.join(name).to_string_lossy().into_owned();
-    let mut args: Vec<String> =
-        ["serve", "--network", "test", "--name", name, "--listen", "/ip4/127.0.0.1/tcp/0", "--data-dir", &data]
-            .map(str::to_owned)
-            .to_vec();
+    // A machine of one's own has its usual ports free.
+    let listen = if host.is_some() { "/ip4/0.0.0.0/tcp/1235" } else { "/ip4/127.0.0.1/tcp/0" };
+    let mut args: Vec<String> = ["serve", "--network", "test", "--name", name, "--listen", listen, "--data-dir", &data]
+        .map(str::to_owned)
+        .to_vec();
     if let Some(address) = bootstrap {
         args.extend(["--api", "127.0.0.1:0", "--bootstrap", address].map(str::to_owned));
     }
     args.extend(more.iter().map(|&arg| arg.to_owned()));
     let env = env.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    let identity = NodeIdentity::default();
-    let mut node = Node { name: name.to_owned(), identity, child: None, args, env, dir: dir.to_owned(), program };
+    let (identity, host) = (NodeIdentity::default(), host.map(|host| host.name.clone()));
+    let mut node = Node { name: name.to_owned(), identity, child: None, args, env, dir: dir.to_owned(), program, host };
     node.start();
     node
 }

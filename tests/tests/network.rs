@@ -46,6 +46,59 @@ fn known_peers_are_found_again_without_the_bootstrap_peer() {
 }
 
 #[test]
+fn one_line_is_all_that_a_newcomer_needs() {
+    let keys = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| keys.path().join(name).to_string_lossy().into_owned();
+    let key = path("swarm.key");
+    let made = bacnode_tests::bacnode(&["swarm", "keygen", &key]).ok();
+    assert_eq!(std::fs::metadata(&key).expect("a key").permissions().mode() & 0o777, 0o600);
+    let again = bacnode_tests::bacnode(&["swarm", "keygen", &key]);
+    assert!(again.code == 2 && again.stderr.contains("is there already"), "{again:#?}");
+
+    let mut swarm = Swarm::with(1, &["--swarm-key", &key]);
+    let invite = |args: &[&str]| swarm.nodes[0].run(&[&["swarm", "invite", "--swarm-key", &key], args].concat()).ok();
+    let line = invite(&[]).text().to_owned();
+    assert!(line.starts_with("bacnode1") && line.lines().count() == 1, "{line}");
+    assert_ne!(invite(&["--address", "203.0.113.7:1235"]).text(), line);
+    let info = swarm.nodes[0].run(&["swarm", "info", "--swarm-key", &key, "--output", "json"]).ok().json();
+    assert_eq!(info["Fingerprint"], made.text());
+
+    let started = Instant::now();
+    swarm.join("newcomer", &line);
+    let node = &swarm.nodes[1];
+    eventually("it knows the others", || (known(node) == 3).then_some(()));
+    node.run(&["submit", &example("hello/job.yaml")]).ok();
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    // Its data folder remembers; the line need not be kept.
+    let kept = swarm.dir().join("newcomer/swarm.key");
+    assert_eq!(std::fs::metadata(kept).expect("a key").permissions().mode() & 0o777, 0o600);
+    swarm.nodes[1].kill();
+    swarm.nodes[1].restart_without("--join");
+    let node = &swarm.nodes[1];
+    eventually("it knows the others again", || (known(node) == 3).then_some(()));
+
+    let join = |line: &str, dir: &str| bacnode_tests::bacnode(&["serve", "--data-dir", dir, "--join", line]);
+    for (line, cause) in [
+        ("hello", "it is no invite: those begin with `bacnode1`"),
+        (&line[..line.len() - 3], "it is not whole"),
+        (&line.replace(&line[20..21], "!"), "at position"),
+    ] {
+        let refused = join(line, &path("refused"));
+        assert!(refused.code == 2 && refused.stderr.contains(cause), "{refused:#?}");
+        assert!(refused.stderr.contains("hint: copy the whole line"), "{refused:#?}");
+    }
+    assert!(!keys.path().join("refused").exists(), "nothing is left of what was refused");
+    // One folder, one network.
+    let other = Swarm::new(1);
+    let open = other.nodes[0].run(&["swarm", "invite"]).ok();
+    let data = path("taken");
+    std::fs::create_dir(&data).expect("a folder");
+    std::fs::write(keys.path().join("taken/config.toml"), "network = \"mine\"\n").expect("settings");
+    let refused = join(open.text(), &data);
+    assert!(refused.code == 2 && refused.stderr.contains("is of the network `mine`"), "{refused:#?}");
+}
+
+#[test]
 fn a_private_swarm_keeps_strangers_out() {
     let keys = tempfile::tempdir().expect("a folder");
     let key = |name: &str, digit: &str| {

@@ -79,6 +79,7 @@ fn the_data_folders_of_all_releases_open() {
 }
 
 /// The programs of releases before this one, as far as they are built here.
+#[allow(clippy::print_stderr, reason = "a test that does not run must say so")]
 fn programs() -> Vec<PathBuf> {
     let list = std::fs::read_to_string(folder().join("commits")).expect("a list");
     let home = std::env::var("HOME").unwrap_or_default();

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use bacnode_bootstrap::network::NetworkFile;
-use bacnode_node::config::{Config, Role};
+use bacnode_bootstrap::network::{self, NetworkFile};
+use bacnode_node::config::{Config, RelayLimits, Role};
 use bacnode_node::{Node, identity};
 use clap::{Parser, Subcommand};
 
@@ -27,14 +28,8 @@ struct Serve {
     /// Where the key and the known peers lie
     #[arg(long, env = "BACNODE_DATA_DIR", value_name = "DIR")]
     data_dir: PathBuf,
-    /// Where peers connect (multiaddr)
-    #[arg(
-        long,
-        env = "BACNODE_LISTEN",
-        value_name = "MULTIADDR",
-        default_value = "/ip4/0.0.0.0/tcp/1235",
-        value_delimiter = ','
-    )]
+    /// Where peers connect (multiaddr; port 1235 of TCP and, without a swarm key, QUIC by default); may be repeated
+    #[arg(long, env = "BACNODE_LISTEN", value_name = "MULTIADDR", value_delimiter = ',')]
     listen: Vec<String>,
     /// The network: a name, or a network file
     #[arg(long, env = "BACNODE_NETWORK", value_name = "NAME|FILE", default_value = "local")]
@@ -42,9 +37,24 @@ struct Serve {
     /// A swarm key (IPFS format): only its holders get in
     #[arg(long, env = "BACNODE_SWARM_KEY", value_name = "FILE")]
     swarm_key: Option<PathBuf>,
-    /// Another bootstrap peer of the same network
-    #[arg(long, env = "BACNODE_BOOTSTRAP", value_name = "MULTIADDR", value_delimiter = ',')]
+    /// Another bootstrap peer of the same network, as a multiaddr or HOST:PORT; may be repeated
+    #[arg(long, env = "BACNODE_BOOTSTRAP", value_name = "ADDRESS", value_delimiter = ',')]
     bootstrap: Vec<String>,
+    /// Pass nothing on between peers that cannot call each other
+    #[arg(long, env = "BACNODE_NO_RELAY")]
+    no_relay: bool,
+    /// Peers that can be reached through this one, if they cannot be called
+    #[arg(long, env = "BACNODE_RELAY_PEERS", value_name = "N", default_value_t = 256)]
+    relay_peers: usize,
+    /// Connections that it passes on at one time
+    #[arg(long, env = "BACNODE_RELAY_CONNECTIONS", value_name = "N", default_value_t = 128)]
+    relay_connections: usize,
+    /// Mebibytes that pass each way on one of them
+    #[arg(long, env = "BACNODE_RELAY_MIB", value_name = "N", default_value_t = 16)]
+    relay_mib: u64,
+    /// Minutes that one of them lasts
+    #[arg(long, env = "BACNODE_RELAY_MINUTES", value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=1440))]
+    relay_minutes: u64,
     /// A label for people
     #[arg(long, env = "BACNODE_NAME", value_name = "NAME", default_value = "bootstrap")]
     name: String,
@@ -115,13 +125,24 @@ fn settings(args: &Serve) -> Result<Config, Failure> {
     config.api = None;
     config.compute = false;
     config.name.clone_from(&args.name);
-    config.listen = args.listen.iter().map(address).collect::<Result<_, _>>()?;
-    config.bootstrap = args.bootstrap.iter().map(address).collect::<Result<_, _>>()?;
+    let peer =
+        |text: &String| network::address(text).map_err(|error| Failure(2, format!("--bootstrap {text}: {error}")));
+    config.bootstrap = args.bootstrap.iter().map(peer).collect::<Result<_, _>>()?;
     let file = NetworkFile::find(&args.network).map_err(|error| Failure(2, error.to_string()))?;
     config.network = file.map_or_else(|| args.network.clone(), |file| file.name);
+    config.relay = (!args.no_relay).then(|| RelayLimits {
+        peers: args.relay_peers,
+        circuits: args.relay_connections,
+        duration: Duration::from_secs(args.relay_minutes * 60),
+        bytes: args.relay_mib << 20,
+    });
     if let Some(path) = &args.swarm_key {
         config.swarm_key = Some(identity::load_swarm_key(path).map_err(|error| Failure(2, error.to_string()))?);
     }
+    config.listen = match args.listen.as_slice() {
+        [] => Config::listen_at(config.swarm_key.is_some()),
+        named => named.iter().map(address).collect::<Result<_, _>>()?,
+    };
     Ok(config)
 }
 

@@ -25,12 +25,21 @@ pub(crate) struct Serve {
     /// Where peers connect (multiaddr); may be repeated
     #[arg(long, env = "BACNODE_LISTEN", value_name = "MULTIADDR", value_delimiter = ',')]
     pub(crate) listen: Vec<String>,
-    /// A peer to join through (multiaddr); may be repeated, one is enough
-    #[arg(long, env = "BACNODE_BOOTSTRAP", value_name = "MULTIADDR", value_delimiter = ',')]
+    /// A peer to join through, as a multiaddr or HOST:PORT; may be repeated, one is enough
+    #[arg(long, env = "BACNODE_BOOTSTRAP", value_name = "ADDRESS", value_delimiter = ',')]
     pub(crate) bootstrap: Vec<String>,
+    /// Look for peers on the local network (never with a swarm key)
+    #[arg(long, env = "BACNODE_MDNS", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(crate) mdns: bool,
+    /// Pass on between peers that cannot call each other, within limits, as bootstrap peers do
+    #[arg(long, env = "BACNODE_RELAY", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(crate) relay: bool,
     /// The network: a name, or a network file
     #[arg(long, env = "BACNODE_NETWORK", value_name = "NAME|FILE")]
     pub(crate) network: Option<String>,
+    /// Join with an invite (`bacnode swarm invite` prints one); the data folder remembers it
+    #[arg(long, env = "BACNODE_JOIN", value_name = "INVITE", hide_env_values = true, conflicts_with_all = ["network", "bootstrap", "swarm_key"])]
+    pub(crate) join: Option<String>,
     /// A swarm key (IPFS format): only its holders get in
     #[arg(long, env = "BACNODE_SWARM_KEY", value_name = "FILE")]
     pub(crate) swarm_key: Option<PathBuf>,

@@ -11,6 +11,7 @@ mod node;
 mod published;
 mod serve;
 mod submit;
+mod swarm;
 mod task;
 mod token;
 mod version;
@@ -75,6 +76,7 @@ async fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<()> {
         Command::Job { command } => job::run(&client()?, global.output, command).await,
         Command::Node { command } => node::run(&client()?, global.output, command).await,
         Command::Peers => node::peers(&client()?, global.output).await,
+        Command::Swarm { command } => swarm::run(client, global.output, command).await,
         Command::Content { command } => content::run(&client()?, global.output, command).await,
         Command::Demo(args) => demo::run(&args).await,
         Command::Config { command: crate::args::Config::Show(args) } => {

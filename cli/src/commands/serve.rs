@@ -13,7 +13,7 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::args::{LogFormat, LogLevel, Serve};
 use crate::error::{Exit, Failure, Result};
 use crate::output;
-use crate::settings::Settings;
+use crate::settings::{Settings, data_dir};
 
 /// For `serve`, `--api` is where to listen.
 pub(super) fn listen_where_told(args: &mut Serve, api: &str, matches: &ArgMatches) -> Result<()> {
@@ -28,6 +28,9 @@ pub(super) fn listen_where_told(args: &mut Serve, api: &str, matches: &ArgMatche
 }
 
 pub(super) async fn run(args: &Serve, matches: &ArgMatches) -> Result<()> {
+    if let Some(line) = &args.join {
+        super::swarm::join(&data_dir(args.data_dir.as_ref())?, line)?;
+    }
     let settings = Settings::resolve(args, matches)?;
     log_to_stderr(settings.log_level, settings.log_format);
     let private = settings.config.swarm_key.is_some();

@@ -1,5 +1,6 @@
 //! From files and folders to blocks.
 
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -53,9 +54,9 @@ pub(super) struct Import<'a> {
     /// Move large files instead of copying them.
     take: bool,
     /// What is in the batch already.
-    seen: std::collections::HashSet<Cid>,
+    seen: HashSet<Cid>,
     /// Files that are kept whole by this batch.
-    whole: std::collections::HashMap<Cid, u64>,
+    whole: HashMap<Cid, u64>,
     /// Files that must be on disk before the batch is.
     pub(super) files: Vec<PathBuf>,
 }
@@ -104,7 +105,7 @@ impl Content {
 impl<'a> Import<'a> {
     pub(super) fn new(content: &'a Content, limits: Limits, take: bool) -> Self {
         let batch = WriteBatch::default();
-        let (small, seen, whole) = (Some(Vec::new()), Default::default(), Default::default());
+        let (small, seen, whole) = (Some(Vec::new()), HashSet::new(), HashMap::new());
         Self { content, batch, left: limits, limits, small, small_bytes: 0, take, seen, whole, files: Vec::new() }
     }
 

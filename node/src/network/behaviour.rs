@@ -9,10 +9,11 @@ use bacnode_protocol::wire::Names;
 use libp2p::identity::Keypair;
 use libp2p::metrics::Registry;
 use libp2p::swarm::NetworkBehaviour;
-use libp2p::{StreamProtocol, connection_limits, gossipsub, identify, kad, ping};
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::{PeerId, StreamProtocol, autonat, connection_limits, dcutr, gossipsub, identify, kad, mdns, ping, relay};
 use sha2::{Digest, Sha256};
 
-use crate::config::Config;
+use crate::config::{Config, RelayLimits};
 
 /// Nodes that are told who has a root, and that must agree before a look-up ends. Most of what a look-up costs is calling
 /// them, and what they say is only a hint.
@@ -31,7 +32,21 @@ pub(super) struct Behaviour {
     pub(super) kad: kad::Behaviour<kad::store::MemoryStore>,
     pub(super) identify: identify::Behaviour,
     pub(super) ping: ping::Behaviour,
+    pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
+    pub(super) nat: Toggle<Nat>,
     pub(super) stream: libp2p_stream::Behaviour,
+}
+
+/// What finds out how this node can be reached, and reaches those that cannot be called.
+#[derive(NetworkBehaviour)]
+pub(super) struct Nat {
+    /// Asks others to call an address at which this node was seen …
+    asks: autonat::v2::client::Behaviour,
+    /// … and calls them when they ask.
+    tries: autonat::v2::server::Behaviour,
+    relayed: relay::client::Behaviour,
+    relays: Toggle<relay::Behaviour>,
+    punch: dcutr::Behaviour,
 }
 
 /// A behaviour that cannot be made of these settings.
@@ -48,8 +63,19 @@ impl Behaviour {
         config: &Config,
         names: &Names,
         keypair: &Keypair,
+        relayed: Option<relay::client::Behaviour>,
         counted: &mut Registry,
     ) -> Result<Self, SetupError> {
+        let me = keypair.public().to_peer_id();
+        let mdns = config.mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), me)).transpose();
+        let mdns = mdns.map_err(|error| failed(format!("cannot look for peers on the local network: {error}")))?;
+        let nat = relayed.map(|relayed| Nat {
+            asks: autonat::v2::client::Behaviour::default(),
+            tries: autonat::v2::server::Behaviour::default(),
+            relayed,
+            relays: config.relay.map(|limits| relay_behaviour(me, limits)).into(),
+            punch: dcutr::Behaviour::new(me),
+        });
         let agent = format!("bacnode/{}", env!("CARGO_PKG_VERSION"));
         let identify = identify::Config::new(names.identify.clone(), keypair.public())
             .with_agent_version(agent)
@@ -61,6 +87,8 @@ impl Behaviour {
             kad: kademlia(names, keypair)?,
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(ping::Config::new().with_interval(Duration::from_secs(10))),
+            mdns: mdns.into(),
+            nat: nat.into(),
             stream: libp2p_stream::Behaviour::new(),
         })
     }
@@ -74,6 +102,23 @@ fn limits(max: u32) -> connection_limits::ConnectionLimits {
         .with_max_established_incoming(Some(if max > 4 { max / 4 * 3 } else { max }))
         .with_max_established(Some(max))
         .with_max_established_per_peer(Some(4))
+}
+
+fn relay_behaviour(me: PeerId, limits: RelayLimits) -> relay::Behaviour {
+    let limits = relay::Config {
+        max_reservations: limits.peers,
+        // One machine behind a NAT may have several.
+        max_reservations_per_peer: 4,
+        max_circuits: limits.circuits,
+        max_circuits_per_peer: limits.circuits.div_ceil(8),
+        max_circuit_duration: limits.duration,
+        max_circuit_bytes: limits.bytes,
+        ..relay::Config::default()
+    };
+    let mut relay = relay::Behaviour::new(me, limits);
+    // Its operator says so; whether it can be called, those who call it find out.
+    relay.set_status(Some(relay::Status::Enable));
+    relay
 }
 
 fn gossip(config: &Config, names: &Names) -> Result<Gossip, SetupError> {

@@ -3,6 +3,7 @@
 mod dht;
 mod dial;
 mod listen;
+mod reach;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -17,7 +18,6 @@ use bacnode_protocol::wire::view::NodeDetail;
 use futures::StreamExt as _;
 use libp2p::core::ConnectedPoint;
 use libp2p::metrics::{Metrics, Recorder as _, Registry};
-use libp2p::multiaddr::Protocol;
 use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, PeerId, Swarm, gossipsub, identify, kad, ping};
 use tokio::sync::{mpsc, oneshot};
@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use self::dht::{LookUpMetrics, PROVIDES_BURST};
 use self::dial::Anchor;
 use self::listen::ip_of;
+use self::reach::{Reach, is_circuit, is_private, remote_address};
 use super::behaviour::{Behaviour, BehaviourEvent, SetupError};
 use super::{Command, Network, Topic, dag, gossip, live, market, transport, view};
 use crate::config::{Config, Role};
@@ -96,8 +97,8 @@ pub(crate) async fn start(
 ) -> Result<Started, SetupError> {
     let names = Arc::new(Names::new(&config.network));
     let mut counted = Registry::with_prefix("bacnode");
-    let transport = transport::build(config, &identity.keypair, &mut counted)?;
-    let behaviour = Behaviour::new(config, &names, &identity.keypair, &mut counted)?;
+    let (transport, circuits) = transport::build(config, &identity.keypair, &mut counted)?;
+    let behaviour = Behaviour::new(config, &names, &identity.keypair, circuits, &mut counted)?;
     let (metrics, look_up_metrics) = (Metrics::new(&mut counted), LookUpMetrics::new(&mut counted));
     let settings = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(600));
     let mut swarm = Swarm::new(transport, behaviour, identity.keypair.public().to_peer_id(), settings);
@@ -155,6 +156,7 @@ pub(crate) async fn start(
         provides_left: PROVIDES_BURST,
         in_table: HashSet::new(),
         tried: HashMap::new(),
+        reach: Reach::default(),
         connected: connected_sender,
         heard: heard_sender,
         swarm,
@@ -186,6 +188,7 @@ struct Service {
     in_table: HashSet<NodeId>,
     /// When each node of the view was last called, so that a dead one is not called all the time.
     tried: HashMap<NodeId, Instant>,
+    reach: Reach,
     connected: mpsc::Sender<NodeId>,
     heard: mpsc::Sender<gossip::Heard>,
     metrics: Metrics,
@@ -230,7 +233,7 @@ impl Service {
 
     /// Confirmed addresses first, then (if wanted) those that are only listened on.
     fn addresses(&self, confirmed: bool) -> Vec<Multiaddr> {
-        let mut addresses: Vec<Multiaddr> = self.swarm.external_addresses().cloned().collect();
+        let mut addresses = self.confirmed();
         for address in self.swarm.listeners().filter(|_| !confirmed) {
             if !addresses.contains(address) {
                 addresses.push(address.clone());
@@ -243,6 +246,7 @@ impl Service {
     fn care(&mut self) {
         let now = Instant::now();
         self.call_anchors(now);
+        self.be_reachable(now);
         if self.peers.len() < self.peers_wanted {
             self.seek_peers(now);
         }
@@ -263,10 +267,22 @@ impl Service {
             SwarmEvent::Behaviour(BehaviourEvent::Kad(event)) => self.kad(event),
             SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.identify(event),
             SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.ping(event),
-            SwarmEvent::ConnectionEstablished { peer_id, endpoint, num_established, .. } => {
+            SwarmEvent::Behaviour(BehaviourEvent::Mdns(event)) => self.found_nearby(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Nat(event)) => self.nat(event),
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. } => {
+                self.prefer_direct(peer_id, connection_id, &endpoint);
                 self.established(peer_id, &endpoint, num_established.get()).await;
             }
-            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => self.closed(peer_id).await,
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, .. } => {
+                self.forget_circuit(&peer_id, connection_id);
+                if num_established == 0 {
+                    self.closed(peer_id).await;
+                }
+            }
+            SwarmEvent::ListenerClosed { listener_id, .. } => self.relay_lost(listener_id),
+            SwarmEvent::ExternalAddrConfirmed { .. } | SwarmEvent::ExternalAddrExpired { .. } => {
+                let _ = self.events.try_send(driver::Event::AddressesChanged);
+            }
             SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => self.not_reached(peer_id, &error),
             SwarmEvent::NewListenAddr { address, .. } => tracing::info!(%address, "listening"),
             _ => {}
@@ -297,20 +313,23 @@ impl Service {
 
     fn identify(&mut self, event: identify::Event) {
         self.metrics.record(&event);
-        let (identify::Event::Received { peer_id, info, .. } | identify::Event::Pushed { peer_id, info, .. }) = event
-        else {
-            return;
-        };
+        // What it pushes comes as this, too; `Pushed` is what we told it of ourselves.
+        let identify::Event::Received { peer_id, info, .. } = event else { return };
         if let Some(peer) = self.peers.get_mut(&peer_id) {
             peer.agent = info.agent_version.chars().filter(|c| !c.is_control()).take(64).collect();
         }
+        tracing::debug!(peer = %peer_id, protocols = ?info.protocols, observed = %info.observed_addr, "identified");
+        self.note_relay(peer_id, &info.protocols);
+        self.call_neighbour(peer_id, &info.listen_addrs);
+        let wide = self.is_wide();
         if info.protocols.iter().any(|protocol| protocol.as_ref() == self.kad_name) {
-            for address in info.listen_addrs.into_iter().take(8) {
+            for address in info.listen_addrs.into_iter().filter(|address| !wide || !is_private(address)).take(8) {
                 self.swarm.behaviour_mut().kad.add_address(&peer_id, address);
             }
         }
-        // The peer sees us at an address of ours: then whoever sees the same network can call us there.
-        if let Some(ip) = ip_of(&info.observed_addr) {
+        // The peer sees us at an address of ours: then whoever sees the same network can call us there. In the internet there
+        // are firewalls, and it is tried.
+        if let Some(ip) = ip_of(&info.observed_addr).filter(|_| !wide && !is_circuit(&info.observed_addr)) {
             let ours: Vec<Multiaddr> = self.swarm.listeners().filter(|a| ip_of(a) == Some(ip)).cloned().collect();
             for address in ours {
                 self.confirm(address);
@@ -355,8 +374,10 @@ impl Service {
             let _ = self.swarm.disconnect_peer_id(peer);
             return;
         };
-        let address = endpoint.get_remote_address().clone();
-        if let ConnectedPoint::Listener { local_addr, .. } = endpoint {
+        let (address, called) = (remote_address(endpoint), endpoint.get_remote_address().clone());
+        if let ConnectedPoint::Listener { local_addr, .. } = endpoint
+            && !is_circuit(local_addr)
+        {
             // Somebody came in by this address: it works.
             self.confirm(local_addr.clone());
         }
@@ -364,14 +385,13 @@ impl Service {
             return;
         }
         tracing::debug!(peer = node.short(), %address, "connected");
-        if endpoint.is_dialer() {
-            let plain: Multiaddr = address.iter().filter(|p| !matches!(p, Protocol::P2p(_))).collect();
-            self.swarm.behaviour_mut().kad.add_address(&peer, plain.clone());
-            if let Err(error) = self.store.remember_peer(&node, &plain) {
+        if endpoint.is_dialer() && !is_circuit(&address) {
+            self.swarm.behaviour_mut().kad.add_address(&peer, address.clone());
+            if let Err(error) = self.store.remember_peer(&node, &address) {
                 tracing::warn!(%error, "cannot remember a peer");
             }
         }
-        for anchor in self.anchors.iter_mut().filter(|anchor| anchor.address == address || anchor.peer == Some(peer)) {
+        for anchor in self.anchors.iter_mut().filter(|anchor| anchor.address == called || anchor.peer == Some(peer)) {
             anchor.peer = Some(peer);
             anchor.warned = false;
         }

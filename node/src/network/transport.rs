@@ -1,16 +1,17 @@
-//! TCP with DNS, Noise and Yamux; behind the swarm's key where there is one.
+//! TCP with DNS, Noise and Yamux, behind the swarm's key where there is one; QUIC where there is none; and circuits through
+//! relays.
 
 use std::time::Duration;
 
 use libp2p::core::muxing::StreamMuxerBox;
-use libp2p::core::transport::{Boxed, MemoryTransport};
+use libp2p::core::transport::{Boxed, MemoryTransport, OrTransport};
 use libp2p::core::upgrade::Version;
 use libp2p::futures::{AsyncRead, AsyncWrite};
 use libp2p::identity::Keypair;
 use libp2p::metrics::{BandwidthTransport, Registry};
 use libp2p::multiaddr::Protocol;
 use libp2p::pnet::{PnetConfig, PreSharedKey};
-use libp2p::{Multiaddr, PeerId, Transport, dns, noise, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, Transport, dns, noise, quic, relay, tcp, yamux};
 
 use super::behaviour::SetupError;
 use crate::config::Config;
@@ -20,7 +21,10 @@ const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Streams of one connection.
 const STREAMS_MAX: usize = 256;
 
-/// The transport of these settings; its bytes are counted.
+/// A connection to a peer whose identity is proven.
+type Connection = (PeerId, StreamMuxerBox);
+
+/// The transport of these settings, whose bytes are counted, and what makes circuits through relays; none in memory.
 ///
 /// # Errors
 /// If an address needs one that this node does not have, or would go around the swarm's key.
@@ -28,7 +32,7 @@ pub(super) fn build(
     config: &Config,
     keypair: &Keypair,
     counted: &mut Registry,
-) -> Result<Boxed<(PeerId, StreamMuxerBox)>, SetupError> {
+) -> Result<(Boxed<Connection>, Option<relay::client::Behaviour>), SetupError> {
     let forced = std::env::var("LIBP2P_FORCE_PNET").is_ok_and(|value| value == "1");
     if forced && config.swarm_key.is_none() {
         return Err(SetupError("LIBP2P_FORCE_PNET=1 is set, but there is no swarm key".into()));
@@ -39,10 +43,27 @@ pub(super) fn build(
     let failed = |error: std::io::Error| SetupError(format!("cannot read the DNS settings: {error}"));
     let memory = config.listen.iter().any(|address| matches!(address.iter().next(), Some(Protocol::Memory(_))));
     if memory {
-        return guard(MemoryTransport::new(), config.swarm_key, keypair, counted);
+        return Ok((count(guard(MemoryTransport::new(), config.swarm_key, keypair)?, counted), None));
     }
     let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true));
-    guard(dns::tokio::Transport::system(tcp).map_err(failed)?, config.swarm_key, keypair, counted)
+    let tcp = guard(tcp, config.swarm_key, keypair)?;
+    let direct = if config.swarm_key.is_some() {
+        dns::tokio::Transport::system(tcp).map_err(failed)?.boxed()
+    } else {
+        let quic = quic::tokio::Transport::new(quic::Config::new(keypair));
+        let quic = quic.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+        let either = OrTransport::new(tcp, quic).map(|connection, _| connection.into_inner());
+        dns::tokio::Transport::system(either).map_err(failed)?.boxed()
+    };
+    // Both ends of a circuit hold the key, if there is one: the relay has no others.
+    let (circuits, behaviour) = relay::client::new(keypair.public().to_peer_id());
+    let all = OrTransport::new(secure(circuits, keypair)?, direct).map(|connection, _| connection.into_inner());
+    Ok((count(all.boxed(), counted), Some(behaviour)))
+}
+
+fn count(transport: Boxed<Connection>, counted: &mut Registry) -> Boxed<Connection> {
+    let counted = BandwidthTransport::new(transport, counted);
+    counted.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed()
 }
 
 /// Fails closed: with a key there is TCP (or memory) and nothing else, because the key cannot guard anything else.
@@ -53,22 +74,17 @@ fn check(address: &Multiaddr, keyed: bool) -> Result<(), SetupError> {
             Protocol::Ws(_) | Protocol::Wss(_) => "WebSocket",
             _ => continue,
         };
-        let message = if keyed {
-            format!("{address}: a swarm key guards TCP only, {other} would go around it")
-        } else {
-            format!("{address}: {other} is not offered yet; use an address with /tcp/")
-        };
-        return Err(SetupError(message));
+        if keyed {
+            return Err(SetupError(format!("{address}: a swarm key guards TCP only, {other} would go around it")));
+        }
+        if other == "WebSocket" {
+            return Err(SetupError(format!("{address}: WebSocket is not offered; use /tcp/ or /quic-v1")));
+        }
     }
     Ok(())
 }
 
-fn guard<T>(
-    transport: T,
-    key: Option<PreSharedKey>,
-    keypair: &Keypair,
-    counted: &mut Registry,
-) -> Result<Boxed<(PeerId, StreamMuxerBox)>, SetupError>
+fn guard<T>(transport: T, key: Option<PreSharedKey>, keypair: &Keypair) -> Result<Boxed<Connection>, SetupError>
 where
     T: Transport + Send + Unpin + 'static,
     T::Output: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -79,17 +95,13 @@ where
     match key {
         Some(key) => {
             let keyed = transport.and_then(move |socket, _| PnetConfig::new(key).handshake(socket));
-            secure(keyed, keypair, counted)
+            secure(keyed, keypair)
         }
-        None => secure(transport, keypair, counted),
+        None => secure(transport, keypair),
     }
 }
 
-fn secure<T>(
-    transport: T,
-    keypair: &Keypair,
-    counted: &mut Registry,
-) -> Result<Boxed<(PeerId, StreamMuxerBox)>, SetupError>
+fn secure<T>(transport: T, keypair: &Keypair) -> Result<Boxed<Connection>, SetupError>
 where
     T: Transport + Send + Unpin + 'static,
     T::Output: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -101,6 +113,5 @@ where
     muxer.set_max_num_streams(STREAMS_MAX);
     let noise = noise::Config::new(keypair).map_err(|error| SetupError(error.to_string()))?;
     let secured = transport.upgrade(Version::V1Lazy).authenticate(noise).multiplex(muxer).timeout(UPGRADE_TIMEOUT);
-    let counted = BandwidthTransport::new(secured.boxed(), counted);
-    Ok(counted.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed())
+    Ok(secured.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed())
 }

@@ -316,8 +316,8 @@ impl State {
     }
 
     pub(super) fn lease_over(&mut self, id: ExecutionId, now: Now, view: &View, out: &mut Outbox<Output>) {
-        let unheard = |e: &&super::job::Execution| e.never_came && e.record.state == ExecutionState::Awarded;
-        if self.executions.get(&id).filter(unheard).is_some() {
+        let unheard = |e: &super::job::Execution| e.never_came && e.record.state == ExecutionState::Awarded;
+        if self.executions.get(&id).is_some_and(unheard) {
             // Nor can it come any more.
             return self.never_came(id, now, view, out);
         }

@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::sync::oneshot;
 
 use super::Service;
+use super::reach::is_private;
 
 /// Roots announced in the DHT at each turn of care, and at once if there were none for a while.
 const PROVIDES_PER_CARE: usize = 2;
@@ -72,13 +73,14 @@ impl Service {
             })
             .collect();
         drop(view);
+        let wide = self.is_wide();
         for (node, addresses) in new {
             self.in_table.insert(node);
             let Some(peer) = node.peer_id() else { continue };
             let kad = &mut self.swarm.behaviour_mut().kad;
             // A newcomer to a full bucket would have an old entry called, to see whether that still lives.
             if kad.kbucket(peer).is_some_and(|bucket| bucket.num_entries() < kad::K_VALUE.get()) {
-                for address in addresses {
+                for address in addresses.into_iter().filter(|address| !wide || !is_private(address)) {
                     kad.add_address(&peer, address);
                 }
             }

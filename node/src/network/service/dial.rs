@@ -147,6 +147,7 @@ impl Service {
             self.answer_connect(&node, Err("it cannot be reached"));
         }
         let text = error.to_string();
+        tracing::debug!(?peer, error = %text, "a call came to nothing");
         let anchor = self
             .anchors
             .iter_mut()

@@ -1,0 +1,306 @@
+//! How this node is reached: at addresses that were tried, or through relays where none of its own works; and how it reaches
+//! those that cannot be called: through their relays, until a hole is punched.
+//!
+//! In a network that spans the internet private addresses mean nothing to most: they are neither advertised nor put into
+//! the DHT. A network all of whose addresses are private is one local network, and takes them for what they are.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use bacnode_protocol::id::NodeId;
+use libp2p::core::ConnectedPoint;
+use libp2p::core::transport::ListenerId;
+use libp2p::metrics::Recorder as _;
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::ConnectionId;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::{Multiaddr, PeerId, StreamProtocol, kad, mdns, relay};
+
+use super::Service;
+use super::listen::ip_of;
+use crate::network::behaviour::NatEvent;
+
+/// How long after the first connection an address of one's own may be found to work before relays are asked.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Relays through which this node can be reached, if it must.
+const RELAYS_WANTED: usize = 2;
+/// Before a relay that refused, or was lost, is asked again.
+const REST: Duration = Duration::from_secs(15);
+/// How long a circuit stays beside a direct connection, which the other end may not have seen yet.
+const OVERLAP: Duration = Duration::from_secs(1);
+/// Addresses of others that the local network offers at once.
+const NEARBY_MAX: usize = 16;
+
+/// What is known of this node's reachability.
+#[derive(Debug, Default)]
+pub(super) struct Reach {
+    /// Since when it is connected to anybody.
+    joined: Option<Instant>,
+    /// Peers that pass on.
+    relays: HashSet<PeerId>,
+    /// Those that were asked, and by which listener they are held.
+    asked: HashMap<PeerId, (Option<ListenerId>, Instant)>,
+    /// Connections that go through a relay.
+    circuits: HashMap<PeerId, HashSet<ConnectionId>>,
+    /// Those that direct ones took the place of, and until when they stay.
+    closing: Vec<(Instant, ConnectionId)>,
+    /// Whether others may ask this node in the DHT.
+    serves: Option<bool>,
+}
+
+impl Service {
+    /// Whether this network spans the internet, as far as one can tell from here.
+    pub(super) fn is_wide(&self) -> bool {
+        let anchors = self.anchors.iter().map(|anchor| &anchor.address);
+        anchors.chain(self.swarm.external_addresses()).any(|address| !is_private(address))
+    }
+
+    /// The addresses at which others reach this node; what they mean to nobody is left out.
+    pub(super) fn confirmed(&self) -> Vec<Multiaddr> {
+        let wide = self.is_wide();
+        let of_use = |address: &&Multiaddr| !wide || !is_private(address);
+        let mut addresses: Vec<Multiaddr> =
+            self.swarm.external_addresses().filter(of_use).map(without_own_id).collect();
+        addresses.sort_by_key(is_circuit);
+        addresses.dedup();
+        addresses
+    }
+
+    /// Whoever cannot be called asks relays, and does not serve the DHT.
+    pub(super) fn be_reachable(&mut self, now: Instant) {
+        self.close_circuits(now);
+        if self.peers.is_empty() {
+            self.reach.joined = None;
+            return;
+        }
+        let joined = *self.reach.joined.get_or_insert(now);
+        let direct = self.confirmed().iter().any(|address| !is_circuit(address));
+        let callable = direct || !self.is_wide();
+        if self.reach.serves.replace(callable) != Some(callable) {
+            let mode = if callable { kad::Mode::Server } else { kad::Mode::Client };
+            self.swarm.behaviour_mut().kad.set_mode(Some(mode));
+        }
+        if callable {
+            self.leave_relays();
+        } else if joined.elapsed() > PATIENCE {
+            self.ask_relays(now);
+        }
+    }
+
+    fn ask_relays(&mut self, now: Instant) {
+        self.reach.asked.retain(|_, (listener, at)| listener.is_some() || now.duration_since(*at) < REST);
+        let held = self.reach.asked.values().filter(|(listener, _)| listener.is_some()).count();
+        let free = self.reach.relays.iter().filter(|relay| !self.reach.asked.contains_key(*relay));
+        let free: Vec<PeerId> = free.copied().take(RELAYS_WANTED.saturating_sub(held)).collect();
+        for relay in free {
+            // At the address at which it was reached.
+            let Some(peer) = self.peers.get(&relay).filter(|peer| peer.outgoing && !is_circuit(&peer.address)) else {
+                continue;
+            };
+            let Ok(address) = peer.address.clone().with_p2p(relay) else { continue };
+            let listening = self.swarm.listen_on(address.with(Protocol::P2pCircuit));
+            self.reach.asked.insert(relay, (listening.ok(), now));
+        }
+    }
+
+    fn leave_relays(&mut self) {
+        for (_, (listener, _)) in self.reach.asked.drain() {
+            if let Some(listener) = listener {
+                self.swarm.remove_listener(listener);
+            }
+        }
+    }
+
+    pub(super) fn relay_lost(&mut self, lost: ListenerId) {
+        for (listener, at) in self.reach.asked.values_mut().filter(|(listener, _)| *listener == Some(lost)) {
+            (*listener, *at) = (None, Instant::now());
+        }
+    }
+
+    pub(super) fn note_relay(&mut self, peer: PeerId, protocols: &[StreamProtocol]) {
+        if protocols.contains(&relay::HOP_PROTOCOL_NAME) {
+            self.reach.relays.insert(peer);
+        } else {
+            self.reach.relays.remove(&peer);
+        }
+    }
+
+    /// Once there is a direct connection, what goes through a relay would only be slower and dearer.
+    pub(super) fn prefer_direct(&mut self, peer: PeerId, connection: ConnectionId, endpoint: &ConnectedPoint) {
+        if endpoint.is_relayed() {
+            self.reach.circuits.entry(peer).or_default().insert(connection);
+            return;
+        }
+        let circuits = self.reach.circuits.remove(&peer).unwrap_or_default();
+        let over = Instant::now() + OVERLAP;
+        self.reach.closing.extend(circuits.iter().map(|circuit| (over, *circuit)));
+        if let Some(info) = self.peers.get_mut(&peer).filter(|_| !circuits.is_empty()) {
+            info.address = remote_address(endpoint);
+            info.outgoing = endpoint.is_dialer();
+            tracing::info!(peer = info.node.short(), address = %info.address, "connected directly");
+        }
+    }
+
+    /// Gives up circuits that are not needed any more.
+    fn close_circuits(&mut self, now: Instant) {
+        for (_, circuit) in self.reach.closing.extract_if(.., |(over, _)| *over <= now) {
+            self.swarm.close_connection(circuit);
+        }
+    }
+
+    pub(super) fn forget_circuit(&mut self, peer: &PeerId, connection: ConnectionId) {
+        if let Some(circuits) = self.reach.circuits.get_mut(peer) {
+            circuits.remove(&connection);
+            if circuits.is_empty() {
+                self.reach.circuits.remove(peer);
+            }
+        }
+    }
+
+    /// A peer that is reached through a relay may stand in the same room.
+    pub(super) fn call_neighbour(&mut self, peer: PeerId, listens: &[Multiaddr]) {
+        if !self.reach.circuits.contains_key(&peer) {
+            return;
+        }
+        let own: HashSet<_> = self.swarm.listeners().filter(|own| is_private(own)).filter_map(subnet).collect();
+        let near = |address: &&Multiaddr| is_private(address) && subnet(address).is_some_and(|net| own.contains(&net));
+        let addresses: Vec<Multiaddr> = listens.iter().filter(near).take(4).cloned().collect();
+        if !addresses.is_empty() {
+            let call = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(addresses);
+            let _ = self.swarm.dial(call.build());
+        }
+    }
+
+    pub(super) fn found_nearby(&mut self, event: mdns::Event) {
+        let mdns::Event::Discovered(found) = event else { return };
+        for (peer, address) in found.into_iter().take(NEARBY_MAX) {
+            let Some(node) = NodeId::from_peer_id(&peer) else { continue };
+            if node == self.network.me || self.swarm.is_connected(&peer) {
+                continue;
+            }
+            let call = DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing);
+            let _ = self.swarm.dial(call.addresses(vec![address]).build());
+        }
+    }
+
+    pub(super) fn nat(&mut self, event: NatEvent) {
+        match event {
+            NatEvent::Relayed(relay::client::Event::ReservationReqAccepted {
+                relay_peer_id, renewal: false, ..
+            }) => {
+                tracing::info!(relay = %relay_peer_id, "others reach this node through a relay");
+            }
+            NatEvent::Punch(event) => {
+                self.metrics.record(&event);
+                match event.result {
+                    Ok(_) => tracing::debug!(peer = %event.remote_peer_id, "a hole is punched"),
+                    Err(error) => tracing::debug!(peer = %event.remote_peer_id, %error, "no hole can be punched"),
+                }
+            }
+            NatEvent::Relays(event) => self.metrics.record(&event),
+            NatEvent::Asks(event) => {
+                let works = event.result.is_ok();
+                tracing::debug!(address = %event.tested_addr, works, "an address was tried from outside");
+            }
+            NatEvent::Relayed(_) | NatEvent::Tries(_) => {}
+        }
+    }
+}
+
+/// Where the other end is, without its id; through which relay, if it came through one.
+pub(super) fn remote_address(endpoint: &ConnectedPoint) -> Multiaddr {
+    let through = match endpoint {
+        ConnectedPoint::Listener { local_addr, .. } if endpoint.is_relayed() => local_addr,
+        other => other.get_remote_address(),
+    };
+    let mut address = without_own_id(through);
+    if !is_circuit(&address) && matches!(address.iter().last(), Some(Protocol::P2p(_))) {
+        address.pop();
+    }
+    address
+}
+
+/// Whether an address goes through a relay.
+pub(super) fn is_circuit(address: &Multiaddr) -> bool {
+    address.iter().any(|protocol| protocol == Protocol::P2pCircuit)
+}
+
+/// Whether an address means something to its own network only. One that goes through a relay is as good as that relay's.
+pub(super) fn is_private(address: &Multiaddr) -> bool {
+    match ip_of(address) {
+        Some(IpAddr::V4(ip)) => {
+            let carrier = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;
+            ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_unspecified() || carrier
+        }
+        Some(IpAddr::V6(ip)) => {
+            ip.is_loopback() || ip.is_unspecified() || ip.is_unique_local() || ip.is_unicast_link_local()
+        }
+        // Of names one cannot tell; those of the local network are not for others. Memory is one process's.
+        None => match address.iter().next() {
+            Some(Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) | Protocol::Dnsaddr(name)) => {
+                name == "localhost" || name.ends_with(".local")
+            }
+            _ => true,
+        },
+    }
+}
+
+/// The local network of an address.
+fn subnet(address: &Multiaddr) -> Option<Vec<u8>> {
+    Some(match ip_of(address)? {
+        IpAddr::V4(ip) => ip.octets()[..3].to_vec(),
+        IpAddr::V6(ip) => ip.octets()[..8].to_vec(),
+    })
+}
+
+/// `…/p2p-circuit/p2p/ME` says twice whose it is, and adverts are small.
+fn without_own_id(address: &Multiaddr) -> Multiaddr {
+    let mut shorter = address.clone();
+    if is_circuit(address) && matches!(address.iter().last(), Some(Protocol::P2p(_))) {
+        shorter.pop();
+    }
+    shorter
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> Multiaddr {
+        text.parse().expect("a multiaddr")
+    }
+
+    #[test]
+    fn what_is_private_is_not_for_the_internet() {
+        for text in [
+            "/ip4/10.1.2.3/tcp/1",
+            "/ip4/192.168.1.1/udp/1/quic-v1",
+            "/ip4/172.16.0.1/tcp/1",
+            "/ip4/127.0.0.1/tcp/1",
+            "/ip4/169.254.1.1/tcp/1",
+            "/ip4/100.64.0.1/tcp/1",
+            "/ip6/::1/tcp/1",
+            "/ip6/fd00::1/tcp/1",
+            "/ip6/fe80::1/tcp/1",
+            "/dns4/printer.local/tcp/1",
+            "/memory/7",
+        ] {
+            assert!(is_private(&address(text)), "{text}");
+        }
+        for text in
+            ["/ip4/203.0.113.7/tcp/1", "/ip4/100.128.0.1/tcp/1", "/ip6/2001:db8::1/tcp/1", "/dns4/a.example.org/tcp/1"]
+        {
+            assert!(!is_private(&address(text)), "{text}");
+        }
+    }
+
+    #[test]
+    fn circuits_name_their_relay_and_not_this_node_twice() {
+        let relay = "/ip4/203.0.113.7/tcp/1/p2p/12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X/p2p-circuit";
+        let own = "12D3KooWHtZw2tuc8Mh6xKrcY8wohfLkieH1Jy1UqMQaDGwpieWh";
+        assert_eq!(without_own_id(&address(&format!("{relay}/p2p/{own}"))), address(relay));
+        assert!(is_circuit(&address(relay)) && !is_private(&address(relay)));
+        assert_eq!(without_own_id(&address("/ip4/203.0.113.7/tcp/1")), address("/ip4/203.0.113.7/tcp/1"));
+    }
+}

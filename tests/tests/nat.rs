@@ -1,0 +1,73 @@
+//! Machines behind routers: they are reached through relays, and directly once a hole is punched.
+
+use std::time::{Duration, Instant};
+
+use bacnode_tests::hosts::{Internet, Nat};
+use bacnode_tests::{Node, Swarm, eventually, example};
+
+/// A worker and whoever has work for it, each behind a router, and a bootstrap peer with a public address.
+fn apart(asker: Nat, worker: Nat, more: &[&str]) -> Option<(Internet, Swarm)> {
+    let mut internet = Internet::new()?;
+    let public = internet.host();
+    let mut swarm = Swarm::at(&public, more);
+    let address = format!("{}:1235", public.address);
+    for (nat, name, role) in [(asker, "asker", "--no-compute"), (worker, "worker", "--no-docker")] {
+        let host = internet.behind(nat);
+        swarm.add_at(&host, name, &address, &[&[role], more].concat());
+    }
+    Some((internet, swarm))
+}
+
+/// At which address `node` reaches the one called `name`.
+fn address_of(node: &Node, name: &str) -> Option<String> {
+    let peers = node.run(&["peers", "--output", "json"]).ok().json();
+    let peers = peers.as_array().expect("peers").clone();
+    let peer = peers.into_iter().find(|peer| peer["Name"] == name)?;
+    Some(peer["Address"].as_str().expect("an address").to_owned())
+}
+
+fn works(swarm: &Swarm, bytes: &str) -> Duration {
+    let started = Instant::now();
+    swarm.everybody_knows(3);
+    let to = swarm.dir().join(format!("result-{bytes}"));
+    let (to, trial) = (to.to_string_lossy().into_owned(), example("trials/trial.wasm"));
+    let args =
+        ["wasm", "run", "--id-only", "--download", &to, "--result", "outputs:/outputs", &trial, "--", "write", bytes];
+    swarm.nodes[0].run(&args).ok();
+    let took = started.elapsed();
+    let file = std::path::Path::new(&to).join("outputs/large.bin");
+    assert_eq!(file.metadata().expect("the result").len().to_string(), bytes);
+    took
+}
+
+#[test]
+fn two_machines_behind_home_routers_meet() {
+    let Some((_internet, swarm)) = apart(Nat::PortRestricted, Nat::PortRestricted, &[]) else { return };
+    let took = works(&swarm, "3000000");
+    assert!(took < Duration::from_secs(15), "{took:?} until the first job was done");
+    let direct = |address: String| (!address.contains("p2p-circuit")).then_some(address);
+    eventually("a hole is punched", || address_of(&swarm.nodes[0], "worker").and_then(direct));
+    // Now it need not pass the relay, however much it is.
+    works(&swarm, "50000000");
+}
+
+#[test]
+fn where_no_hole_can_be_punched_jobs_go_through_the_relay() {
+    let Some((_internet, swarm)) = apart(Nat::Symmetric, Nat::Symmetric, &[]) else { return };
+    works(&swarm, "3000000");
+    let address = address_of(&swarm.nodes[0], "worker").expect("they are connected");
+    assert!(address.contains("p2p-circuit"), "{address}");
+}
+
+#[test]
+fn a_machine_whose_router_lets_everybody_in_needs_no_relay() {
+    let Some((_internet, swarm)) = apart(Nat::PortRestricted, Nat::FullCone, &[]) else { return };
+    swarm.everybody_knows(3);
+    let public = |address: &&str| address.starts_with("/ip4/203.0.113.") && !address.contains("p2p-circuit");
+    eventually("its address is confirmed", || {
+        let node = swarm.nodes[0].run(&["node", "describe", "worker", "--output", "json"]).ok().json();
+        let addresses = node["Addresses"].as_array()?.clone();
+        addresses.iter().filter_map(|address| address.as_str()).find(public).map(str::to_owned)
+    });
+    works(&swarm, "3000000");
+}
