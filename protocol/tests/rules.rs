@@ -245,7 +245,7 @@ fn of_results_and_where_they_go() {
                 "ResultPaths: has 17 entries; at most 16 are kept",
             ),
             (".Publisher", json!({"Type": "ftp"}), "Publisher.Type: `ftp` is not a publisher (ipfs, local, s3)"),
-            (".Publisher", json!({"Type": "s3Managed"}), "`s3Managed` needs an orchestrator's keys (ipfs, local, s3)"),
+            (".Publisher", json!({"Type": "s3Managed"}), "`s3managed` needs an orchestrator's keys (ipfs, local, s3)"),
             (".Publisher", s3(json!({"Key": "a"})), "Publisher.Params.Bucket: is required"),
             (".Publisher", s3(json!({"Bucket": "bucket", "Key": "a/*"})), "Key: must be the key of the result, like"),
             (

@@ -155,8 +155,7 @@ pub(super) fn check_publisher(path: &str, task: &TaskSpec, problems: &mut Proble
         }
         other => {
             let why = if other == "s3managed" { "needs an orchestrator's keys" } else { "is not a publisher" };
-            let wanted = &task.publisher.kind;
-            problems.add(format!("{path}.Type"), format!("`{wanted}` {why} (ipfs, local, s3)"));
+            problems.add(format!("{path}.Type"), format!("`{other}` {why} (ipfs, local, s3)"));
             Publisher::Content
         }
     }
