@@ -319,6 +319,11 @@ impl Service {
             peer.agent = info.agent_version.chars().filter(|c| !c.is_control()).take(64).collect();
         }
         tracing::debug!(peer = %peer_id, protocols = ?info.protocols, observed = %info.observed_addr, "identified");
+        // A neighbour may be of another network, which has nothing to say to us.
+        if info.protocol_version.starts_with("/bacnode/") && info.protocol_version != self.network.names.identify {
+            self.of_another_network(peer_id, &info.protocol_version);
+            return;
+        }
         self.note_relay(peer_id, &info.protocols);
         self.call_neighbour(peer_id, &info.listen_addrs);
         let wide = self.is_wide();
@@ -417,6 +422,7 @@ impl Service {
     async fn closed(&mut self, peer: PeerId) {
         let Some(info) = self.peers.remove(&peer) else { return };
         tracing::debug!(peer = info.node.short(), "disconnected");
+        self.forget_relay(&peer);
         self.network.view().disconnected(&info.node);
         let _ = self.events.send(driver::Event::PeerDown(info.node)).await;
     }

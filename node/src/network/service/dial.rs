@@ -142,6 +142,19 @@ impl Service {
         }
     }
 
+    /// Whoever the operator named stays, and is complained of once; others have nothing to say to us.
+    pub(super) fn of_another_network(&mut self, peer: PeerId, theirs: &str) {
+        let Some(anchor) = self.anchors.iter_mut().find(|anchor| anchor.peer == Some(peer)) else {
+            let _ = self.swarm.disconnect_peer_id(peer);
+            return;
+        };
+        if !std::mem::replace(&mut anchor.warned, true) {
+            let network = theirs.split('/').nth(2).unwrap_or_default();
+            let network: String = network.chars().filter(|c| !c.is_control()).take(32).collect();
+            tracing::warn!(address = %anchor.address, network, "a bootstrap peer is of another network (--network)");
+        }
+    }
+
     pub(super) fn not_reached(&mut self, peer: Option<PeerId>, error: &libp2p::swarm::DialError) {
         if let Some(node) = peer.as_ref().and_then(NodeId::from_peer_id) {
             self.answer_connect(&node, Err("it cannot be reached"));

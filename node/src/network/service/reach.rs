@@ -92,13 +92,13 @@ impl Service {
         self.reach.asked.retain(|_, (listener, at)| listener.is_some() || now.duration_since(*at) < REST);
         let held = self.reach.asked.values().filter(|(listener, _)| listener.is_some()).count();
         let free = self.reach.relays.iter().filter(|relay| !self.reach.asked.contains_key(*relay));
-        let free: Vec<PeerId> = free.copied().take(RELAYS_WANTED.saturating_sub(held)).collect();
-        for relay in free {
-            // At the address at which it was reached.
-            let Some(peer) = self.peers.get(&relay).filter(|peer| peer.outgoing && !is_circuit(&peer.address)) else {
-                continue;
-            };
-            let Ok(address) = peer.address.clone().with_p2p(relay) else { continue };
+        // At the address at which it was reached.
+        let called = |relay: &PeerId| {
+            let peer = self.peers.get(relay).filter(|peer| peer.outgoing && !is_circuit(&peer.address))?;
+            Some((*relay, peer.address.clone().with_p2p(*relay).ok()?))
+        };
+        let free: Vec<_> = free.filter_map(called).take(RELAYS_WANTED.saturating_sub(held)).collect();
+        for (relay, address) in free {
             let listening = self.swarm.listen_on(address.with(Protocol::P2pCircuit));
             self.reach.asked.insert(relay, (listening.ok(), now));
         }
@@ -116,6 +116,10 @@ impl Service {
         for (listener, at) in self.reach.asked.values_mut().filter(|(listener, _)| *listener == Some(lost)) {
             (*listener, *at) = (None, Instant::now());
         }
+    }
+
+    pub(super) fn forget_relay(&mut self, peer: &PeerId) {
+        self.reach.relays.remove(peer);
     }
 
     pub(super) fn note_relay(&mut self, peer: PeerId, protocols: &[StreamProtocol]) {
@@ -174,13 +178,15 @@ impl Service {
 
     pub(super) fn found_nearby(&mut self, event: mdns::Event) {
         let mdns::Event::Discovered(found) = event else { return };
+        let mut peers: HashMap<PeerId, Vec<Multiaddr>> = HashMap::new();
         for (peer, address) in found.into_iter().take(NEARBY_MAX) {
-            let Some(node) = NodeId::from_peer_id(&peer) else { continue };
-            if node == self.network.me || self.swarm.is_connected(&peer) {
-                continue;
+            peers.entry(peer).or_default().push(address);
+        }
+        for (peer, addresses) in peers {
+            if NodeId::from_peer_id(&peer).is_some_and(|node| node != self.network.me) {
+                let call = DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing);
+                let _ = self.swarm.dial(call.addresses(addresses).build());
             }
-            let call = DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing);
-            let _ = self.swarm.dial(call.addresses(vec![address]).build());
         }
     }
 
