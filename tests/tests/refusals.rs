@@ -175,7 +175,7 @@ fn the_command_line_says_what_is_wrong() {
         2,
         &["holds no address", "--bootstrap or BACNODE_BOOTSTRAP", "bootstrap/README.md"],
     );
-    says(&serve(&["--bootstrap", "somewhere"]), 2, &["--bootstrap somewhere: not a multiaddr"]);
+    says(&serve(&["--bootstrap", "somewhere"]), 2, &["--bootstrap somewhere: neither a multiaddr nor HOST:PORT"]);
     says(&serve(&["--api", "0.0.0.0:1234"]), 2, &["the API does not listen on 0.0.0.0:1234", "without a certificate"]);
     says(&serve(&["--memory", "lots"]), 2, &["--memory lots: not an amount"]);
     let used = swarm.dir().join("node-0").to_string_lossy().into_owned();
