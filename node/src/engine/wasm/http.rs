@@ -106,6 +106,8 @@ async fn connect(door: &str, uri: &http::Uri) -> Result<Box<dyn Wire>, Error> {
 /// Whom the machine trusts. To find that out takes a while.
 fn trust() -> Option<Arc<ClientConfig>> {
     static CONFIG: OnceLock<Option<Arc<ClientConfig>>> = OnceLock::new();
+    // More than one provider of cryptography is built in, and a worker has not said yet which it takes.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     CONFIG.get_or_init(|| ClientConfig::with_platform_verifier().ok().map(Arc::new)).clone()
 }
 
