@@ -1,16 +1,19 @@
 //! Invites: all that one needs to join a network, in one line.
 //!
 //! `bacnode1` and then, in base64url without padding: the network's name, the swarm's key if there is one, addresses to join
-//! through, when it ends, and the first four bytes of the SHA-256 of all that, so that a slip of the hand is noticed. Whoever
-//! has the line has the key; its end is a reminder, kept by the program that reads it.
+//! through, when it ends, in a swarm with a founder who that is and its voucher, and the first four bytes of the SHA-256 of all
+//! that, so that a slip of the hand is noticed. Whoever has the line has the key; without a founder its end is a reminder, kept
+//! by the program that reads it, with one it is the founder who keeps to it.
 
 use std::fmt;
 use std::str::FromStr;
 
+use bacnode_protocol::id::NodeId;
 use bacnode_protocol::limits::{ADDRESS_BYTES_MAX, ADDRESSES_MAX};
 use bacnode_protocol::time::UnixMillis;
 use bacnode_protocol::wire::bounded::{BytesMax, ListMax, TextMax};
 use bacnode_protocol::wire::codec;
+use bacnode_protocol::wire::member::Signed;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use multiaddr::Multiaddr;
@@ -36,6 +39,8 @@ pub struct Invite {
     pub addresses: Vec<Multiaddr>,
     /// It is not taken any more after this.
     pub ends: UnixMillis,
+    /// Who lets newcomers in, and what is shown to it.
+    pub founder: Option<(NodeId, Signed)>,
 }
 
 /// An invite that is none.
@@ -60,15 +65,21 @@ pub enum InviteError {
     Useless(String),
 }
 
-/// Network, key, addresses, end.
-type Written = (TextMax<32>, Option<[u8; 32]>, ListMax<BytesMax<ADDRESS_BYTES_MAX>, ADDRESSES_MAX>, UnixMillis);
+/// Network, key, addresses, end, founder.
+type Written = (
+    TextMax<32>,
+    Option<[u8; 32]>,
+    ListMax<BytesMax<ADDRESS_BYTES_MAX>, ADDRESSES_MAX>,
+    UnixMillis,
+    Option<(NodeId, Signed)>,
+);
 
 impl fmt::Display for Invite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let addresses = self.addresses.iter().filter_map(|address| BytesMax::new(address.to_vec()).ok());
         let addresses = ListMax::truncated(addresses);
         let network = TextMax::truncated(&self.network);
-        let mut bytes = codec::encode::<Written>(&(network, self.key, addresses, self.ends));
+        let mut bytes = codec::encode::<Written>(&(network, self.key, addresses, self.ends, self.founder.clone()));
         let checksum = Sha256::digest(&bytes);
         bytes.extend_from_slice(&checksum[..CHECKSUM]);
         write!(f, "{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))
@@ -97,7 +108,7 @@ impl FromStr for Invite {
         if Sha256::digest(bytes)[..CHECKSUM] != *checksum {
             return Err(InviteError::Damaged);
         }
-        let (network, key, addresses, ends): Written =
+        let (network, key, addresses, ends, founder): Written =
             codec::decode(bytes, BYTES_MAX).map_err(|_| InviteError::Damaged)?;
         check_name(&network).map_err(|error| InviteError::Useless(error.to_string()))?;
         let addresses = addresses.iter().map(|bytes| Multiaddr::try_from(bytes.to_vec()));
@@ -105,12 +116,17 @@ impl FromStr for Invite {
         if addresses.is_empty() {
             return Err(InviteError::Useless("no address to join through is in it".into()));
         }
-        Ok(Self { network: network.to_string(), key, addresses, ends })
+        Ok(Self { network: network.to_string(), key, addresses, ends, founder })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bacnode_protocol::id::NetworkId;
+    use bacnode_protocol::wire::member::Voucher;
+    use bacnode_protocol::wire::signed::Signer;
+    use ed25519_dalek::SigningKey;
+
     use super::*;
 
     fn invite() -> Invite {
@@ -119,14 +135,20 @@ mod tests {
             key: Some([7; 32]),
             addresses: vec!["/ip4/203.0.113.7/tcp/1235".parse().expect("an address")],
             ends: UnixMillis(1_800_000_000_000),
+            founder: None,
         }
     }
 
     #[test]
     fn what_is_written_is_read() {
-        for invite in [invite(), Invite { key: None, ..invite() }] {
+        let signer = Signer::new(SigningKey::from_bytes(&[1; 32]), NetworkId::new("lab", None));
+        let made = UnixMillis(1_700_000_000_000);
+        let voucher = Voucher { id: [2; 16], made, ends: invite().ends, once: true, membership_s: 3_600 };
+        let founder = Some((signer.node(), Signed::of(&voucher, &signer)));
+        for invite in [invite(), Invite { key: None, ..invite() }, Invite { founder, ..invite() }] {
             let line = invite.to_string();
-            assert!(line.starts_with(PREFIX) && line.len() < 200, "{line}");
+            let longest = if invite.founder.is_some() { 450 } else { 200 };
+            assert!(line.starts_with(PREFIX) && line.len() < longest, "{line}");
             assert_eq!(format!(" {line}\n").parse::<Invite>(), Ok(invite));
         }
         assert!(!format!("{:?}", invite()).contains('7'.to_string().repeat(4).as_str()));

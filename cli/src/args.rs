@@ -292,6 +292,12 @@ pub(crate) enum Swarm {
         /// It is taken for so many days
         #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=3650))]
         days: u64,
+        /// In a swarm with a founder: whoever comes with it is a member for so many days
+        #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u64).range(1..=3650))]
+        member_days: u64,
+        /// In a swarm with a founder: it lets one node in, the first
+        #[arg(long)]
+        once: bool,
         /// A peer to join through, as a multiaddr or HOST:PORT; this node without; may be repeated
         #[arg(long, value_name = "ADDRESS")]
         address: Vec<String>,
@@ -301,6 +307,13 @@ pub(crate) enum Swarm {
         /// The swarm's key, where the data folder's settings do not name it
         #[arg(long, env = "BACNODE_SWARM_KEY", value_name = "FILE")]
         swarm_key: Option<PathBuf>,
+    },
+    /// Whom this node has let in, as the swarm's founder
+    Members,
+    /// Put a member out, as the swarm's founder: nobody speaks to it any more
+    Revoke {
+        /// Its id, the start of one, or its name
+        member: String,
     },
     /// Show the network's name, its key's fingerprint and where this node is reached
     Info {

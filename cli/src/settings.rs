@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use bacnode_bootstrap::network::NetworkFile;
-use bacnode_node::config::{Config, LocalPath, RelayLimits};
+use bacnode_node::config::{Config, Founded, LocalPath, RelayLimits};
 use bacnode_node::identity::PreSharedKey;
 use bacnode_node::identity::{self, KeyError};
 use bacnode_node::tokens::Tokens;
@@ -33,6 +33,7 @@ struct ConfigFile {
     relay: Option<bool>,
     network: Option<String>,
     swarm_key: Option<PathBuf>,
+    founder: Option<String>,
     name: Option<String>,
     label: Option<Vec<String>>,
     allow_local: Option<Vec<String>>,
@@ -220,6 +221,7 @@ impl Settings {
         if key.is_some() {
             config.swarm_key = swarm_key(&dir, key.as_deref())?;
         }
+        founder(&mut config, args, file.founder, &mut chooser)?;
         let listen = Config::listen_at(config.swarm_key.is_some()).iter().map(ToString::to_string).collect();
         let listen = chooser.choose("listen", some(&args.listen), file.listen, listen, |l| listed(l));
         config.listen = listen.iter().map(|text| multiaddr("listen", text)).collect::<Result<_>>()?;
@@ -263,6 +265,25 @@ impl Settings {
         let log_format = chooser.choose("log_format", args.log_format, file.log_format, LogFormat::Text, named);
         Ok(Self { config, ready_file: ready, log_level, log_format, shown: chooser.shown })
     }
+}
+
+/// Who lets members in, in a private swarm where the key alone is not enough.
+fn founder(config: &mut Config, args: &Serve, file: Option<String>, chooser: &mut Chooser<'_>) -> Result<()> {
+    let none = |founder: &Option<String>| founder.clone().unwrap_or_else(|| "none".into());
+    let Some(founder) = chooser.choose("founder", args.founder.clone().map(Some), file.map(Some), None, none) else {
+        return Ok(());
+    };
+    if config.swarm_key.is_none() {
+        return Err(Failure::usage("--founder: only a private swarm has one")
+            .hint("name its key with --swarm-key; `bacnode swarm keygen` makes one"));
+    }
+    let voucher = identity::load_voucher(&config.data_dir).map_err(|error| Failure::usage(error.to_string()))?;
+    let named = Founded::named(&founder, voucher);
+    config.founded = Some(named.map_err(|error| {
+        Failure::usage(format!("--founder: {error}"))
+            .hint("`self`, or the id of the node that makes the invites; `bacnode swarm info` prints it")
+    })?);
+    Ok(())
 }
 
 /// Whoever can reach the API can use the machine: others do so with tokens, over TLS.

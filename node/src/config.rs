@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bacnode_protocol::compute::Policy;
-use bacnode_protocol::id::NetworkId;
+use bacnode_protocol::id::{NetworkId, NodeId, ParseIdError};
 use bacnode_protocol::limits::{ADVERT_PERIOD_MIN, ADVERTS_PER_SECOND};
+use bacnode_protocol::wire::member::Signed;
 use bacnode_protocol::wire::task::Resources;
 use libp2p::Multiaddr;
 use libp2p::pnet::PreSharedKey;
@@ -20,7 +21,7 @@ use crate::openness::Openness;
 pub enum Role {
     /// Takes jobs, and runs them if it has resources for that.
     Full,
-    /// Helps others to find each other; has no jobs and no API.
+    /// Helps others to find each other; has no jobs.
     Bootstrap,
 }
 
@@ -31,7 +32,7 @@ pub struct Config {
     pub role: Role,
     /// Where everything lies.
     pub data_dir: PathBuf,
-    /// Where the API listens; none for a bootstrap peer.
+    /// Where the API listens, if it does.
     pub api: Option<SocketAddr>,
     /// The certificate and the key with which it listens over TLS.
     pub api_tls: Option<(PathBuf, PathBuf)>,
@@ -45,6 +46,8 @@ pub struct Config {
     pub network: String,
     /// Makes the network private.
     pub swarm_key: Option<PreSharedKey>,
+    /// Who lets members into the private network, if having the key is not enough.
+    pub founded: Option<Founded>,
     /// A label for people.
     pub name: String,
     /// More of them.
@@ -91,6 +94,30 @@ pub struct Config {
     pub relay: Option<RelayLimits>,
     /// The program to start workers with; this program by default.
     pub worker: Option<PathBuf>,
+}
+
+/// Who lets members in.
+#[derive(Debug, Clone)]
+pub enum Founded {
+    /// This node.
+    Here,
+    /// Another one.
+    By {
+        /// Which.
+        founder: NodeId,
+        /// What the invite says, for it.
+        voucher: Option<Signed>,
+    },
+}
+
+impl Founded {
+    /// Who that is: `self`, or a PeerId. `voucher` is what an invite said for this node.
+    ///
+    /// # Errors
+    /// If it is neither.
+    pub fn named(text: &str, voucher: Option<Signed>) -> Result<Self, ParseIdError> {
+        if text == "self" { Ok(Self::Here) } else { Ok(Self::By { founder: text.parse()?, voucher }) }
+    }
 }
 
 /// What one task may leave behind, in bytes and counts.
@@ -205,6 +232,7 @@ impl Config {
             bootstrap: Vec::new(),
             network: "local".into(),
             swarm_key: None,
+            founded: None,
             name: String::new(),
             labels: Vec::new(),
             allow_local: Vec::new(),

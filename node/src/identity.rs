@@ -4,9 +4,15 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use bacnode_protocol::wire::codec;
+use bacnode_protocol::wire::member::Signed;
 use ed25519_dalek::SigningKey;
 use libp2p::identity::Keypair;
 pub use libp2p::pnet::PreSharedKey;
+
+/// What an invite says for this node, in the data folder; and its bytes at most.
+const VOUCHER: &str = "voucher";
+const VOUCHER_BYTES_MAX: usize = 512;
 
 /// A key file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -131,6 +137,33 @@ pub fn swarm_key_bytes(key: PreSharedKey) -> [u8; 32] {
     // Its last line is 64 hex digits.
     let _ = hex::decode_to_slice(text.lines().next_back().unwrap_or_default(), &mut bytes);
     bytes
+}
+
+/// What an invite says for this node, if it came with one.
+///
+/// # Errors
+/// If the file cannot be read, is open to others, or holds something else.
+pub fn load_voucher(data_dir: &Path) -> Result<Option<Signed>, KeyError> {
+    let path = data_dir.join(VOUCHER);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let bytes = hex::decode(read_private(&path)?.trim()).ok();
+    let voucher = bytes.and_then(|bytes| codec::decode(&bytes, VOUCHER_BYTES_MAX).ok());
+    let reason = "it is not what `bacnode serve --join` writes".to_owned();
+    voucher.map(Some).ok_or(KeyError::Malformed { path, reason })
+}
+
+/// Keeps what an invite says for this node until it is a member.
+///
+/// # Errors
+/// If the file cannot be made.
+pub fn write_voucher(data_dir: &Path, voucher: &Signed) -> Result<(), KeyError> {
+    let path = data_dir.join(VOUCHER);
+    let io = |source| KeyError::Io { path: path.clone(), source };
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path).map_err(io)?;
+    file.write_all(hex::encode(codec::encode(voucher)).as_bytes()).and_then(|()| file.sync_all()).map_err(io)
 }
 
 fn read_private(path: &Path) -> Result<String, KeyError> {

@@ -201,20 +201,31 @@ impl Node {
         for pin in content.pins()? {
             network.provide(pin.root);
         }
+        let config = Arc::new(config);
+        let tokens = Arc::new(Tokens::of(&config.data_dir));
+        let api = Api {
+            store,
+            content,
+            network,
+            events,
+            fetcher,
+            runner,
+            config: Arc::clone(&config),
+            details: Details::default(),
+        };
+        let at_socket = Guard { asks: false, tokens: Arc::clone(&tokens) };
+        let socket = config.data_dir.join("api.sock");
+        if config.api.is_some() || config.role == Role::Bootstrap {
+            tokio::spawn(crate::api::serve_socket(socket, api.clone(), at_socket, node.api_stop.clone()));
+        }
         if let Some(address) = config.api {
             let tls = config.api_tls.as_ref().map(|(certificate, key)| configuration(certificate, key)).transpose();
             let tls = tls.map_err(|cause| StartError::Tls { cause })?;
             let listener = tokio::net::TcpListener::bind(address).await;
             let listener = listener.map_err(|source| StartError::Api { address, source })?;
             node.api = listener.local_addr().ok().map(|address| (address, tls.is_some()));
-            let (config, details) = (Arc::new(config), Details::default());
-            let tokens = Arc::new(Tokens::of(&config.data_dir));
             let asks = config.api_token || !address.ip().is_loopback();
-            let guard = Guard { asks, tokens: Arc::clone(&tokens) };
-            let at_socket = Guard { asks: false, tokens };
-            let socket = config.data_dir.join("api.sock");
-            let api = Api { store, content, network, events, fetcher, runner, config, details };
-            tokio::spawn(crate::api::serve_socket(socket, api.clone(), at_socket, node.api_stop.clone()));
+            let guard = Guard { asks, tokens };
             node.api_task = Some(tokio::spawn(crate::api::serve(listener, tls, api, guard, node.api_stop.clone())));
         }
         node.swarm_task = started.task;

@@ -13,6 +13,7 @@
 //! | [`content`] | CIDs, UnixFS and dag-pb blocks |
 //! | [`wire`] | what peers say to each other, byte by byte |
 //! | [`api`] | what the daemon says to its own user |
+//! | [`membership`] | who is let into a swarm with a founder |
 //! | [`view`] | the bounded picture of the other peers, and how they are ranked |
 //! | [`outbox`], [`timers`] | the seam between a machine and the world |
 //! | [`requester`], [`compute`] | the machines |
@@ -26,6 +27,7 @@ pub mod content;
 pub mod id;
 pub mod job;
 pub mod limits;
+pub mod membership;
 pub mod outbox;
 pub mod record;
 pub mod requester;

@@ -25,6 +25,12 @@ pub const TEXT_BYTES_MAX: usize = 512;
 pub const ADDRESSES_MAX: usize = 4;
 /// Bytes of one multiaddr in an advert.
 pub const ADDRESS_BYTES_MAX: usize = 96;
+/// Members that a swarm's founder has put out before their certificates end.
+pub const REVOKED_MAX: usize = 256;
+/// Bytes of a statement of the founder's.
+pub const STATEMENT_BYTES_MAX: usize = 16 << 10;
+/// Members of a swarm with a founder.
+pub const MEMBERS_MAX: usize = 100_000;
 /// Nodes in the view. Beyond it, the ones heard of longest ago go first.
 pub const VIEW_NODES_MAX: usize = 10_000;
 /// Digest entries or adverts in one view message.

@@ -30,6 +30,18 @@ pub struct Peer {
     pub expires: Tick,
 }
 
+/// One node that took its leave.
+#[derive(Debug, Clone)]
+struct Departure {
+    sequence: u64,
+    /// Its last word, for those who have not heard it.
+    signed: SignedAdvert,
+    /// As long as its last word counts, others are told.
+    told: Tick,
+    /// As long as an older advert may be about.
+    until: Tick,
+}
+
 /// What an advert changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
@@ -48,8 +60,8 @@ pub enum Change {
 pub struct View {
     network: NetworkId,
     peers: BTreeMap<NodeId, Peer>,
-    /// Sequences of nodes that left, so that an older advert of theirs does not bring them back.
-    left: BTreeMap<NodeId, (u64, Tick)>,
+    /// Nodes that left, so that an older advert of theirs does not bring them back.
+    left: BTreeMap<NodeId, Departure>,
     /// Who is connected, and how far away.
     links: BTreeMap<NodeId, Option<Span>>,
 }
@@ -99,8 +111,7 @@ impl View {
         if known.is_some_and(|peer| peer.signed == *signed) {
             return Ok(Standing::Known);
         }
-        let gone = self.left.get(&claimed.node).map(|(sequence, _)| *sequence);
-        let newest = known.map(|peer| peer.advert.sequence).max(gone);
+        let newest = known.map(|peer| peer.advert.sequence).max(self.departed(&claimed.node));
         Ok(if newest.is_some_and(|newest| claimed.sequence <= newest) { Standing::Older } else { Standing::New })
     }
 
@@ -110,14 +121,14 @@ impl View {
         let known = self.peers.get(&node).map(|peer| peer.advert.sequence);
         // Its labels, and what its operator allows, may be others in another life.
         let reborn = self.peers.get(&node).is_none_or(|peer| peer.advert.epoch() != advert.epoch());
-        let gone = self.left.get(&node).map(|(sequence, _)| *sequence);
-        if known.max(gone).is_some_and(|newest| advert.sequence <= newest) {
+        if known.max(self.departed(&node)).is_some_and(|newest| advert.sequence <= newest) {
             return Change::Stale;
         }
         let ttl = Span::secs(u64::from(advert.ttl_s.min(86_400)));
         if advert.leaving {
             self.peers.remove(&node);
-            self.left.insert(node, (advert.sequence, now.tick + ttl.times(2)));
+            let (told, until) = (now.tick + ttl, now.tick + ttl.times(2));
+            self.left.insert(node, Departure { sequence: advert.sequence, signed, told, until });
             return Change::Left;
         }
         self.left.remove(&node);
@@ -125,6 +136,11 @@ impl View {
         self.peers.insert(node, peer);
         self.make_room();
         if reborn { Change::Joined } else { Change::Updated }
+    }
+
+    /// The number of the last word of a node that left.
+    fn departed(&self, node: &NodeId) -> Option<u64> {
+        self.left.get(node).map(|departure| departure.sequence)
     }
 
     fn make_room(&mut self) {
@@ -141,13 +157,18 @@ impl View {
 
     /// Drops what has expired and names it.
     pub fn expire(&mut self, now: Tick) -> Vec<NodeId> {
-        self.left.retain(|_, (_, until)| *until > now);
+        self.left.retain(|_, departure| departure.until > now);
         let gone: Vec<NodeId> =
             self.peers.iter().filter(|(_, peer)| peer.expires <= now).map(|(node, _)| *node).collect();
         for node in &gone {
             self.peers.remove(node);
         }
         gone
+    }
+
+    /// Drops `node`, which has no business here any more.
+    pub fn forget(&mut self, node: &NodeId) {
+        self.peers.remove(node);
     }
 
     /// Notes that `node` is connected.
@@ -215,38 +236,42 @@ impl View {
         if name.is_empty() { node.short() } else { name }
     }
 
-    /// What we know, for a partner in the view exchange; a random part if there is too much.
-    pub fn digest(&self, rng: &mut impl Rng) -> Vec<(NodeId, u64)> {
-        let mut digest: Vec<_> = self.peers.iter().map(|(node, peer)| (*node, peer.advert.sequence)).collect();
+    /// What we know, and who left, for a partner in the view exchange; a random part if there is too much.
+    pub fn digest(&self, now: Tick, rng: &mut impl Rng) -> Vec<(NodeId, u64)> {
+        let here = self.peers.iter().map(|(node, peer)| (*node, peer.advert.sequence));
+        let left = self.left.iter().filter(|(_, departure)| departure.told > now);
+        let left = left.map(|(node, departure)| (*node, departure.sequence));
+        let mut digest: Vec<_> = here.chain(left).collect();
         digest.shuffle(rng);
         digest.truncate(VIEW_ITEMS_MAX);
         digest
     }
 
-    /// What a partner with this digest lacks, and what we lack of his.
-    pub fn compare(&self, known: &[(NodeId, u64)], rng: &mut impl Rng) -> (Vec<SignedAdvert>, Vec<NodeId>) {
+    /// What a partner with this digest lacks, and what we lack of his. That a node left is told to who takes it to be here.
+    pub fn compare(&self, known: &[(NodeId, u64)], now: Tick, rng: &mut impl Rng) -> (Vec<SignedAdvert>, Vec<NodeId>) {
         let theirs: BTreeMap<NodeId, u64> = known.iter().copied().collect();
         let newer = |(node, peer): &(&NodeId, &Peer)| theirs.get(*node).is_none_or(|&s| s < peer.advert.sequence);
-        let mut adverts: Vec<_> = self.peers.iter().filter(newer).map(|(_, peer)| peer.signed.clone()).collect();
+        let here = self.peers.iter().filter(newer).map(|(_, peer)| &peer.signed);
+        let news = |(node, departure): &(&NodeId, &Departure)| {
+            departure.told > now && theirs.get(*node).is_some_and(|&s| s < departure.sequence)
+        };
+        let left = self.left.iter().filter(news).map(|(_, departure)| &departure.signed);
+        let mut adverts: Vec<_> = here.chain(left).cloned().collect();
         adverts.shuffle(rng);
         adverts.truncate(VIEW_ITEMS_MAX);
-        let newest = |node: &NodeId| {
-            let known = self.peers.get(node).map(|peer| peer.advert.sequence);
-            known.max(self.left.get(node).map(|(sequence, _)| *sequence))
-        };
+        let newest = |node: &NodeId| self.peers.get(node).map(|peer| peer.advert.sequence).max(self.departed(node));
         let wanted = theirs.iter().filter(|(node, sequence)| newest(node).is_none_or(|s| s < **sequence));
         (adverts, wanted.map(|(node, _)| *node).take(VIEW_ITEMS_MAX).collect())
     }
 
-    /// The adverts of these nodes.
+    /// The last adverts of these nodes, those that left included.
     #[must_use]
     pub fn adverts(&self, nodes: &[NodeId]) -> Vec<SignedAdvert> {
-        nodes
-            .iter()
-            .filter_map(|node| self.peers.get(node))
-            .map(|peer| peer.signed.clone())
-            .take(VIEW_ITEMS_MAX)
-            .collect()
+        let last = |node| {
+            let here = self.peers.get(node).map(|peer| &peer.signed);
+            here.or_else(|| self.left.get(node).map(|departure| &departure.signed))
+        };
+        nodes.iter().filter_map(last).cloned().take(VIEW_ITEMS_MAX).collect()
     }
 
     /// Every node that could ever run `task`, and why each other one could not.

@@ -1,11 +1,12 @@
 //! `bacnode-bootstrap`: a peer that others join through. It keeps the DHT and the gossip going and never runs a job.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use bacnode_bootstrap::network::{self, NetworkFile};
-use bacnode_node::config::{Config, RelayLimits, Role};
+use bacnode_node::config::{Config, Founded, RelayLimits, Role};
 use bacnode_node::{Node, identity};
 use clap::{Parser, Subcommand};
 
@@ -37,6 +38,12 @@ struct Serve {
     /// A swarm key (IPFS format): only its holders get in
     #[arg(long, env = "BACNODE_SWARM_KEY", value_name = "FILE")]
     swarm_key: Option<PathBuf>,
+    /// Let in only who has a certificate of this peer's, the swarm's founder; `self` makes this one the founder
+    #[arg(long, env = "BACNODE_FOUNDER", value_name = "PEER|self")]
+    founder: Option<String>,
+    /// Where its API, metrics and status page are (for this machine: at the socket `api.sock` in the data folder, too)
+    #[arg(long, env = "BACNODE_API_LISTEN", value_name = "ADDRESS:PORT")]
+    api: Option<SocketAddr>,
     /// Another bootstrap peer of the same network, as a multiaddr or HOST:PORT; may be repeated
     #[arg(long, env = "BACNODE_BOOTSTRAP", value_name = "ADDRESS", value_delimiter = ',')]
     bootstrap: Vec<String>,
@@ -122,7 +129,7 @@ fn settings(args: &Serve) -> Result<Config, Failure> {
     };
     let mut config = Config::new(args.data_dir.clone());
     config.role = Role::Bootstrap;
-    config.api = None;
+    config.api = args.api;
     config.compute = false;
     config.name.clone_from(&args.name);
     let peer =
@@ -138,6 +145,20 @@ fn settings(args: &Serve) -> Result<Config, Failure> {
     });
     if let Some(path) = &args.swarm_key {
         config.swarm_key = Some(identity::load_swarm_key(path).map_err(|error| Failure(2, error.to_string()))?);
+    }
+    if let Some(founder) = &args.founder {
+        let unusable = |error: String| Failure(2, format!("--founder: {error}"));
+        if config.swarm_key.is_none() {
+            return Err(unusable("only a private swarm has one; name its key with --swarm-key".into()));
+        }
+        let voucher = identity::load_voucher(&args.data_dir).map_err(|error| unusable(error.to_string()))?;
+        config.founded = Some(Founded::named(founder, voucher).map_err(|error| unusable(error.to_string()))?);
+    }
+    if let Some(api) = args.api.filter(|api| !api.ip().is_loopback()) {
+        return Err(Failure(
+            2,
+            format!("--api {api}: a bootstrap peer's API is for its own machine; use 127.0.0.1 and ssh"),
+        ));
     }
     config.listen = match args.listen.as_slice() {
         [] => Config::listen_at(config.swarm_key.is_some()),

@@ -38,11 +38,14 @@ pub(crate) struct Serve {
     #[arg(long, env = "BACNODE_NETWORK", value_name = "NAME|FILE")]
     pub(crate) network: Option<String>,
     /// Join with an invite (`bacnode swarm invite` prints one); the data folder remembers it
-    #[arg(long, env = "BACNODE_JOIN", value_name = "INVITE", hide_env_values = true, conflicts_with_all = ["network", "bootstrap", "swarm_key"])]
+    #[arg(long, env = "BACNODE_JOIN", value_name = "INVITE", hide_env_values = true, conflicts_with_all = ["network", "bootstrap", "swarm_key", "founder"])]
     pub(crate) join: Option<String>,
     /// A swarm key (IPFS format): only its holders get in
     #[arg(long, env = "BACNODE_SWARM_KEY", value_name = "FILE")]
     pub(crate) swarm_key: Option<PathBuf>,
+    /// Let in only who has a certificate of this peer's, the swarm's founder; `self` makes this node the founder
+    #[arg(long, env = "BACNODE_FOUNDER", value_name = "PEER|self")]
+    pub(crate) founder: Option<String>,
     /// A label for people
     #[arg(long, env = "BACNODE_NAME", value_name = "NAME")]
     pub(crate) name: Option<String>,

@@ -13,6 +13,7 @@ mod events;
 mod guard;
 mod jobs;
 mod logs;
+mod members;
 mod nodes;
 mod openapi;
 mod page;
@@ -168,6 +169,8 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(nodes::usage))
         .routes(routes!(events::everything))
         .routes(routes!(events::follow))
+        .routes(routes!(members::list, members::invite))
+        .routes(routes!(members::revoke))
         .routes(routes!(withheld::list))
         .routes(routes!(withheld::decide))
         .routes(routes!(content::usage))

@@ -1,5 +1,7 @@
 //! When and what the node tells everybody.
 
+use std::time::Duration;
+
 use bacnode_protocol::compute::Load;
 use bacnode_protocol::time::{Span, Tick};
 use bacnode_protocol::wire::advert::Advert;
@@ -22,6 +24,9 @@ const SETTLE: Span = Span::millis(100);
 const PAUSE_MIN: Span = Span::millis(400);
 /// Adverts that changes may cause in a row; it recovers with each regular one.
 const BURST_MAX: u32 = 12;
+/// Peers that are told by whoever leaves, and how long it waits for them.
+const TOLD_OF_LEAVE: usize = 8;
+const LEAVE: Duration = Duration::from_secs(1);
 
 /// Makes this node's adverts.
 #[derive(Debug)]
@@ -95,12 +100,14 @@ impl Announcer {
         tokio::spawn(async move { network.publish(Topic::Calls, sealed).await });
     }
 
-    /// The last word.
+    /// The last word. It is gossip, and put into the hands of some peers, since gossip does not say whether it went out.
     pub(crate) async fn leave(&mut self, network: &Network) {
-        let advert = self.advert(0, Span::secs(self.gossip.advert_s), true);
+        let period = Advert::period(network.view().len(), Span::secs(self.gossip.advert_s), self.gossip.adverts_per_s);
+        let advert = self.advert(0, period, true);
         publish(network, advert, &self.signer).await;
-        // Time for it to go out before the connections close.
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        let some = network.peers().await.into_iter().take(TOLD_OF_LEAVE);
+        let told = some.map(|peer| async move { network.introduce_to(peer.node).await });
+        let _ = tokio::time::timeout(LEAVE, futures::future::join_all(told)).await;
     }
 
     fn advert(&mut self, load_percent: u16, period: Span, leaving: bool) -> Advert {

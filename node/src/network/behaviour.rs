@@ -122,7 +122,10 @@ fn relay_behaviour(me: PeerId, limits: RelayLimits) -> relay::Behaviour {
 }
 
 fn gossip(config: &Config, names: &Names) -> Result<Gossip, SetupError> {
-    let topics = [&names.capabilities, &names.calls].map(gossipsub::IdentTopic::new);
+    // What the founder says is for its members.
+    let members = config.founded.as_ref().map(|_| &names.members);
+    let topics: Vec<_> =
+        [&names.capabilities, &names.calls].into_iter().chain(members).map(gossipsub::IdentTopic::new).collect();
     let settings = gossipsub::ConfigBuilder::default()
         .validate_messages()
         // Adverts carry their author's signature; who passes one on says nothing about itself.

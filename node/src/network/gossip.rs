@@ -7,6 +7,7 @@ use bacnode_protocol::view::{Change, Standing};
 use bacnode_protocol::wire::advert::{AdvertError, SignedAdvert};
 use bacnode_protocol::wire::call::SignedCall;
 use bacnode_protocol::wire::envelope;
+use bacnode_protocol::wire::member::Signed;
 use libp2p::PeerId;
 use libp2p::gossipsub::{MessageAcceptance, MessageId};
 use tokio::sync::mpsc;
@@ -35,12 +36,18 @@ pub(super) async fn run(network: Network, mut heard: mpsc::Receiver<Heard>, even
     while let Some(message) = heard.recv().await {
         let judged = match message.topic {
             Topic::Capabilities => match envelope::open::<SignedAdvert>(&message.data) {
-                Ok(signed) => take(&network, signed, &events).await,
+                // Whoever passes on what is known to the letter is not to blame.
+                Ok(signed) => take(&network, signed, &events).await.map(|change| change != Some(Change::Stale)),
                 Err(error) => Err(error.into()),
             },
             Topic::Calls => match envelope::open::<SignedCall>(&message.data) {
                 Ok(signed) => answer(&network, &signed, &mut answered),
                 Err(error) => Err(error.into()),
+            },
+            Topic::Members => match (network.members(), envelope::open::<Signed>(&message.data)) {
+                (Some(members), Ok(signed)) => members.hear(&network, signed).map_err(|_| AdvertError::Forged),
+                (_, Err(error)) => Err(error.into()),
+                (None, Ok(_)) => Ok(false),
             },
         };
         let verdict = match judged {
@@ -70,18 +77,23 @@ fn answer(network: &Network, signed: &SignedCall, answered: &mut VecDeque<Tick>)
     Ok(true)
 }
 
-/// Takes an advert into the view, from wherever it came; says whether it is worth passing on.
+/// Takes an advert into the view, from wherever it came; says what it changed, if it was not known to the letter.
 pub(super) async fn take(
     network: &Network,
     signed: SignedAdvert,
     events: &mpsc::Sender<driver::Event>,
-) -> Result<bool, AdvertError> {
+) -> Result<Option<Change>, AdvertError> {
     let (id, standing) = {
         let view = network.view();
         (view.network(), view.standing(&signed)?)
     };
-    if standing != Standing::New {
-        return Ok(standing == Standing::Known);
+    match standing {
+        Standing::Known => return Ok(None),
+        Standing::Older => return Ok(Some(Change::Stale)),
+        Standing::New => {}
+    }
+    if network.is_put_out(&signed.claimed()?.node) {
+        return Ok(Some(Change::Stale));
     }
     let now = clock::now();
     // The signature is looked at while others may look at the view.
@@ -99,5 +111,5 @@ pub(super) async fn take(
         }
         Change::Joined | Change::Updated | Change::Stale => {}
     }
-    Ok(change != Change::Stale)
+    Ok(Some(change))
 }

@@ -10,6 +10,7 @@ mod dag;
 mod gossip;
 mod live;
 mod market;
+mod members;
 mod pipe;
 mod service;
 mod transport;
@@ -48,6 +49,8 @@ pub(crate) enum Topic {
     Capabilities,
     /// What a node looks for.
     Calls,
+    /// What the founder of the swarm says.
+    Members,
 }
 
 /// What the swarm task is told.
@@ -74,6 +77,7 @@ pub struct Network {
     skews: Arc<Mutex<BTreeMap<NodeId, i64>>>,
     detail: Arc<Mutex<NodeDetail>>,
     pub(crate) busy: Busy,
+    members: Option<Members>,
     counted: Arc<Registry>,
     /// What whoever watches this node is told.
     pub(crate) observed: broadcast::Sender<Observed>,
@@ -99,6 +103,7 @@ impl std::fmt::Debug for Network {
 use self::busy::Busy;
 pub(crate) use self::dag::DagFetcher;
 pub(crate) use self::market::Links;
+pub(crate) use self::members::Members;
 pub(crate) use self::service::{Handlers, start};
 
 /// A difference between clocks that people should know of, in milliseconds.

@@ -14,6 +14,7 @@ use bacnode_protocol::id::NodeId;
 use bacnode_protocol::time::Span;
 use bacnode_protocol::view::View;
 use bacnode_protocol::wire::Names;
+use bacnode_protocol::wire::signed::Signer;
 use bacnode_protocol::wire::view::NodeDetail;
 use futures::StreamExt as _;
 use libp2p::core::ConnectedPoint;
@@ -28,7 +29,7 @@ use self::dial::Anchor;
 use self::listen::ip_of;
 use self::reach::{Reach, is_circuit, is_private, remote_address};
 use super::behaviour::{Behaviour, BehaviourEvent, SetupError};
-use super::{Command, Network, Topic, dag, gossip, live, market, transport, view};
+use super::{Command, Members, Network, Topic, dag, gossip, live, market, members, transport, view};
 use crate::config::{Config, Role};
 use crate::content::Content;
 use crate::driver;
@@ -97,7 +98,9 @@ pub(crate) async fn start(
 ) -> Result<Started, SetupError> {
     let names = Arc::new(Names::new(&config.network));
     let mut counted = Registry::with_prefix("bacnode");
-    let (transport, circuits) = transport::build(config, &identity.keypair, &mut counted)?;
+    let signer = Signer::new(identity.signing.clone(), config.network_id());
+    let members = Members::of(config, signer, store).map_err(|error| SetupError(error.to_string()))?;
+    let (transport, circuits) = transport::build(config, &identity.keypair, members.clone(), &mut counted)?;
     let behaviour = Behaviour::new(config, &names, &identity.keypair, circuits, &mut counted)?;
     let (metrics, look_up_metrics) = (Metrics::new(&mut counted), LookUpMetrics::new(&mut counted));
     let settings = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(600));
@@ -114,6 +117,7 @@ pub(crate) async fn start(
         skews: Arc::default(),
         detail: Arc::new(Mutex::new(NodeDetail::default())),
         busy: super::busy::Busy::default(),
+        members,
         counted: Arc::new(counted),
         observed: tokio::sync::broadcast::channel(super::OBSERVED_MAX).0,
     };
@@ -141,6 +145,7 @@ pub(crate) async fn start(
     let service = Service {
         capabilities: gossipsub::IdentTopic::new(&names.capabilities).hash(),
         calls: gossipsub::IdentTopic::new(&names.calls).hash(),
+        members: gossipsub::IdentTopic::new(&names.members).hash(),
         kad_name: names.kad.clone(),
         peers_wanted: config.peers_wanted,
         connections_max: config.connections_max as usize,
@@ -174,6 +179,7 @@ struct Service {
     events: mpsc::Sender<driver::Event>,
     capabilities: gossipsub::TopicHash,
     calls: gossipsub::TopicHash,
+    members: gossipsub::TopicHash,
     kad_name: String,
     peers_wanted: usize,
     connections_max: usize,
@@ -216,7 +222,11 @@ impl Service {
             Command::Dial(address) => _ = self.swarm.dial(address),
             Command::Connect(node, answer) => self.connect(node, answer),
             Command::Publish(topic, message) => {
-                let hash = if topic == Topic::Calls { &self.calls } else { &self.capabilities };
+                let hash = match topic {
+                    Topic::Capabilities => &self.capabilities,
+                    Topic::Calls => &self.calls,
+                    Topic::Members => &self.members,
+                };
                 if let Err(error) = self.swarm.behaviour_mut().gossip.publish(hash.clone(), message) {
                     tracing::debug!(?topic, %error, "it goes to nobody now");
                 }
@@ -251,6 +261,10 @@ impl Service {
             self.seek_peers(now);
         }
         self.trim();
+        for peer in members::lapsed(&self.network) {
+            tracing::info!(%peer, "it is no member of the swarm any more");
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
         self.fill_table();
         self.end_bootstrap();
         self.announce_more();
@@ -298,7 +312,11 @@ impl Service {
             }
         }
         if let gossipsub::Event::Message { propagation_source, message_id, message } = event {
-            let topic = if message.topic == self.calls { Topic::Calls } else { Topic::Capabilities };
+            let topic = match &message.topic {
+                topic if *topic == self.calls => Topic::Calls,
+                topic if *topic == self.members => Topic::Members,
+                _ => Topic::Capabilities,
+            };
             let heard = gossip::Heard { topic, id: message_id.clone(), from: propagation_source, data: message.data };
             if self.heard.try_send(heard).is_err() {
                 let ignore = gossipsub::MessageAcceptance::Ignore;
@@ -324,6 +342,7 @@ impl Service {
             self.of_another_network(peer_id, &info.protocol_version);
             return;
         }
+        self.anchors.iter_mut().filter(|anchor| anchor.peer == Some(peer_id)).for_each(Anchor::answered);
         self.note_relay(peer_id, &info.protocols);
         self.call_neighbour(peer_id, &info.listen_addrs);
         let wide = self.is_wide();
@@ -398,7 +417,6 @@ impl Service {
         }
         for anchor in self.anchors.iter_mut().filter(|anchor| anchor.address == called || anchor.peer == Some(peer)) {
             anchor.peer = Some(peer);
-            anchor.warned = false;
         }
         let info = PeerInfo {
             node,
@@ -422,8 +440,12 @@ impl Service {
     async fn closed(&mut self, peer: PeerId) {
         let Some(info) = self.peers.remove(&peer) else { return };
         tracing::debug!(peer = info.node.short(), "disconnected");
+        self.hung_up(peer, &info);
         self.forget_relay(&peer);
         self.network.view().disconnected(&info.node);
+        if let Some(members) = self.network.members() {
+            members.left(&info.node);
+        }
         let _ = self.events.send(driver::Event::PeerDown(info.node)).await;
     }
 }

@@ -14,6 +14,7 @@ use libp2p::pnet::{PnetConfig, PreSharedKey};
 use libp2p::{Multiaddr, PeerId, Transport, dns, noise, quic, relay, tcp, yamux};
 
 use super::behaviour::SetupError;
+use super::members::{Admission, Members};
 use crate::config::Config;
 
 /// From the first byte to a multiplexed connection: also what ends a peer that says nothing.
@@ -31,22 +32,30 @@ type Connection = (PeerId, StreamMuxerBox);
 pub(super) fn build(
     config: &Config,
     keypair: &Keypair,
+    members: Option<Members>,
     counted: &mut Registry,
 ) -> Result<(Boxed<Connection>, Option<relay::client::Behaviour>), SetupError> {
     let forced = std::env::var("LIBP2P_FORCE_PNET").is_ok_and(|value| value == "1");
     if forced && config.swarm_key.is_none() {
         return Err(SetupError("LIBP2P_FORCE_PNET=1 is set, but there is no swarm key".into()));
     }
+    if config.founded.is_some() && config.swarm_key.is_none() {
+        return Err(SetupError(
+            "a swarm with a founder needs a swarm key: QUIC would go around its certificates".into(),
+        ));
+    }
+    let noise = noise::Config::new(keypair).map_err(|error| SetupError(error.to_string()))?;
+    let admission = Admission { noise, members };
     for address in config.listen.iter().chain(&config.bootstrap) {
         check(address, config.swarm_key.is_some())?;
     }
     let failed = |error: std::io::Error| SetupError(format!("cannot read the DNS settings: {error}"));
     let memory = config.listen.iter().any(|address| matches!(address.iter().next(), Some(Protocol::Memory(_))));
     if memory {
-        return Ok((count(guard(MemoryTransport::new(), config.swarm_key, keypair)?, counted), None));
+        return Ok((count(guard(MemoryTransport::new(), config.swarm_key, admission), counted), None));
     }
     let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true));
-    let tcp = guard(tcp, config.swarm_key, keypair)?;
+    let tcp = guard(tcp, config.swarm_key, admission.clone());
     let direct = if config.swarm_key.is_some() {
         dns::tokio::Transport::system(tcp).map_err(failed)?.boxed()
     } else {
@@ -57,7 +66,7 @@ pub(super) fn build(
     };
     // Both ends of a circuit hold the key, if there is one: the relay has no others.
     let (circuits, behaviour) = relay::client::new(keypair.public().to_peer_id());
-    let all = OrTransport::new(secure(circuits, keypair)?, direct).map(|connection, _| connection.into_inner());
+    let all = OrTransport::new(secure(circuits, admission), direct).map(|connection, _| connection.into_inner());
     Ok((count(all.boxed(), counted), Some(behaviour)))
 }
 
@@ -84,7 +93,7 @@ fn check(address: &Multiaddr, keyed: bool) -> Result<(), SetupError> {
     Ok(())
 }
 
-fn guard<T>(transport: T, key: Option<PreSharedKey>, keypair: &Keypair) -> Result<Boxed<Connection>, SetupError>
+fn guard<T>(transport: T, key: Option<PreSharedKey>, admission: Admission) -> Boxed<Connection>
 where
     T: Transport + Send + Unpin + 'static,
     T::Output: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -95,13 +104,13 @@ where
     match key {
         Some(key) => {
             let keyed = transport.and_then(move |socket, _| PnetConfig::new(key).handshake(socket));
-            secure(keyed, keypair)
+            secure(keyed, admission)
         }
-        None => secure(transport, keypair),
+        None => secure(transport, admission),
     }
 }
 
-fn secure<T>(transport: T, keypair: &Keypair) -> Result<Boxed<Connection>, SetupError>
+fn secure<T>(transport: T, admission: Admission) -> Boxed<Connection>
 where
     T: Transport + Send + Unpin + 'static,
     T::Output: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -111,7 +120,6 @@ where
 {
     let mut muxer = yamux::Config::default();
     muxer.set_max_num_streams(STREAMS_MAX);
-    let noise = noise::Config::new(keypair).map_err(|error| SetupError(error.to_string()))?;
-    let secured = transport.upgrade(Version::V1Lazy).authenticate(noise).multiplex(muxer).timeout(UPGRADE_TIMEOUT);
-    Ok(secured.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed())
+    let secured = transport.upgrade(Version::V1Lazy).authenticate(admission).multiplex(muxer).timeout(UPGRADE_TIMEOUT);
+    secured.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed()
 }

@@ -3,26 +3,27 @@
 use std::time::Duration;
 
 use bacnode_protocol::id::NodeId;
+use bacnode_protocol::view::Change;
 use bacnode_protocol::wire::advert::SignedAdvert;
 use bacnode_protocol::wire::bounded::ListMax;
 use bacnode_protocol::wire::envelope::{self, HEADER_BYTES, Message};
 use bacnode_protocol::wire::view::{NodeDetail, ViewReply, ViewRequest};
-use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
+use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, StreamExt as _};
 use libp2p::Stream;
 use tokio::sync::mpsc;
 
-use super::{Network, gossip};
+use super::{Network, Topic, gossip};
 use crate::{clock, driver};
 
 /// A whole exchange.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(super) async fn write<M: Message>(stream: &mut Stream, message: &M) -> std::io::Result<()> {
+pub(super) async fn write<M: Message>(stream: &mut (impl AsyncWrite + Unpin), message: &M) -> std::io::Result<()> {
     stream.write_all(&envelope::seal(message)).await?;
     stream.flush().await
 }
 
-pub(super) async fn read<M: Message>(stream: &mut Stream) -> std::io::Result<M> {
+pub(super) async fn read<M: Message>(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<M> {
     let mut header = [0; HEADER_BYTES];
     stream.read_exact(&mut header).await?;
     let len = envelope::payload_len::<M>(&header).map_err(std::io::Error::other)?;
@@ -69,7 +70,7 @@ pub(super) async fn run(
 
 async fn exchange(network: &Network, partner: NodeId, events: &mpsc::Sender<driver::Event>) -> Result<(), String> {
     let mut stream = network.open(partner, &network.names.view).await?;
-    let known = ListMax::truncated(network.view().digest(&mut rng()));
+    let known = ListMax::truncated(network.view().digest(clock::tick(), &mut rng()));
     let failed = |error: std::io::Error| error.to_string();
     write(&mut stream, &ViewRequest::Exchange { now: clock::unix(), known }).await.map_err(failed)?;
     let ViewReply::Exchange { now, adverts, wanted } = read(&mut stream).await.map_err(failed)? else {
@@ -88,7 +89,11 @@ async fn exchange(network: &Network, partner: NodeId, events: &mpsc::Sender<driv
 
 async fn take_all(network: &Network, adverts: Vec<SignedAdvert>, events: &mpsc::Sender<driver::Event>) {
     for advert in adverts {
-        let _ = gossip::take(network, advert, events).await;
+        let change = gossip::take(network, advert.clone(), events).await;
+        // Whoever leaves may be gone before its last word has spread.
+        if change == Ok(Some(Change::Left)) {
+            network.publish(Topic::Capabilities, envelope::seal(&advert)).await;
+        }
     }
 }
 
@@ -116,7 +121,7 @@ async fn answer(
         let reply = match read::<ViewRequest>(&mut stream).await? {
             ViewRequest::Exchange { now, known } => {
                 network.note_clock(node, now);
-                let (adverts, wanted) = network.view().compare(&known, &mut rng());
+                let (adverts, wanted) = network.view().compare(&known, clock::tick(), &mut rng());
                 let (adverts, wanted) = (ListMax::truncated(adverts), ListMax::truncated(wanted));
                 ViewReply::Exchange { now: clock::unix(), adverts, wanted }
             }
@@ -132,11 +137,11 @@ async fn answer(
 }
 
 impl Network {
-    /// Hands our advert to `node`, which may not know of us.
+    /// Hands our last advert to `node`, which may not know of us, or that we leave.
     ///
     /// # Errors
     /// If it cannot be reached, in words.
-    pub(super) async fn introduce_to(&self, node: NodeId) -> Result<(), String> {
+    pub(crate) async fn introduce_to(&self, node: NodeId) -> Result<(), String> {
         let adverts = ListMax::truncated(self.view().adverts(&[self.me]));
         let push = async {
             let mut stream = self.open(node, &self.names.view).await?;

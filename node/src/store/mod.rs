@@ -6,6 +6,7 @@
 
 mod jobs;
 mod log;
+mod members;
 mod meta;
 mod usage;
 

@@ -215,6 +215,67 @@ pub struct NodeIdentity {
     pub api: String,
 }
 
+/// Members of a swarm with a founder.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Members {
+    /// The PeerId of whoever lets members in; empty where nobody does.
+    pub founder: String,
+    /// Whether that is the node asked.
+    pub is_founder: bool,
+    /// When the asked node's own membership ends, if it does: RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ends: Option<String>,
+    /// Whom the founder has let in; it alone knows.
+    pub members: Vec<Member>,
+}
+
+/// A member of a swarm with a founder.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Member {
+    /// Its PeerId.
+    pub peer_id: String,
+    /// Its operator's label.
+    pub name: String,
+    /// Since when: RFC 3339.
+    pub since: String,
+    /// Until when: RFC 3339.
+    pub ends: String,
+    /// Whether it was put out before that.
+    pub revoked: bool,
+}
+
+/// What an invite to a swarm with a founder shall be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+pub struct NewInvitation {
+    /// Days for which it is taken.
+    pub days: u64,
+    /// Days for which whoever comes with it is a member.
+    pub member_days: u64,
+    /// Whether only the first who comes may use it.
+    pub once: bool,
+}
+
+impl Default for NewInvitation {
+    fn default() -> Self {
+        Self { days: 7, member_days: 365, once: false }
+    }
+}
+
+/// What lets newcomers into a swarm with a founder; part of an invite.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Invitation {
+    /// The PeerId of whoever takes it.
+    pub founder: String,
+    /// Hex, to be shown to the founder.
+    pub voucher: String,
+    /// Unix milliseconds until which it is taken.
+    pub ends: u64,
+}
+
 /// A connected peer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]

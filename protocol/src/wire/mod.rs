@@ -9,6 +9,7 @@ pub mod dag;
 pub mod envelope;
 pub mod live;
 pub mod market;
+pub mod member;
 pub mod s3;
 pub mod signed;
 pub mod task;
@@ -26,6 +27,8 @@ pub struct Names {
     pub capabilities: String,
     /// Gossipsub topic of open calls.
     pub calls: String,
+    /// Gossipsub topic of what a swarm's founder says.
+    pub members: String,
     /// Market stream.
     pub market: String,
     /// View exchange stream.
@@ -48,6 +51,7 @@ impl Names {
         Self {
             capabilities: name("capabilities"),
             calls: name("calls"),
+            members: name("members"),
             market: name("market"),
             view: name("view"),
             dag: name("dag"),

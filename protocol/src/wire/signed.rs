@@ -20,6 +20,12 @@ pub enum Domain {
     Result,
     /// [`super::call::Call`]
     Call,
+    /// [`super::member::Voucher`]
+    Voucher,
+    /// [`super::member::Certificate`]
+    Certificate,
+    /// [`super::member::Revocations`]
+    Revocations,
 }
 
 impl Domain {
@@ -28,6 +34,9 @@ impl Domain {
             Self::Advert => b"bacnode/v1/advert\0",
             Self::Result => b"bacnode/v1/result\0",
             Self::Call => b"bacnode/v1/call\0",
+            Self::Voucher => b"bacnode/v1/voucher\0",
+            Self::Certificate => b"bacnode/v1/certificate\0",
+            Self::Revocations => b"bacnode/v1/revocations\0",
         }
     }
 }

@@ -124,8 +124,9 @@ impl World<'_> {
             return;
         }
         for (asks, answers) in [(index, partner), (partner, index)] {
-            let known = self.hosts[asks].view.digest(&mut self.rng);
-            let (adverts, _) = self.hosts[answers].view.compare(&known, &mut self.rng);
+            let tick = |host: usize| self.hosts[host].clock.tick(self.now);
+            let known = self.hosts[asks].view.digest(tick(asks), &mut self.rng);
+            let (adverts, _) = self.hosts[answers].view.compare(&known, tick(answers), &mut self.rng);
             self.stats.view_bytes += known.len() as u64 * 40 + adverts.len() as u64 * 300;
             let nodes: Vec<Advert> = adverts
                 .iter()

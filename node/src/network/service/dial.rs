@@ -27,7 +27,7 @@ pub(super) struct Anchor {
     pub(super) peer: Option<PeerId>,
     next: Instant,
     pause: Duration,
-    pub(super) warned: bool,
+    warned: bool,
 }
 
 impl Anchor {
@@ -37,6 +37,12 @@ impl Anchor {
             _ => None,
         });
         Self { address, peer, next: Instant::now(), pause: RETRY_MIN, warned: false }
+    }
+
+    /// It is there, and speaks to us.
+    pub(super) fn answered(&mut self) {
+        self.pause = RETRY_MIN;
+        self.warned = false;
     }
 }
 
@@ -93,8 +99,7 @@ impl Service {
         let connected: Vec<PeerId> = self.peers.keys().copied().collect();
         for anchor in &mut self.anchors {
             if anchor.peer.is_some_and(|peer| connected.contains(&peer)) {
-                anchor.pause = RETRY_MIN;
-                anchor.next = now + RETRY_MIN;
+                anchor.next = now + anchor.pause;
             } else if anchor.next <= now {
                 anchor.next = now + anchor.pause;
                 anchor.pause = (anchor.pause * 2).min(RETRY_MAX);
@@ -152,6 +157,15 @@ impl Service {
             let network = theirs.split('/').nth(2).unwrap_or_default();
             let network: String = network.chars().filter(|c| !c.is_control()).take(32).collect();
             tracing::warn!(address = %anchor.address, network, "a bootstrap peer is of another network (--network)");
+        }
+    }
+
+    /// A connection that was closed before anything was said may have been turned away by what only the other end knows.
+    pub(super) fn hung_up(&mut self, peer: PeerId, info: &PeerInfo) {
+        let Some(anchor) = self.anchors.iter_mut().find(|anchor| anchor.peer == Some(peer)) else { return };
+        if info.agent.is_empty() && !std::mem::replace(&mut anchor.warned, true) {
+            let address = &anchor.address;
+            tracing::warn!(%address, "a bootstrap peer hangs up before it says who it is; a swarm with a founder takes an invite");
         }
     }
 
