@@ -1,5 +1,6 @@
 //! What can be typed. Nothing is done here.
 
+mod links;
 mod serve;
 mod task;
 
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::links::LinkArgs;
 pub(crate) use self::serve::{Locality, LogFormat, LogLevel, PolicyArgs, Serve, TaskNetwork, WebAccess};
 pub(crate) use self::task::{Docker, DockerRun, Submit, TaskArgs, Waiting, Wasm, WasmRun};
 
@@ -87,8 +89,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Node,
     },
-    /// Who is connected
-    Peers,
+    /// Who is connected; who is blocked
+    Peers {
+        #[command(subcommand)]
+        command: Option<Peers>,
+    },
     /// Make a private swarm, invite others into a network
     Swarm {
         #[command(subcommand)]
@@ -324,6 +329,25 @@ pub(crate) enum Swarm {
         #[arg(long, env = "BACNODE_SWARM_KEY", value_name = "FILE")]
         swarm_key: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Peers {
+    /// Have nothing to do with a peer any more
+    Block {
+        /// Its id, the start of one, or its name
+        peer: String,
+        /// Why, for whoever asks later
+        #[arg(long, default_value = "", hide_default_value = true)]
+        reason: String,
+    },
+    /// Take it back
+    Unblock {
+        /// Its id, or the start of one
+        peer: String,
+    },
+    /// Those with which this node has nothing to do, and why: some are blocked for an hour for what they sent
+    Blocked,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,5 +1,6 @@
 //! What `serve` will do: flags over environment over `config.toml` over defaults, each value with its origin.
 
+mod links;
 mod policy;
 
 use std::net::SocketAddr;
@@ -42,6 +43,14 @@ struct ConfigFile {
     cpu: Option<String>,
     memory: Option<String>,
     disk: Option<String>,
+    allow_peer: Option<Vec<String>>,
+    deny_peer: Option<Vec<String>>,
+    max_connections: Option<u32>,
+    max_per_address: Option<u32>,
+    max_per_network: Option<u32>,
+    max_own_memory: Option<String>,
+    max_upload: Option<String>,
+    max_download: Option<String>,
     ready_file: Option<PathBuf>,
     log_level: Option<LogLevel>,
     log_format: Option<LogFormat>,
@@ -205,6 +214,7 @@ impl Settings {
         let dir_origin = chooser.typed("data_dir").unwrap_or("default").to_owned();
         chooser.shown.push(Setting { name: "data-dir".into(), value: dir.display().to_string(), origin: dir_origin });
         let default_api = config.api.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 1234)));
+        links::choose(&mut config, &args.links, &file, &mut chooser)?;
         let api = chooser.choose("api_listen", args.api_listen, file.api_listen, default_api, ToString::to_string);
         let path = |typed: &Option<PathBuf>| typed.clone().map(Some);
         let cert = chooser.choose("api_cert", path(&args.api_cert), path(&file.api_cert), None, path_or_none);

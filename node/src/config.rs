@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bacnode_protocol::compute::Policy;
 use bacnode_protocol::id::{NetworkId, NodeId, ParseIdError};
-use bacnode_protocol::limits::{ADVERT_PERIOD_MIN, ADVERTS_PER_SECOND};
+use bacnode_protocol::limits::{ADVERT_PERIOD_MIN, ADVERTS_PER_SECOND, VIEW_NODES_MAX};
 use bacnode_protocol::wire::member::Signed;
 use bacnode_protocol::wire::task::Resources;
 use libp2p::Multiaddr;
@@ -84,10 +84,26 @@ pub struct Config {
     pub limits: TaskLimits,
     /// How this node keeps in touch.
     pub gossip: GossipConfig,
+    /// Nodes that are known at one time, at most; others are found when they are needed.
+    pub view_max: usize,
     /// Peers to keep connections with, if so many are known.
     pub peers_wanted: usize,
     /// Connections in all, at most.
     pub connections_max: u32,
+    /// Of them, from one public address, and from one network of such.
+    pub per_address_max: u32,
+    /// See `per_address_max`.
+    pub per_network_max: u32,
+    /// Bytes of memory of this process beyond which nobody else is let in.
+    pub own_memory_max: u64,
+    /// Bytes of content a second that go out, and that come in, if not as fast as can be.
+    pub upload_max: Option<u64>,
+    /// See `upload_max`.
+    pub download_max: Option<u64>,
+    /// The only peers to speak to, if there are any.
+    pub allow_peers: Vec<NodeId>,
+    /// Peers never to speak to, beside those that were blocked by a command.
+    pub deny_peers: Vec<NodeId>,
     /// Whether peers are looked for on the local network.
     pub mdns: bool,
     /// Whether, and how much, this node passes on between others that cannot call each other.
@@ -251,8 +267,16 @@ impl Config {
             content_max: disk / 5,
             limits: TaskLimits::default(),
             gossip: GossipConfig::default(),
+            view_max: VIEW_NODES_MAX,
             peers_wanted: 8,
             connections_max: 320,
+            per_address_max: 32,
+            per_network_max: 128,
+            own_memory_max: (memory_bytes().unwrap_or(2 << 30) / 4).max(512 << 20),
+            upload_max: None,
+            download_max: None,
+            allow_peers: Vec::new(),
+            deny_peers: Vec::new(),
             mdns: false,
             relay: None,
             worker: None,

@@ -198,6 +198,9 @@ impl Node {
             let _ = events.send(Event::Drain(true, answer)).await;
         }
         node.driver_task = Some(tokio::spawn(running.run(receiver)));
+        if config.role == Role::Full {
+            network.provide_owner();
+        }
         for pin in content.pins()? {
             network.provide(pin.root);
         }

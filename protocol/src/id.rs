@@ -140,6 +140,14 @@ impl JobId {
         Self(id)
     }
 
+    /// The tag of its owner.
+    #[must_use]
+    pub fn tag(&self) -> [u8; 5] {
+        let mut tag = [0; 5];
+        tag.copy_from_slice(&self.0[..5]);
+        tag
+    }
+
     /// Enough of the id for people: the tag and six characters.
     #[must_use]
     pub fn short(&self) -> String {

@@ -59,6 +59,10 @@ pub enum Change {
 #[derive(Debug, Clone)]
 pub struct View {
     network: NetworkId,
+    /// Its own node, which it does not forget for want of room.
+    me: Option<NodeId>,
+    /// Nodes that it has room for.
+    room: usize,
     peers: BTreeMap<NodeId, Peer>,
     /// Nodes that left, so that an older advert of theirs does not bring them back.
     left: BTreeMap<NodeId, Departure>,
@@ -81,7 +85,20 @@ impl View {
     /// An empty view.
     #[must_use]
     pub fn new(network: NetworkId) -> Self {
-        Self { network, peers: BTreeMap::new(), left: BTreeMap::new(), links: BTreeMap::new() }
+        Self {
+            network,
+            me: None,
+            room: VIEW_NODES_MAX,
+            peers: BTreeMap::new(),
+            left: BTreeMap::new(),
+            links: BTreeMap::new(),
+        }
+    }
+
+    /// An empty view of `me`, with room for so many nodes.
+    #[must_use]
+    pub fn of(network: NetworkId, me: NodeId, room: usize) -> Self {
+        Self { me: Some(me), room: room.clamp(2, VIEW_NODES_MAX), ..Self::new(network) }
     }
 
     /// The network that it is of.
@@ -144,13 +161,12 @@ impl View {
     }
 
     fn make_room(&mut self) {
-        while self.peers.len() > VIEW_NODES_MAX {
-            let Some(oldest) = self.peers.iter().min_by_key(|(_, peer)| peer.heard).map(|(node, _)| *node) else {
-                return;
-            };
+        while self.peers.len() > self.room {
+            let others = self.peers.iter().filter(|(node, _)| self.me != Some(**node));
+            let Some(oldest) = others.min_by_key(|(_, peer)| peer.heard).map(|(node, _)| *node) else { return };
             self.peers.remove(&oldest);
         }
-        while self.left.len() > VIEW_NODES_MAX {
+        while self.left.len() > self.room {
             self.left.pop_first();
         }
     }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::links::LinkArgs;
+
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Serve {
     /// Where everything lies
@@ -84,6 +86,8 @@ pub(crate) struct Serve {
     pub(crate) until_eof: bool,
     #[command(flatten)]
     pub(crate) policy: PolicyArgs,
+    #[command(flatten)]
+    pub(crate) links: LinkArgs,
 }
 
 /// The operator's rules.

@@ -8,6 +8,7 @@ mod doctor;
 mod download;
 mod job;
 mod node;
+mod peers;
 mod published;
 mod serve;
 mod submit;
@@ -75,7 +76,7 @@ async fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<()> {
         Command::Docker { command: crate::args::Docker::Run(args) } => task::run_container(&client()?, args).await,
         Command::Job { command } => job::run(&client()?, global.output, command).await,
         Command::Node { command } => node::run(&client()?, global.output, command).await,
-        Command::Peers => node::peers(&client()?, global.output).await,
+        Command::Peers { command } => peers::run(&client()?, global.output, command).await,
         Command::Swarm { command } => swarm::run(client, global.output, command).await,
         Command::Content { command } => content::run(&client()?, global.output, command).await,
         Command::Demo(args) => demo::run(&args).await,

@@ -1,8 +1,7 @@
-//! `node` and `peers`.
+//! `node`.
 
 use bacnode_protocol::api::{
-    GetNode, ListNodes, NodeActed, NodeAction, NodeIdentity, NodeInfo, NodeState, Peer, Peers, SubmitterUsage,
-    UsageTotals,
+    GetNode, ListNodes, NodeActed, NodeAction, NodeIdentity, NodeInfo, NodeState, SubmitterUsage, UsageTotals,
 };
 use bacnode_protocol::job::format_bytes;
 
@@ -148,23 +147,4 @@ async fn usage(client: &Client, format: Format) -> Result<()> {
     };
     let headings = ["submitter", "node", "runs", "cpu", "time", "fetched", "not moved", "results"];
     output::rows(format, &usage, &headings, &usage.iter().map(row).collect::<Vec<_>>())
-}
-
-pub(super) async fn peers(client: &Client, format: Format) -> Result<()> {
-    let answer: Peers = client.get("network/peers").await?;
-    let row = |peer: &Peer| {
-        vec![
-            peer.name.clone(),
-            peer.peer_id.clone(),
-            peer.address.clone(),
-            peer.direction.clone(),
-            peer.rtt_ms.map(|rtt| format!("{rtt:.1} ms")).unwrap_or_default(),
-        ]
-    };
-    let headings = ["name", "node", "address", "direction", "rtt"];
-    output::rows(format, &answer.peers, &headings, &answer.peers.iter().map(row).collect::<Vec<_>>())?;
-    for warning in &answer.warnings {
-        output::note(&format!("warning: {warning}"));
-    }
-    Ok(())
 }

@@ -5,6 +5,7 @@
 //! something goes through the driver.
 
 mod agent;
+mod blocks;
 mod content;
 mod details;
 mod elsewhere;
@@ -169,6 +170,8 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(nodes::usage))
         .routes(routes!(events::everything))
         .routes(routes!(events::follow))
+        .routes(routes!(blocks::list))
+        .routes(routes!(blocks::block, blocks::unblock))
         .routes(routes!(members::list, members::invite))
         .routes(routes!(members::revoke))
         .routes(routes!(withheld::list))

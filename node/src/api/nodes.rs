@@ -230,7 +230,7 @@ pub(super) async fn get(State(api): State<Api>, Path(text): Path<String>) -> Res
 }
 
 /// The node that `text` means: its id, its short id, the start of one of them, or its name.
-fn resolve(api: &Api, text: &str) -> Result<NodeId, ApiError> {
+pub(super) fn resolve(api: &Api, text: &str) -> Result<NodeId, ApiError> {
     if let Ok(node) = text.parse::<NodeId>() {
         return Ok(node);
     }

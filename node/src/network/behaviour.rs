@@ -4,16 +4,23 @@ use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use bacnode_protocol::limits::ADVERT_BYTES_MAX;
+use bacnode_protocol::id::NodeId;
 use bacnode_protocol::wire::Names;
+use libp2p::allow_block_list::{AllowedPeers, BlockedPeers};
 use libp2p::identity::Keypair;
 use libp2p::metrics::Registry;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{PeerId, StreamProtocol, autonat, connection_limits, dcutr, gossipsub, identify, kad, mdns, ping, relay};
+use libp2p::{
+    PeerId, StreamProtocol, allow_block_list, autonat, connection_limits, dcutr, gossipsub, identify, kad, mdns, ping,
+    relay,
+};
 use sha2::{Digest, Sha256};
 
+use super::blocks::Blocks;
+use super::crowd;
 use crate::config::{Config, RelayLimits};
+use crate::store::{ProviderStore, Store};
 
 /// Nodes that are told who has a root, and that must agree before a look-up ends. Most of what a look-up costs is calling
 /// them, and what they say is only a hint.
@@ -28,8 +35,11 @@ type Gossip = gossipsub::Behaviour<
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     limits: connection_limits::Behaviour,
+    pub(super) crowd: crowd::Behaviour,
+    pub(super) blocks: allow_block_list::Behaviour<BlockedPeers>,
+    allowed: Toggle<allow_block_list::Behaviour<AllowedPeers>>,
     pub(super) gossip: Gossip,
-    pub(super) kad: kad::Behaviour<kad::store::MemoryStore>,
+    pub(super) kad: kad::Behaviour<ProviderStore>,
     pub(super) identify: identify::Behaviour,
     pub(super) ping: ping::Behaviour,
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
@@ -64,8 +74,14 @@ impl Behaviour {
         names: &Names,
         keypair: &Keypair,
         relayed: Option<relay::client::Behaviour>,
+        store: &Store,
+        blocks: &Blocks,
         counted: &mut Registry,
     ) -> Result<Self, SetupError> {
+        let mut blocked = allow_block_list::Behaviour::<BlockedPeers>::default();
+        for peer in blocks.all().keys().filter_map(NodeId::peer_id) {
+            blocked.block_peer(peer);
+        }
         let me = keypair.public().to_peer_id();
         let mdns = config.mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), me)).transpose();
         let mdns = mdns.map_err(|error| failed(format!("cannot look for peers on the local network: {error}")))?;
@@ -82,9 +98,12 @@ impl Behaviour {
             .with_push_listen_addr_updates(true);
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits(config.connections_max)),
+            crowd: crowd::Behaviour::new(config.per_address_max, config.per_network_max),
+            blocks: blocked,
+            allowed: allowed(&config.allow_peers).into(),
             gossip: gossip(config, names)?
                 .with_metrics(counted.sub_registry_with_prefix("gossipsub"), gossipsub::MetricsConfig::default()),
-            kad: kademlia(names, keypair)?,
+            kad: kademlia(names, keypair, store)?,
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(ping::Config::new().with_interval(Duration::from_secs(10))),
             mdns: mdns.into(),
@@ -102,6 +121,15 @@ fn limits(max: u32) -> connection_limits::ConnectionLimits {
         .with_max_established_incoming(Some(if max > 4 { max / 4 * 3 } else { max }))
         .with_max_established(Some(max))
         .with_max_established_per_peer(Some(4))
+}
+
+/// Nobody but these, if any are named.
+fn allowed(peers: &[NodeId]) -> Option<allow_block_list::Behaviour<AllowedPeers>> {
+    let mut allowed = allow_block_list::Behaviour::<AllowedPeers>::default();
+    for peer in peers.iter().filter_map(NodeId::peer_id) {
+        allowed.allow_peer(peer);
+    }
+    (!peers.is_empty()).then_some(allowed)
 }
 
 fn relay_behaviour(me: PeerId, limits: RelayLimits) -> relay::Behaviour {
@@ -156,7 +184,8 @@ fn gossip(config: &Config, names: &Names) -> Result<Gossip, SetupError> {
     let mut gossip = Gossip::new_with_subscription_filter(gossipsub::MessageAuthenticity::Anonymous, settings, filter)
         .map_err(failed)?;
     // Peers of a demo or a test share one address.
-    let mut scores = gossipsub::PeerScoreParams { ip_colocation_factor_weight: 0.0, ..Default::default() };
+    let mut scores =
+        gossipsub::PeerScoreParams { ip_colocation_factor_weight: 0.0, app_specific_weight: 1.0, ..Default::default() };
     let topic_score = gossipsub::TopicScoreParams {
         // Adverts and calls are rare: how many a peer delivers says nothing.
         mesh_message_deliveries_weight: 0.0,
@@ -175,7 +204,7 @@ fn gossip(config: &Config, names: &Names) -> Result<Gossip, SetupError> {
     Ok(gossip)
 }
 
-fn kademlia(names: &Names, keypair: &Keypair) -> Result<kad::Behaviour<kad::store::MemoryStore>, SetupError> {
+fn kademlia(names: &Names, keypair: &Keypair, store: &Store) -> Result<kad::Behaviour<ProviderStore>, SetupError> {
     let peer = keypair.public().to_peer_id();
     let mut settings = kad::Config::new(StreamProtocol::try_from_owned(names.kad.clone()).map_err(failed)?);
     settings
@@ -187,14 +216,7 @@ fn kademlia(names: &Names, keypair: &Keypair) -> Result<kad::Behaviour<kad::stor
         // Adverts fill the table; this is for those who hear few.
         .set_periodic_bootstrap_interval(Some(Duration::from_secs(3_600)))
         .set_caching(kad::Caching::Disabled);
-    let store = kad::store::MemoryStoreConfig {
-        // No third party's values: whatever is found must prove itself, and a provider does so by its content.
-        max_records: 0,
-        max_value_bytes: ADVERT_BYTES_MAX,
-        max_provided_keys: 65_536,
-        max_providers_per_key: 20,
-    };
-    let store = kad::store::MemoryStore::with_config(peer, store);
+    let store = ProviderStore::open(store, peer).map_err(failed)?;
     let mut kademlia = kad::Behaviour::with_config(peer, store, settings);
     kademlia.set_mode(Some(kad::Mode::Server));
     Ok(kademlia)

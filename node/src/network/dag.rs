@@ -36,15 +36,22 @@ pub(super) async fn serve(network: Network, content: Content, mut incoming: libp
         of_peers.retain(|_, own| Arc::strong_count(own) > 1);
         let own = of_peers.entry(peer).or_insert_with(|| Arc::new(Semaphore::new(SERVED_PER_PEER_MAX)));
         let (content, served, own) = (content.clone(), Arc::clone(&served), Arc::clone(own));
-        let busy = network.busy.clone();
+        let (network, busy) = (network.clone(), network.busy.clone());
         tokio::spawn(async move {
             // The peer's own limit first, so that its crowd does not stand in the others' way.
             let Ok(_own) = own.acquire().await else { return };
             let Ok(_permit) = served.acquire().await else { return };
             let request = tokio::time::timeout(REQUEST_TIMEOUT, view::read::<DagRequest>(&mut stream)).await;
-            let Ok(Ok(request)) = request else { return };
-            let _transfer = NodeId::from_peer_id(&peer).map(|node| busy.transfer(node));
-            let mut out = pipe::writer(stream);
+            let node = NodeId::from_peer_id(&peer);
+            let request = match (request, node) {
+                (Ok(Ok(request)), _) => request,
+                (Ok(Err(error)), Some(node)) if view::is_nonsense(&error) => {
+                    return network.offended(node, "a request for content that is none").await;
+                }
+                _ => return,
+            };
+            let _transfer = node.map(|node| busy.transfer(node));
+            let mut out = pipe::writer(stream, network.upload.clone());
             let sent = tokio::task::spawn_blocking(move || content.send(&request.wants, &mut out));
             if let Ok(Err(error)) = sent.await {
                 tracing::debug!(%peer, %error, "a transfer broke off");
@@ -140,7 +147,7 @@ impl DagFetcher {
             let request = DagRequest { wants: ListMax::truncated(lacking.iter().copied()) };
             view::write(&mut stream, &request).await.map_err(|error| Failed::Broken(error.to_string()))?;
             let (content, left) = (self.content.clone(), max.saturating_sub(*total));
-            let mut stream = pipe::reader(stream);
+            let mut stream = pipe::reader(stream, self.network.download.clone());
             let received = tokio::task::spawn_blocking(move || content.receive(&lacking, left, &mut stream));
             match received.await.map_err(|error| Failed::Useless(error.to_string()))? {
                 Ok(bytes) => *total += bytes,

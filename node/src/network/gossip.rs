@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use bacnode_protocol::id::NodeId;
 use bacnode_protocol::time::{Span, Tick};
 use bacnode_protocol::view::{Change, Standing};
 use bacnode_protocol::wire::advert::{AdvertError, SignedAdvert};
@@ -54,7 +55,14 @@ pub(super) async fn run(network: Network, mut heard: mpsc::Receiver<Heard>, even
             Ok(true) => MessageAcceptance::Accept,
             // Whoever passes on what is old, or has just expired, is not to blame.
             Ok(false) | Err(AdvertError::Expired { .. }) => MessageAcceptance::Ignore,
-            Err(AdvertError::Malformed(_) | AdvertError::Forged) => MessageAcceptance::Reject,
+            // Nor is whoever speaks a later version.
+            Err(AdvertError::Malformed(error)) if !error.is_nonsense() => MessageAcceptance::Ignore,
+            Err(AdvertError::Malformed(_) | AdvertError::Forged) => {
+                if let Some(node) = NodeId::from_peer_id(&message.from) {
+                    network.offended(node, "gossip that is malformed or forged").await;
+                }
+                MessageAcceptance::Reject
+            }
         };
         let _ = network.commands.send(Command::Verdict(message.id, message.from, verdict)).await;
     }

@@ -111,13 +111,18 @@ fn frames(messages: Vec<Market>) -> Vec<Vec<u8>> {
 }
 
 /// Hears what others say.
-pub(super) async fn serve(mut incoming: libp2p_stream::IncomingStreams, events: mpsc::Sender<driver::Event>) {
+pub(super) async fn serve(
+    network: Network,
+    mut incoming: libp2p_stream::IncomingStreams,
+    events: mpsc::Sender<driver::Event>,
+) {
     let room = Arc::new(Semaphore::new(FRAMES_BYTES_MAX));
     let mut readers: HashMap<NodeId, tokio::task::AbortHandle> = HashMap::new();
     while let Some((peer, stream)) = incoming.next().await {
         let Some(node) = NodeId::from_peer_id(&peer) else { continue };
         readers.retain(|_, reader| !reader.is_finished());
-        let reader = tokio::spawn(listen(node, stream, Arc::clone(&room), events.clone())).abort_handle();
+        let reader =
+            tokio::spawn(listen(network.clone(), node, stream, Arc::clone(&room), events.clone())).abort_handle();
         // A peer that opens a new stream has given up the old one.
         if let Some(old) = readers.insert(node, reader) {
             tokio::spawn(async move {
@@ -128,7 +133,13 @@ pub(super) async fn serve(mut incoming: libp2p_stream::IncomingStreams, events: 
     }
 }
 
-async fn listen(node: NodeId, mut stream: Stream, room: Arc<Semaphore>, events: mpsc::Sender<driver::Event>) {
+async fn listen(
+    network: Network,
+    node: NodeId,
+    mut stream: Stream,
+    room: Arc<Semaphore>,
+    events: mpsc::Sender<driver::Event>,
+) {
     loop {
         let mut header = [0; HEADER_BYTES];
         if stream.read_exact(&mut header).await.is_err() {
@@ -157,6 +168,9 @@ async fn listen(node: NodeId, mut stream: Stream, room: Arc<Semaphore>, events: 
             }
             Err(error) => {
                 tracing::warn!(peer = node.short(), %error, "a peer speaks nonsense on its market stream; it is closed");
+                if error.is_nonsense() {
+                    network.offended(node, "a message of the market that is none").await;
+                }
                 return;
             }
         }

@@ -179,9 +179,9 @@ impl Network {
         self.members.as_ref()
     }
 
-    /// Nodes of the view that were put out.
+    /// Whether this node has nothing to do with that one: the founder, or this node's own operator, has put it out.
     pub(super) fn is_put_out(&self, node: &NodeId) -> bool {
-        self.members.as_ref().is_some_and(|members| members.is_revoked(node))
+        self.blocks.contains(node) || self.members.as_ref().is_some_and(|members| members.is_revoked(node))
     }
 }
 

@@ -4,13 +4,17 @@
 //! each own one stream protocol, with an accept loop that never waits for work. All queues are bounded: what overflows is
 //! counted and dropped, and the machines say it again.
 
+mod address;
 mod behaviour;
+mod blocks;
 mod busy;
+mod crowd;
 mod dag;
 mod gossip;
 mod live;
 mod market;
 mod members;
+mod pace;
 mod pipe;
 mod service;
 mod transport;
@@ -19,7 +23,7 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bacnode_protocol::content::Cid;
+use bacnode_protocol::content::{Cid, Codec};
 use bacnode_protocol::id::{JobId, NodeId};
 use bacnode_protocol::record::JobEvent;
 use bacnode_protocol::view::View;
@@ -64,6 +68,9 @@ pub(crate) enum Command {
     Providers(Cid, oneshot::Sender<BTreeSet<NodeId>>),
     Peers(oneshot::Sender<Vec<PeerInfo>>),
     Addresses(bool, oneshot::Sender<Vec<Multiaddr>>),
+    Block(NodeId),
+    Unblock(NodeId),
+    Offence(NodeId),
 }
 
 /// A handle on the network. Cheap to clone.
@@ -78,6 +85,9 @@ pub struct Network {
     detail: Arc<Mutex<NodeDetail>>,
     pub(crate) busy: Busy,
     members: Option<Members>,
+    blocks: Blocks,
+    upload: Pace,
+    download: Pace,
     counted: Arc<Registry>,
     /// What whoever watches this node is told.
     pub(crate) observed: broadcast::Sender<Observed>,
@@ -100,11 +110,19 @@ impl std::fmt::Debug for Network {
     }
 }
 
+pub(crate) use self::blocks::{Block, Blocks};
 use self::busy::Busy;
 pub(crate) use self::dag::DagFetcher;
 pub(crate) use self::market::Links;
 pub(crate) use self::members::Members;
+pub use self::pace::PACE_MIN;
+use self::pace::Pace;
 pub(crate) use self::service::{Handlers, start};
+
+/// What the owner of jobs with this tag provides in the DHT: the CID of a block that says so.
+fn owner_key(tag: &[u8; 5]) -> Cid {
+    Cid::of(Codec::Raw, &[b"bacnode/owner/1\0", &tag[..]].concat())
+}
 
 /// A difference between clocks that people should know of, in milliseconds.
 const SKEW_TOLD_MS: i64 = 30_000;
@@ -186,6 +204,20 @@ impl Network {
     /// Who says in the DHT that it has `root`. A hint.
     pub async fn providers(&self, root: Cid) -> BTreeSet<NodeId> {
         self.ask(|answer| Command::Providers(root, answer)).await.unwrap_or_default()
+    }
+
+    /// Says in the DHT where jobs of this node's are told of, so that any node can ask it that is given a job's id.
+    pub(crate) fn provide_owner(&self) {
+        self.provide(owner_key(&self.me.tag()));
+    }
+
+    /// Who owns jobs with this tag in their ids, by the view or else by the DHT. Whoever it is proves it: the tag is made of its key.
+    pub(crate) async fn owner_of(&self, tag: [u8; 5]) -> Option<NodeId> {
+        let known = self.view().iter().map(|(node, _)| *node).find(|node| node.tag() == tag);
+        match known {
+            Some(owner) => Some(owner),
+            None => self.providers(owner_key(&tag)).await.into_iter().find(|node| node.tag() == tag),
+        }
     }
 
     /// Everybody connected.

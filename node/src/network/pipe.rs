@@ -10,6 +10,8 @@ use std::time::Duration;
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, FutureExt as _};
 use tokio::sync::mpsc;
 
+use super::pace::Pace;
+
 /// Bytes that cross at a time.
 const PIECE_BYTES: usize = 256 << 10;
 /// Pieces on their way.
@@ -26,12 +28,12 @@ pub(super) struct PipeWriter {
 }
 
 /// A writer for a blocking thread; the stream is closed after it is dropped.
-pub(super) fn writer(stream: impl AsyncWrite + Send + Unpin + 'static) -> PipeWriter {
+pub(super) fn writer(stream: impl AsyncWrite + Send + Unpin + 'static, pace: Pace) -> PipeWriter {
     let (full, pieces) = mpsc::channel(PIECES_MAX);
     let (used, empty) = mpsc::channel(PIECES_MAX);
     tokio::spawn(async move {
         // The thread learns of an error by its next piece, the peer by the end of the stream.
-        if let Err(error) = write_pieces(stream, pieces, used).await {
+        if let Err(error) = write_pieces(stream, pace, pieces, used).await {
             tracing::debug!(%error, "a transfer broke off");
         }
     });
@@ -40,10 +42,12 @@ pub(super) fn writer(stream: impl AsyncWrite + Send + Unpin + 'static) -> PipeWr
 
 async fn write_pieces(
     mut stream: impl AsyncWrite + Unpin,
+    pace: Pace,
     mut pieces: mpsc::Receiver<Vec<u8>>,
     used: mpsc::Sender<Vec<u8>>,
 ) -> io::Result<()> {
     while let Some(mut piece) = pieces.recv().await {
+        pace.pass(piece.len()).await;
         let mut rest = &piece[..];
         while !rest.is_empty() {
             let written = patiently(stream.write(rest)).await?;
@@ -89,15 +93,16 @@ pub(super) struct PipeReader {
 }
 
 /// A reader for a blocking thread.
-pub(super) fn reader(stream: impl AsyncRead + Send + Unpin + 'static) -> PipeReader {
+pub(super) fn reader(stream: impl AsyncRead + Send + Unpin + 'static, pace: Pace) -> PipeReader {
     let (pieces, full) = mpsc::channel(PIECES_MAX);
     let (empty, used) = mpsc::channel(PIECES_MAX);
-    tokio::spawn(read_pieces(stream, pieces, used));
+    tokio::spawn(read_pieces(stream, pace, pieces, used));
     PipeReader { piece: Vec::new(), rest: 0..0, full, empty }
 }
 
 async fn read_pieces(
     mut stream: impl AsyncRead + Unpin,
+    pace: Pace,
     pieces: mpsc::Sender<io::Result<(Vec<u8>, usize)>>,
     mut used: mpsc::Receiver<Vec<u8>>,
 ) {
@@ -116,6 +121,9 @@ async fn read_pieces(
             }
             Err(error) => Err(error),
         };
+        if let Ok((_, bytes)) = &read {
+            pace.pass(*bytes).await;
+        }
         let ended = read.is_err();
         if pieces.send(read).await.is_err() || ended {
             return;
@@ -154,7 +162,8 @@ mod tests {
     #[tokio::test]
     async fn bytes_come_out_as_they_went_in() {
         let (left, right) = tokio::io::duplex(10_000);
-        let (mut writer, mut reader) = (writer(left.compat()), reader(right.compat()));
+        let (mut writer, mut reader) =
+            (writer(left.compat(), Pace::default()), reader(right.compat(), Pace::default()));
         let bytes: Vec<u8> = (0..3 * PIECE_BYTES + 17).map(|n| (n / 7) as u8).collect();
         let sent = bytes.clone();
         let write = tokio::task::spawn_blocking(move || {
@@ -173,7 +182,7 @@ mod tests {
     async fn a_peer_that_goes_ends_the_transfer() {
         let (left, right) = tokio::io::duplex(10);
         drop(right);
-        let mut writer = writer(left.compat());
+        let mut writer = writer(left.compat(), Pace::default());
         let write = tokio::task::spawn_blocking(move || writer.write_all(&vec![0; PIECE_BYTES * 10]));
         assert!(write.await.is_ok_and(|written| written.is_err()));
     }

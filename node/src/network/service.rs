@@ -26,9 +26,11 @@ use tokio_util::sync::CancellationToken;
 
 use self::dht::{LookUpMetrics, PROVIDES_BURST};
 use self::dial::Anchor;
-use self::listen::ip_of;
-use self::reach::{Reach, is_circuit, is_private, remote_address};
+use self::reach::Reach;
+use super::address::{ip_of, is_circuit, is_private, remote_address};
 use super::behaviour::{Behaviour, BehaviourEvent, SetupError};
+use super::blocks::Blocks;
+use super::pace::Pace;
 use super::{Command, Members, Network, Topic, dag, gossip, live, market, members, transport, view};
 use crate::config::{Config, Role};
 use crate::content::Content;
@@ -41,6 +43,8 @@ use crate::store::Store;
 const COMMANDS_MAX: usize = 1024;
 /// How often the connections are looked after.
 const CARE: Duration = Duration::from_millis(500);
+/// What an offence takes from a peer's score in the mesh; at ten times as much nothing of it is heard (gossipsub's thresholds).
+const OFFENCE_SCORE: f64 = 8.0;
 /// Fewer listeners than gossip needs to spread: each new one is worth an advert.
 const LISTENERS_FEW: usize = 3;
 /// A connected peer.
@@ -60,6 +64,8 @@ pub struct PeerInfo {
     pub agent: String,
     /// Whether it left the last ping unanswered.
     silent: bool,
+    /// What it sent that no honest node sends.
+    offences: u32,
 }
 
 /// What the streams are served from. A bootstrap peer serves only views.
@@ -101,7 +107,8 @@ pub(crate) async fn start(
     let signer = Signer::new(identity.signing.clone(), config.network_id());
     let members = Members::of(config, signer, store).map_err(|error| SetupError(error.to_string()))?;
     let (transport, circuits) = transport::build(config, &identity.keypair, members.clone(), &mut counted)?;
-    let behaviour = Behaviour::new(config, &names, &identity.keypair, circuits, &mut counted)?;
+    let blocks = Blocks::open(store, &config.deny_peers).map_err(|error| SetupError(error.to_string()))?;
+    let behaviour = Behaviour::new(config, &names, &identity.keypair, circuits, store, &blocks, &mut counted)?;
     let (metrics, look_up_metrics) = (Metrics::new(&mut counted), LookUpMetrics::new(&mut counted));
     let settings = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(600));
     let mut swarm = Swarm::new(transport, behaviour, identity.keypair.public().to_peer_id(), settings);
@@ -111,13 +118,16 @@ pub(crate) async fn start(
     let network = Network {
         me,
         names: Arc::clone(&names),
-        view: Arc::new(Mutex::new(View::new(config.network_id()))),
+        view: Arc::new(Mutex::new(View::of(config.network_id(), me, config.view_max))),
         commands,
         control: swarm.behaviour().stream.new_control(),
         skews: Arc::default(),
         detail: Arc::new(Mutex::new(NodeDetail::default())),
         busy: super::busy::Busy::default(),
         members,
+        blocks,
+        upload: Pace::of(config.upload_max),
+        download: Pace::of(config.download_max),
         counted: Arc::new(counted),
         observed: tokio::sync::broadcast::channel(super::OBSERVED_MAX).0,
     };
@@ -135,7 +145,7 @@ pub(crate) async fn start(
     tokio::spawn(gossip::run(network.clone(), heard, handlers.events.clone()));
     let mut live = None;
     if config.role == Role::Full {
-        tokio::spawn(market::serve(accept(&names.market)?, handlers.events.clone()));
+        tokio::spawn(market::serve(network.clone(), accept(&names.market)?, handlers.events.clone()));
         live = Some(accept(&names.live)?);
         if let Some(content) = handlers.content {
             tokio::spawn(dag::serve(network.clone(), content, accept(&names.dag)?));
@@ -152,10 +162,12 @@ pub(crate) async fn start(
         network: network.clone(),
         store: store.clone(),
         events: handlers.events,
+        own_memory_max: config.own_memory_max,
         peers: HashMap::new(),
         anchors: config.bootstrap.iter().map(|address| Anchor::new(address.clone())).collect(),
         known: known.into_iter().filter(|(node, _)| *node != me).collect(),
         connecting: HashMap::new(),
+        routes: HashMap::new(),
         look_ups: HashMap::new(),
         provides: BTreeSet::new(),
         provides_left: PROVIDES_BURST,
@@ -172,6 +184,12 @@ pub(crate) async fn start(
     Ok(Started { network, listening, task, live })
 }
 
+/// Memory of this process, in bytes, where that can be told.
+fn own_memory() -> Option<u64> {
+    let pages: u64 = std::fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
 struct Service {
     swarm: Swarm<Behaviour>,
     network: Network,
@@ -183,10 +201,13 @@ struct Service {
     kad_name: String,
     peers_wanted: usize,
     connections_max: usize,
+    own_memory_max: u64,
     peers: HashMap<PeerId, PeerInfo>,
     anchors: Vec<Anchor>,
     known: Vec<(NodeId, Multiaddr)>,
     connecting: HashMap<NodeId, Vec<oneshot::Sender<Result<(), String>>>>,
+    /// Nodes whose addresses are looked up.
+    routes: HashMap<kad::QueryId, NodeId>,
     look_ups: HashMap<kad::QueryId, (BTreeSet<NodeId>, oneshot::Sender<BTreeSet<NodeId>>)>,
     provides: BTreeSet<Cid>,
     provides_left: usize,
@@ -237,6 +258,13 @@ impl Service {
             Command::Provide(root) => self.provide(root),
             Command::Providers(root, answer) => self.look_up(root, answer),
             Command::Peers(answer) => _ = answer.send(self.peers.values().cloned().collect()),
+            Command::Block(node) => self.block(node),
+            Command::Unblock(node) => {
+                if let Some(peer) = node.peer_id() {
+                    self.swarm.behaviour_mut().blocks.unblock_peer(peer);
+                }
+            }
+            Command::Offence(node) => self.mark_down(node),
             Command::Addresses(confirmed, answer) => _ = answer.send(self.addresses(confirmed)),
         }
     }
@@ -261,6 +289,10 @@ impl Service {
             self.seek_peers(now);
         }
         self.trim();
+        for peer in self.network.blocks().over().iter().filter_map(NodeId::peer_id) {
+            self.swarm.behaviour_mut().blocks.unblock_peer(peer);
+        }
+        self.swarm.behaviour_mut().crowd.full = own_memory().is_some_and(|bytes| bytes > self.own_memory_max);
         for peer in members::lapsed(&self.network) {
             tracing::info!(%peer, "it is no member of the swarm any more");
             let _ = self.swarm.disconnect_peer_id(peer);
@@ -301,6 +333,22 @@ impl Service {
             SwarmEvent::NewListenAddr { address, .. } => tracing::info!(%address, "listening"),
             _ => {}
         }
+    }
+
+    fn block(&mut self, node: NodeId) {
+        let Some(peer) = node.peer_id() else { return };
+        self.known.retain(|(known, _)| *known != node);
+        self.swarm.behaviour_mut().kad.remove_peer(&peer);
+        self.swarm.behaviour_mut().blocks.block_peer(peer);
+    }
+
+    /// What a peer did wrong counts in the mesh, too.
+    fn mark_down(&mut self, node: NodeId) {
+        let Some(peer) = node.peer_id() else { return };
+        let Some(info) = self.peers.get_mut(&peer) else { return };
+        info.offences += 1;
+        let score = -f64::from(info.offences) * OFFENCE_SCORE;
+        self.swarm.behaviour_mut().gossip.set_application_score(&peer, score);
     }
 
     fn gossip(&mut self, event: gossipsub::Event) {
@@ -426,6 +474,7 @@ impl Service {
             rtt: None,
             agent: String::new(),
             silent: false,
+            offences: 0,
         };
         self.peers.insert(peer, info);
         self.network.view().connected(node);

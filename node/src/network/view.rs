@@ -6,6 +6,7 @@ use bacnode_protocol::id::NodeId;
 use bacnode_protocol::view::Change;
 use bacnode_protocol::wire::advert::SignedAdvert;
 use bacnode_protocol::wire::bounded::ListMax;
+use bacnode_protocol::wire::codec::DecodeError;
 use bacnode_protocol::wire::envelope::{self, HEADER_BYTES, Message};
 use bacnode_protocol::wire::view::{NodeDetail, ViewReply, ViewRequest};
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, StreamExt as _};
@@ -31,6 +32,12 @@ pub(super) async fn read<M: Message>(stream: &mut (impl AsyncRead + Unpin)) -> s
     bytes.resize(HEADER_BYTES + len, 0);
     stream.read_exact(&mut bytes[HEADER_BYTES..]).await?;
     envelope::open(&bytes).map_err(std::io::Error::other)
+}
+
+/// Whether what was read is what no honest node of any version sends.
+pub(super) fn is_nonsense(error: &std::io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<DecodeError>());
+    cause.is_some_and(DecodeError::is_nonsense)
 }
 
 pub(super) fn rng() -> rand::rngs::ChaCha12Rng {
@@ -106,12 +113,19 @@ pub(super) async fn serve(
     while let Some((peer, stream)) = incoming.next().await {
         let Some(node) = NodeId::from_peer_id(&peer) else { continue };
         let (network, events) = (network.clone(), events.clone());
-        tokio::spawn(async move { tokio::time::timeout(TIMEOUT, answer(network, node, stream, events)).await });
+        tokio::spawn(async move {
+            let answered = tokio::time::timeout(TIMEOUT, answer(&network, node, stream, events)).await;
+            if let Ok(Err(error)) = answered
+                && is_nonsense(&error)
+            {
+                network.offended(node, "a view request that is none").await;
+            }
+        });
     }
 }
 
 async fn answer(
-    network: Network,
+    network: &Network,
     node: NodeId,
     mut stream: Stream,
     events: mpsc::Sender<driver::Event>,
@@ -126,7 +140,7 @@ async fn answer(
                 ViewReply::Exchange { now: clock::unix(), adverts, wanted }
             }
             ViewRequest::Push { adverts } => {
-                take_all(&network, adverts.into_vec(), &events).await;
+                take_all(network, adverts.into_vec(), &events).await;
                 ViewReply::Done
             }
             ViewRequest::Detail => ViewReply::Detail(network.detail()),

@@ -4,10 +4,12 @@
 //! background and says how far it is. `kill -9` therefore loses nothing, and a power cut at most a suffix of steps that
 //! nobody was told to rely on.
 
+mod blocks;
 mod jobs;
 mod log;
 mod members;
 mod meta;
+mod providers;
 mod usage;
 
 use std::path::{Path, PathBuf};
@@ -17,6 +19,7 @@ use rocksdb::{BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB
 
 pub use self::jobs::Page;
 pub use self::log::Log;
+pub(crate) use self::providers::ProviderStore;
 pub(crate) use self::usage::UsageBooks;
 
 /// The schema that this program writes.
@@ -59,10 +62,12 @@ pub(crate) enum Column {
     Meta,
     /// Node → how to reach it.
     Peers,
+    /// Hash of a key in the DHT ‖ provider → end, addresses.
+    Providers,
 }
 
 impl Column {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 19] = [
         Self::Jobs,
         Self::Versions,
         Self::JobState,
@@ -81,6 +86,7 @@ impl Column {
         Self::PrivatePins,
         Self::Meta,
         Self::Peers,
+        Self::Providers,
     ];
 
     const fn name(self) -> &'static str {
@@ -103,6 +109,7 @@ impl Column {
             Self::PrivatePins => "private_pins",
             Self::Meta => "meta",
             Self::Peers => "peers",
+            Self::Providers => "providers",
         }
     }
 }

@@ -215,6 +215,31 @@ pub struct NodeIdentity {
     pub api: String,
 }
 
+/// A peer with which a node has nothing to do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct BlockedPeer {
+    /// Its PeerId.
+    pub peer_id: String,
+    /// Its operator's label, where it is known.
+    pub name: String,
+    /// Since when: RFC 3339.
+    pub since: String,
+    /// Until when: RFC 3339; until it is taken back, if there is no time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// Why.
+    pub reason: String,
+}
+
+/// Why a peer is blocked, for whoever asks later.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+pub struct BlockReason {
+    /// At most 128 bytes of it are kept.
+    pub reason: String,
+}
+
 /// Members of a swarm with a founder.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]

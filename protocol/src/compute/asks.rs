@@ -116,7 +116,7 @@ impl State {
     /// Reasons that will hold at any time.
     fn never(&self, from: NodeId, ask: &Ask) -> Vec<String> {
         let mut reasons = Vec::new();
-        if ask.job.0[..5] != from.tag() {
+        if ask.job.tag() != from.tag() {
             reasons.push("the job belongs to another node".into());
         }
         let engine = ask.task.engine.engine();

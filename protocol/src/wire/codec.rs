@@ -39,6 +39,14 @@ pub enum DecodeError {
     Kind(u16),
 }
 
+impl DecodeError {
+    /// Whether no honest node of any version sends this.
+    #[must_use]
+    pub fn is_nonsense(&self) -> bool {
+        !matches!(self, Self::Version(_) | Self::Kind(_))
+    }
+}
+
 fn config<const LIMIT: usize>() -> Configuration<LittleEndian, Fixint, Limit<LIMIT>> {
     bincode::config::standard().with_little_endian().with_fixed_int_encoding().with_limit::<LIMIT>()
 }

@@ -10,7 +10,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::sync::oneshot;
 
 use super::Service;
-use super::reach::is_private;
+use crate::network::address::is_private;
 
 /// Roots announced in the DHT at each turn of care, and at once if there were none for a while.
 const PROVIDES_PER_CARE: usize = 2;
@@ -117,6 +117,18 @@ impl Service {
         }
     }
 
+    /// Calls a node at the addresses that the DHT has of it.
+    fn route_found(&mut self, query: kad::QueryId, found: kad::GetClosestPeersResult) {
+        let Some(node) = self.routes.remove(&query) else { return };
+        let Some(peer) = node.peer_id() else { return };
+        let (Ok(kad::GetClosestPeersOk { peers, .. }) | Err(kad::GetClosestPeersError::Timeout { peers, .. })) = found;
+        let addresses = peers.into_iter().find(|found| found.peer_id == peer).map(|found| found.addrs);
+        let wide = self.is_wide();
+        let of_use = |address: &Multiaddr| !wide || !is_private(address);
+        let addresses = addresses.unwrap_or_default().into_iter().filter(of_use).take(ADDRESSES_MAX).collect();
+        self.dial(node, peer, addresses);
+    }
+
     pub(super) fn kad(&mut self, event: kad::Event) {
         self.metrics.record(&event);
         match event {
@@ -137,6 +149,9 @@ impl Service {
                     }
                 }
             }
+            kad::Event::OutboundQueryProgressed {
+                id, result: kad::QueryResult::GetClosestPeers(result), step, ..
+            } if step.last => self.route_found(id, result),
             kad::Event::OutboundQueryProgressed { result: kad::QueryResult::Bootstrap(_), .. } => self.end_bootstrap(),
             kad::Event::InboundRequest { request: kad::InboundRequest::AddProvider { record: Some(record) } } => {
                 use kad::store::RecordStore as _;

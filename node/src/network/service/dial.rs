@@ -18,6 +18,8 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// Nodes that are called at once for want of peers.
 const SOUGHT_AT_ONCE: usize = 2;
+/// Nodes whose addresses are looked up in the DHT at one time.
+const ROUTES_MAX: usize = 64;
 /// A connection is not given up before somebody has had time to use it.
 const SETTLED: Duration = Duration::from_secs(5);
 
@@ -75,6 +77,19 @@ impl Service {
             .collect();
         addresses.truncate(8);
         self.tried.insert(node, Instant::now());
+        if addresses.is_empty() {
+            // Those who are near it in the DHT know where it is.
+            if self.routes.len() < ROUTES_MAX {
+                let query = self.swarm.behaviour_mut().kad.get_closest_peers(peer);
+                self.routes.insert(query, node);
+            }
+            return;
+        }
+        self.dial(node, peer, addresses);
+    }
+
+    /// Dials a node at these addresses, and at what else is known of it.
+    pub(super) fn dial(&mut self, node: NodeId, peer: PeerId, addresses: Vec<Multiaddr>) {
         let options = DialOpts::peer_id(peer)
             .condition(PeerCondition::DisconnectedAndNotDialing)
             .addresses(addresses)

@@ -64,11 +64,3 @@ fn is_unspecified(address: &Multiaddr) -> bool {
         _ => false,
     })
 }
-
-pub(super) fn ip_of(address: &Multiaddr) -> Option<std::net::IpAddr> {
-    address.iter().find_map(|protocol| match protocol {
-        Protocol::Ip4(ip) => Some(ip.into()),
-        Protocol::Ip6(ip) => Some(ip.into()),
-        _ => None,
-    })
-}
