@@ -284,6 +284,10 @@ impl Service {
                 let _ = self.events.try_send(driver::Event::AddressesChanged);
             }
             SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => self.not_reached(peer_id, &error),
+            // Of another swarm key, perhaps, or of none.
+            SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
+                tracing::debug!(address = %send_back_addr, %error, "who called is not let in");
+            }
             SwarmEvent::NewListenAddr { address, .. } => tracing::info!(%address, "listening"),
             _ => {}
         }
