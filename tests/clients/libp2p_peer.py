@@ -28,7 +28,7 @@ from libp2p.kad_dht import common, kad_dht, peer_routing, provider_store, value_
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import info_from_p2p_addr
 from libp2p.pubsub.gossipsub import GossipSub
-from libp2p.pubsub.pb.rpc_pb2 import Message
+from libp2p.pubsub.pb.rpc_pb2 import RPC, Message
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.tools.anyio_service import background_trio_service
 from libp2p.transport.tcp.tcp import TCP
@@ -110,20 +110,19 @@ def open_advert(message):
     envelope.end()
 
     read = Reader(signed)
-    node = read.take(32)
+    author = Ed25519PublicKey.from_bytes(read.take(32))
     sequence, issued, ttl, oldest, newest, engines = read.ints("QQIHHB")
     cpu_milli, memory, disk, gpu, load = read.ints("QQQIH")
     label, program = read.bytes().decode(), read.bytes().decode()
-    read.take(32)  # a sketch of its labels
+    labels = read.take(32).hex()
     addresses = [str(multiaddr.Multiaddr(read.bytes())) for _ in range(read.ints("Q")[0])]
     (leaving,) = read.ints("?")
     read.end()
 
-    author = Ed25519PublicKey.from_bytes(node)
     said = b"bacnode/v1/advert\0" + NETWORK_ID + struct.pack("<Q", len(signed)) + signed
     assert author.verify(said, signature), "forged"
     return str(ID.from_pubkey(author)), {
-        "sequence": sequence,
+        "sequence": str(sequence),
         "issued": issued,
         "ttl": ttl,
         "wire": [oldest, newest],
@@ -132,6 +131,7 @@ def open_advert(message):
         "load": load,
         "name": label,
         "version": program,
+        "labels": labels,
         "addresses": addresses,
         "leaving": leaving,
     }
@@ -266,7 +266,6 @@ async def main():
             json.dumps(
                 {
                     "library": f"py-libp2p {importlib.metadata.version('libp2p')}",
-                    "quic": False,
                     "id": str(host.get_id()),
                     "addresses": [str(address) for address in host.get_addrs()],
                     "mesh": [str(peer) for peer in gossip.mesh.get(TOPIC, ())],
@@ -304,9 +303,10 @@ async def main():
             if args.provide:
                 await dht.provide(args.provide)
             if args.rubbish:
-                for _ in range(3):
-                    # `publish` names author and number of a message even where nothing is signed.
-                    await pubsub.push_msg(host.get_id(), Message(data=os.urandom(200), topicIDs=[TOPIC]))
+                # Not by `publish`, which names author and number of a message even where nothing is signed.
+                for peer in gossip.mesh[TOPIC]:
+                    rubbish = [Message(data=os.urandom(200), topicIDs=[TOPIC]) for _ in range(3)]
+                    gossip.send_rpc(peer, RPC(publish=rubbish))
         report()
         await trio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
         report()

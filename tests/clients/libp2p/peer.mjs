@@ -73,8 +73,9 @@ class Reader {
   u8 () { return this.take(1).readUInt8() }
   u16 () { return this.take(2).readUInt16LE() }
   u32 () { return this.take(4).readUInt32LE() }
-  u64 () { return Number(this.take(8).readBigUInt64LE()) }
-  bytes () { return this.take(this.u64()) }
+  u64 () { return this.take(8).readBigUInt64LE() }
+  count () { return Number(this.u64()) }
+  bytes () { return this.take(this.count()) }
   text () { return this.bytes().toString() }
   end () { if (this.rest.length > 0) throw new Error('something is left over') }
 }
@@ -90,27 +91,27 @@ async function open (message) {
   envelope.end()
 
   const read = new Reader(signed)
+  const author = publicKeyFromRaw(read.take(32))
   const advert = {
-    node: read.take(32),
-    sequence: read.u64(),
-    issued: read.u64(),
+    // Too large for a number.
+    sequence: read.u64().toString(),
+    issued: read.count(),
     ttl: read.u32(),
     wire: [read.u16(), read.u16()],
     engines: read.u8(),
-    total: { cpuMilli: read.u64(), memory: read.u64(), disk: read.u64(), gpu: read.u32() },
+    total: { cpuMilli: read.count(), memory: read.count(), disk: read.count(), gpu: read.u32() },
     load: read.u16(),
     name: read.text(),
     version: read.text(),
-    labels: read.take(32),
-    addresses: Array.from({ length: read.u64() }, () => multiaddr(read.bytes()).toString()),
+    labels: read.take(32).toString('hex'),
+    addresses: Array.from({ length: read.count() }, () => multiaddr(read.bytes()).toString()),
     leaving: read.u8() === 1
   }
   read.end()
 
-  const author = publicKeyFromRaw(advert.node)
   const said = Buffer.concat([Buffer.from('bacnode/v1/advert\0'), networkId, little(signed.length), signed])
   if (!await author.verify(said, signature)) throw new Error('forged')
-  return { ...advert, node: peerIdFromPublicKey(author).toString() }
+  return [peerIdFromPublicKey(author), advert]
 }
 
 // --- the peer
@@ -149,7 +150,7 @@ peer.addEventListener('peer:identify', ({ detail }) => {
 })
 gossip.topicValidators.set(TOPIC, async (_, message) => {
   try {
-    const { node, ...advert } = await open(message.data)
+    const [node, advert] = await open(message.data)
     seen.adverts[node] = advert
     return TopicValidatorResult.Accept
   } catch (error) {
@@ -159,11 +160,11 @@ gossip.topicValidators.set(TOPIC, async (_, message) => {
 })
 gossip.subscribe(TOPIC)
 
-const versions = createRequire(import.meta.url)('./package.json').dependencies
+const { version } = createRequire(import.meta.resolve('libp2p'))('../../package.json')
 function report () {
   const mesh = gossip.getMeshPeers(TOPIC)
   const addresses = peer.getMultiaddrs().map(String)
-  console.log(JSON.stringify({ library: `js-libp2p ${versions.libp2p}`, quic: !!quic, id: peer.peerId, addresses, mesh, ...seen }))
+  console.log(JSON.stringify({ library: `js-libp2p ${version}`, id: peer.peerId, addresses, mesh, ...seen }))
 }
 
 /** Waits until `ready`, or until it has been long enough: what is missing then is missing in the report. */
