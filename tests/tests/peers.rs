@@ -150,7 +150,11 @@ fn takes_part(library: &Library, key: Option<&str>) {
         let issued = |report: &Value| report["adverts"][&node.identity.peer_id]["issued"].as_u64();
         assert!(issued(&later) > issued(&report), "{} is not heard any more: {later:#}", node.name);
         // However others write where they see it.
-        assert_eq!(later["adverts"][&node.identity.peer_id]["addresses"].as_array().map(Vec::len), Some(1), "{later:#}");
+        assert_eq!(
+            later["adverts"][&node.identity.peer_id]["addresses"].as_array().map(Vec::len),
+            Some(1),
+            "{later:#}"
+        );
     }
     assert!(later["mesh"].as_array().is_some_and(|mesh| !mesh.is_empty()), "{later:#}");
     assert_eq!(known(near), 3, "it is a peer, and no node");
