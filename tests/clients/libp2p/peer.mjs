@@ -199,6 +199,8 @@ if (peer.getPeers().length > 0) {
     for await (const _ of dht.provide(CID.parse(args.provide), { signal })) { /* each answer is an event */ }
   }
   if (args.rubbish) {
+    // Whoever has been in the mesh for a while is trusted more.
+    await new Promise((resolve) => setTimeout(resolve, 5000))
     for (let count = 0; count < 3; count += 1) await gossip.publish(TOPIC, crypto.getRandomValues(new Uint8Array(200)))
   }
 }
