@@ -19,7 +19,6 @@ import multiaddr
 import trio
 from Crypto.Cipher import Salsa20
 from libp2p import new_host
-from libp2p.bitswap.cid import parse_cid
 from libp2p.crypto.ed25519 import Ed25519PublicKey, create_new_key_pair
 from libp2p.identity.identify.identify import ID as IDENTIFY
 from libp2p.identity.identify.pb.identify_pb2 import Identify
@@ -250,6 +249,8 @@ async def identify(host, peer):
 async def main():
     guard = {"transports": [GuardedTcp()]} if SECRET and args.own_guard else {"psk": SECRET and SECRET.hex()}
     host = new_host(key_pair=create_new_key_pair(), **guard)
+    # 0.8.1 takes any two messages without author and number for one that was changed, and passes on only the first. It hears
+    # all of them.
     gossip = GossipSub(
         protocols=["/meshsub/1.2.0", "/meshsub/1.1.0"], degree=6, degree_low=4, degree_high=12, heartbeat_interval=1
     )
@@ -312,6 +313,7 @@ async def main():
         report()
         await trio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
         report()
+        # Its services would take their time.
         os._exit(0)
 
 

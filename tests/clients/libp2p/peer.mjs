@@ -135,7 +135,7 @@ const peer = await createLibp2p({
     }),
     dht: kadDHT({
       protocol: name('kad'),
-      // A client is asked nothing, and by default so is whoever has no public address; such addresses would be left out, too.
+      // By default whoever has no public address is never asked, and addresses that are not public are left out.
       clientMode: false,
       peerInfoMapper: passthroughMapper
     })
