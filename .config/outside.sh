@@ -1,6 +1,6 @@
 #!/bin/sh
 # Gets what tests try bacnode with: programs that others have compiled to WASI (CPython, Ruby, esbuild, Yosys; about 50 MB,
-# once), Bacalhau's Python client, js-libp2p and py-libp2p (another 200 MB), PostgreSQL and nginx. Safe to run again. Where
+# once), Bacalhau's Python client, js-libp2p and py-libp2p (300 MB of disk), PostgreSQL and nginx. Safe to run again. Where
 # something cannot be had it says so, and the tests that need it say that they did not run.
 set -eu
 
