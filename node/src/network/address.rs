@@ -21,11 +21,7 @@ pub(super) fn remote_address(endpoint: &ConnectedPoint) -> Multiaddr {
         ConnectedPoint::Listener { local_addr, .. } if endpoint.is_relayed() => local_addr,
         other => other.get_remote_address(),
     };
-    let mut address = without_own_id(through);
-    if !is_circuit(&address) && matches!(address.iter().last(), Some(Protocol::P2p(_))) {
-        address.pop();
-    }
-    address
+    without_own_id(through)
 }
 
 /// Whether an address goes through a relay.
@@ -61,10 +57,10 @@ pub(super) fn subnet(address: &Multiaddr) -> Option<Vec<u8>> {
     })
 }
 
-/// `…/p2p-circuit/p2p/ME` says twice whose it is, and adverts are small.
+/// `…/p2p/ME` says again whose address it is, and adverts are small. `…/p2p/RELAY/p2p-circuit` says through whom.
 pub(super) fn without_own_id(address: &Multiaddr) -> Multiaddr {
     let mut shorter = address.clone();
-    if is_circuit(address) && matches!(address.iter().last(), Some(Protocol::P2p(_))) {
+    if matches!(address.iter().last(), Some(Protocol::P2p(_))) {
         shorter.pop();
     }
     shorter
@@ -103,11 +99,14 @@ mod tests {
     }
 
     #[test]
-    fn circuits_name_their_relay_and_not_this_node_twice() {
+    fn addresses_name_their_relay_and_not_this_node() {
         let relay = "/ip4/203.0.113.7/tcp/1/p2p/12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X/p2p-circuit";
         let own = "12D3KooWHtZw2tuc8Mh6xKrcY8wohfLkieH1Jy1UqMQaDGwpieWh";
         assert_eq!(without_own_id(&address(&format!("{relay}/p2p/{own}"))), address(relay));
         assert!(is_circuit(&address(relay)) && !is_private(&address(relay)));
-        assert_eq!(without_own_id(&address("/ip4/203.0.113.7/tcp/1")), address("/ip4/203.0.113.7/tcp/1"));
+        assert_eq!(without_own_id(&address(relay)), address(relay));
+        for direct in ["/ip4/203.0.113.7/tcp/1".to_owned(), format!("/ip4/203.0.113.7/tcp/1/p2p/{own}")] {
+            assert_eq!(without_own_id(&address(&direct)), address("/ip4/203.0.113.7/tcp/1"));
+        }
     }
 }

@@ -187,6 +187,10 @@ fn gossip(config: &Config, names: &Names) -> Result<Gossip, SetupError> {
     let mut scores =
         gossipsub::PeerScoreParams { ip_colocation_factor_weight: 0.0, app_specific_weight: 1.0, ..Default::default() };
     let topic_score = gossipsub::TopicScoreParams {
+        // A minute in the mesh makes up for one message that cannot be read. By default a millisecond counts as much as a
+        // second does here, and after four of those in both topics eight were free.
+        time_in_mesh_quantum: Duration::from_secs(1),
+        time_in_mesh_cap: 60.0,
         // Adverts and calls are rare: how many a peer delivers says nothing.
         mesh_message_deliveries_weight: 0.0,
         mesh_failure_penalty_weight: 0.0,

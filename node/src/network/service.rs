@@ -285,7 +285,8 @@ impl Service {
         let now = Instant::now();
         self.call_anchors(now);
         self.be_reachable(now);
-        if self.peers.len() < self.peers_wanted {
+        // Whoever says nothing of what it can do is no peer to find others through.
+        if self.network.view().connected_known() < self.peers_wanted {
             self.seek_peers(now);
         }
         self.trim();
@@ -330,6 +331,10 @@ impl Service {
                 let _ = self.events.try_send(driver::Event::AddressesChanged);
             }
             SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => self.not_reached(peer_id, &error),
+            // Of another swarm key, perhaps, or of none.
+            SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
+                tracing::debug!(address = %send_back_addr, %error, "who called is not let in");
+            }
             SwarmEvent::NewListenAddr { address, .. } => tracing::info!(%address, "listening"),
             _ => {}
         }

@@ -17,7 +17,7 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, PeerId, StreamProtocol, kad, mdns, relay};
 
 use super::Service;
-use crate::network::address::{is_circuit, is_private, remote_address, subnet};
+use crate::network::address::{is_circuit, is_private, remote_address, subnet, without_own_id};
 use crate::network::behaviour::NatEvent;
 
 /// How long after the first connection an address of one's own may be found to work before relays are asked.
@@ -59,10 +59,14 @@ impl Service {
     pub(super) fn confirmed(&self) -> Vec<Multiaddr> {
         let wide = self.is_wide();
         let of_use = |address: &&Multiaddr| !wide || !is_private(address);
-        let mut addresses: Vec<Multiaddr> =
-            self.swarm.external_addresses().filter(of_use).map(crate::network::address::without_own_id).collect();
+        let mut addresses: Vec<Multiaddr> = Vec::new();
+        for address in self.swarm.external_addresses().filter(of_use).map(without_own_id) {
+            // js-libp2p says of an address at which it sees this node whose it is, others do not.
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
         addresses.sort_by_key(is_circuit);
-        addresses.dedup();
         addresses
     }
 
