@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use bacnode_protocol::id::NetworkId;
 use multiaddr::{Multiaddr, Protocol};
 use serde::{Deserialize, Serialize};
 
@@ -10,14 +11,48 @@ use serde::{Deserialize, Serialize};
 const SHIPPED: [(&str, &str); 1] = [("demo", include_str!("../networks/demo.toml"))];
 
 /// What one needs to know to join a network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct NetworkFile {
     /// The network's name; part of every protocol name and of all that is signed.
     pub name: String,
-    /// Bootstrap peers, as multiaddrs or `HOST:PORT`.
+    /// Its id, made of the name and the key: hex. A file that was changed by hand, or is another network's, is noticed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The fingerprint of the swarm key that it takes: hex. The key itself goes by another way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// The PeerId of whoever lets members in, if the key is not enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub founder: Option<String>,
+    /// Whether strangers hand in jobs: then nodes run modules only, reach out nowhere and give a quarter of their machine,
+    /// until their operators say otherwise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub public: bool,
+    /// Bootstrap peers, as multiaddrs or `HOST:PORT`; one of them must answer.
     #[serde(default)]
     pub addresses: Vec<String>,
+    /// What nodes keep to that are not told otherwise.
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    pub limits: Limits,
+}
+
+/// What the nodes of a network keep to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Limits {
+    /// Connections of a node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<u32>,
+    /// Runs that one peer may have waiting at a node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_per_peer: Option<usize>,
+}
+
+impl Limits {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A network file that cannot be used.
@@ -31,7 +66,7 @@ pub enum NetworkFileError {
         /// Why.
         source: std::io::Error,
     },
-    /// What is in it.
+    /// What is in it, and where.
     #[error("the network file {origin} is not valid: {reason}")]
     Malformed {
         /// Which.
@@ -42,9 +77,44 @@ pub enum NetworkFileError {
     /// A name that cannot be part of a protocol's.
     #[error("`{0}` is not a network's name: use letters, digits and dashes, at most 32")]
     Name(String),
+    /// What it says of itself is not so.
+    #[error("the network file is of another network: {0}")]
+    Other(String),
 }
 
 impl NetworkFile {
+    /// The file of a network with this name and, if it is private, a key with this fingerprint.
+    ///
+    /// # Errors
+    /// If the name is none.
+    pub fn new(name: &str, fingerprint: Option<[u8; 16]>, addresses: Vec<String>) -> Result<Self, NetworkFileError> {
+        check_name(name)?;
+        let id = Some(hex::encode(NetworkId::new(name, fingerprint).0));
+        Ok(Self { name: name.to_owned(), id, fingerprint: fingerprint.map(hex::encode), addresses, ..Self::default() })
+    }
+
+    /// Whether a node with this key, or none, can be of this network.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn check(&self, fingerprint: Option<[u8; 16]>) -> Result<(), NetworkFileError> {
+        let other = |what: &str| Err(NetworkFileError::Other(what.to_owned()));
+        match (&self.fingerprint, fingerprint.map(hex::encode)) {
+            (Some(wanted), Some(given)) if *wanted != given => {
+                return other(&format!("it takes the swarm key with the fingerprint {wanted}, this one has {given}"));
+            }
+            (Some(wanted), None) => {
+                return other(&format!("it takes the swarm key with the fingerprint {wanted}, and none is named"));
+            }
+            _ => {}
+        }
+        let id = hex::encode(NetworkId::new(&self.name, fingerprint).0);
+        match &self.id {
+            Some(wanted) if *wanted != id => other("its id is not made of its name and this key"),
+            _ => Ok(()),
+        }
+    }
+
     /// The file that `network` names: one that came with the program, or a path. `None` for a plain name.
     ///
     /// # Errors
@@ -66,9 +136,11 @@ impl NetworkFile {
     /// # Errors
     /// If it is not a network file.
     pub fn parse(text: &str, origin: &str) -> Result<Self, NetworkFileError> {
-        let malformed = |error: toml::de::Error| NetworkFileError::Malformed {
-            origin: origin.to_owned(),
-            reason: error.message().to_owned(),
+        let malformed = |error: toml::de::Error| {
+            // People count from one.
+            let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            let place = line.map_or_else(String::new, |line| format!("line {line}: "));
+            NetworkFileError::Malformed { origin: origin.to_owned(), reason: format!("{place}{}", error.message()) }
         };
         let file: Self = toml::from_str(text).map_err(malformed)?;
         check_name(&file.name)?;
@@ -144,6 +216,23 @@ mod tests {
         assert!(matches!(NetworkFile::find("a b"), Err(NetworkFileError::Name(_))));
         assert!(matches!(NetworkFile::find("./nowhere.toml"), Err(NetworkFileError::Io { .. })));
         let error = NetworkFile::parse("name = \"x\"\nadresses = []", "x.toml").expect_err("a wrong field");
-        assert!(error.to_string().contains("adresses"), "{error}");
+        assert!(error.to_string().contains("line 2: ") && error.to_string().contains("adresses"), "{error}");
+    }
+
+    #[test]
+    fn a_file_is_of_one_network() {
+        let open = NetworkFile::new("lab", None, vec!["peer.example.org:1235".into()]).expect("a file");
+        let private = NetworkFile::new("lab", Some([7; 16]), Vec::new()).expect("a file");
+        for file in [&open, &private] {
+            let text = toml::to_string(file).expect("text");
+            assert_eq!(NetworkFile::parse(&text, "lab.toml").expect("the same"), *file);
+        }
+        assert!(open.check(None).is_ok() && private.check(Some([7; 16])).is_ok());
+        let cause = |file: &NetworkFile, key| file.check(key).expect_err("another network").to_string();
+        assert!(cause(&private, None).contains("and none is named"));
+        assert!(cause(&private, Some([8; 16])).contains("this one has 08080808"));
+        assert!(cause(&open, Some([7; 16])).contains("its id is not made of its name and this key"));
+        let renamed = NetworkFile { name: "other".into(), ..open };
+        assert!(cause(&renamed, None).contains("its id"));
     }
 }

@@ -208,13 +208,12 @@ impl Settings {
     /// What these flags, this environment and the file in the data folder say.
     pub(crate) fn resolve(args: &Serve, matches: &ArgMatches) -> Result<Self> {
         let dir = data_dir(args.data_dir.as_ref())?;
-        let file = read_file(&dir)?;
+        let mut file = read_file(&dir)?;
         let mut config = Config::new(dir.clone());
         let mut chooser = Chooser { matches, shown: Vec::new() };
         let dir_origin = chooser.typed("data_dir").unwrap_or("default").to_owned();
         chooser.shown.push(Setting { name: "data-dir".into(), value: dir.display().to_string(), origin: dir_origin });
         let default_api = config.api.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 1234)));
-        links::choose(&mut config, &args.links, &file, &mut chooser)?;
         let api = chooser.choose("api_listen", args.api_listen, file.api_listen, default_api, ToString::to_string);
         let path = |typed: &Option<PathBuf>| typed.clone().map(Some);
         let cert = chooser.choose("api_cert", path(&args.api_cert), path(&file.api_cert), None, path_or_none);
@@ -227,18 +226,32 @@ impl Settings {
         }
         config.api = Some(api);
         let key =
-            chooser.choose("swarm_key", args.swarm_key.clone().map(Some), file.swarm_key.map(Some), None, path_or_none);
+            chooser.choose("swarm_key", args.swarm_key.clone().map(Some), file.swarm_key.take().map(Some), None, path_or_none);
         if key.is_some() {
             config.swarm_key = swarm_key(&dir, key.as_deref())?;
         }
-        founder(&mut config, args, file.founder, &mut chooser)?;
+        let network = chooser.choose("network", args.network.clone(), file.network.take(), "local".into(), Clone::clone);
+        let network_file = NetworkFile::find(&network).map_err(|error| Failure::usage(error.to_string()))?;
+        let founded = network_file.as_ref().and_then(|file| file.founder.clone());
+        founder(&mut config, args, file.founder.take().or(founded), &mut chooser)?;
         let listen = Config::listen_at(config.swarm_key.is_some()).iter().map(ToString::to_string).collect();
-        let listen = chooser.choose("listen", some(&args.listen), file.listen, listen, |l| listed(l));
+        let listen = chooser.choose("listen", some(&args.listen), file.listen.take(), listen, |l| listed(l));
         config.listen = listen.iter().map(|text| multiaddr("listen", text)).collect::<Result<_>>()?;
-        let network = chooser.choose("network", args.network.clone(), file.network, "local".into(), Clone::clone);
-        let bootstrap = chooser.choose("bootstrap", some(&args.bootstrap), file.bootstrap, Vec::new(), |l| listed(l));
+        let bootstrap = chooser.choose("bootstrap", some(&args.bootstrap), file.bootstrap.take(), Vec::new(), |l| listed(l));
         config.bootstrap = bootstrap.iter().map(|text| peer_address("bootstrap", text)).collect::<Result<_>>()?;
-        join_network(&mut config, &network)?;
+        let public = network_file.as_ref().is_some_and(|file| file.public);
+        if public {
+            // Strangers hand in jobs: a quarter of the machine, where it would be four fifths.
+            let quarter = |of: u64| of / 16 * 5;
+            config.total.cpu_milli = quarter(config.total.cpu_milli);
+            config.total.memory = quarter(config.total.memory);
+            config.total.disk = quarter(config.total.disk);
+        }
+        match network_file {
+            Some(file) => join_network(&mut config, file)?,
+            None => config.network = network,
+        }
+        links::choose(&mut config, &args.links, &file, &mut chooser)?;
         config.mdns = chooser.choose("mdns", args.mdns.then_some(true), file.mdns, false, ToString::to_string);
         if config.mdns && config.swarm_key.is_some() {
             return Err(Failure::usage("--mdns: a private swarm does not call out on the local network")
@@ -260,9 +273,9 @@ impl Settings {
             chooser.choose("no_compute", args.no_compute.then_some(true), file.no_compute, false, ToString::to_string);
         config.compute = !no_compute;
         let no_docker =
-            chooser.choose("no_docker", args.no_docker.then_some(true), file.no_docker, false, ToString::to_string);
+            chooser.choose("no_docker", args.no_docker.then_some(true), file.no_docker, public, ToString::to_string);
         config.docker = !no_docker;
-        policy::choose(&mut config, &args.policy, file.policy, &mut chooser)?;
+        policy::choose(&mut config, &args.policy, file.policy, public, &mut chooser)?;
         resources(&mut config, args, (file.cpu, file.memory, file.disk), &mut chooser)?;
         let ready = chooser.choose(
             "ready_file",
@@ -385,12 +398,10 @@ pub(crate) fn peer_address(flag: &str, text: &str) -> Result<Multiaddr> {
 }
 
 /// Takes a network by name or from a file.
-fn join_network(config: &mut Config, network: &str) -> Result<()> {
-    let file = NetworkFile::find(network).map_err(|error| Failure::usage(error.to_string()))?;
-    let Some(file) = file else {
-        network.clone_into(&mut config.network);
-        return Ok(());
-    };
+fn join_network(config: &mut Config, file: NetworkFile) -> Result<()> {
+    file.check(config.swarm_key.map(identity::fingerprint)).map_err(|error| {
+        Failure::usage(error.to_string()).hint("--swarm-key names the key; ask for the file again if it was changed")
+    })?;
     if config.bootstrap.is_empty() {
         config.bootstrap = file.addresses.iter().map(|text| peer_address("network", text)).collect::<Result<_>>()?;
     }
@@ -400,6 +411,8 @@ fn join_network(config: &mut Config, network: &str) -> Result<()> {
             .hint("name a peer with --bootstrap or BACNODE_BOOTSTRAP; bootstrap/README.md says how to host one"));
     }
     config.network = file.name;
+    config.connections_max = file.limits.max_connections.unwrap_or(config.connections_max);
+    config.per_peer_max = file.limits.max_per_peer.unwrap_or(config.per_peer_max);
     Ok(())
 }
 

@@ -297,13 +297,7 @@ impl Config {
     /// The network's id, bound to the key's fingerprint where there is one.
     #[must_use]
     pub fn network_id(&self) -> NetworkId {
-        let fingerprint = self.swarm_key.map(|key| {
-            let mut bytes = [0; 16];
-            // The fingerprint's text is 32 hex digits, safe to show.
-            let _ = hex::decode_to_slice(key.fingerprint().to_string(), &mut bytes);
-            bytes
-        });
-        NetworkId::new(&self.network, fingerprint)
+        NetworkId::new(&self.network, self.swarm_key.map(crate::identity::fingerprint))
     }
 }
 

@@ -129,6 +129,15 @@ pub fn new_swarm_key() -> io::Result<PreSharedKey> {
     Ok(PreSharedKey::new(bytes))
 }
 
+/// What tells swarm keys apart and is safe to show.
+#[must_use]
+pub fn fingerprint(key: PreSharedKey) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    // The fingerprint's text is 32 hex digits.
+    let _ = hex::decode_to_slice(key.fingerprint().to_string(), &mut bytes);
+    bytes
+}
+
 /// The bytes of a swarm key.
 #[must_use]
 pub fn swarm_key_bytes(key: PreSharedKey) -> [u8; 32] {

@@ -62,7 +62,7 @@ fn whoever_has_the_key_and_no_certificate_gets_no_further_than_that() {
     swarm.add("keyholder", &["--swarm-key", &key]);
     swarm.add("uninvited", &["--swarm-key", &key, "--founder", &founder]);
     is_kept_out(&swarm.nodes[3], "this swarm takes members only, and this node has no certificate");
-    is_kept_out(&swarm.nodes[2], "hangs up before it says who it is");
+    is_kept_out(&swarm.nodes[2], "it hangs up before it says who it is");
     swarm.add("pretender", &["--swarm-key", &key, "--founder", "self"]);
     is_kept_out(&swarm.nodes[4], "it is not the founder's word on this node");
     for member in &swarm.nodes[..2] {

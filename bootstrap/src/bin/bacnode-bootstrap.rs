@@ -1,13 +1,15 @@
 //! `bacnode-bootstrap`: a peer that others join through. It keeps the DHT and the gossip going and never runs a job.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bacnode_bootstrap::network::{self, NetworkFile};
+use bacnode_bootstrap::network::{self, Limits, NetworkFile};
 use bacnode_node::config::{Config, Founded, RelayLimits, Role};
-use bacnode_node::{Node, identity};
+use bacnode_node::identity::{self, Identity};
+use bacnode_node::Node;
+use bacnode_protocol::id::NodeId;
 use clap::{Parser, Subcommand};
 
 /// A peer through which others join a bacnode network. It never runs jobs.
@@ -22,6 +24,38 @@ struct Cli {
 enum Command {
     /// Serve a network
     Serve(Serve),
+    /// Print a network file, with which others join: `bacnode serve --network FILE`
+    InitNetwork(InitNetwork),
+    /// Print who a peer with this data folder is
+    Id {
+        /// Where its key lies; it is made if there is none
+        #[arg(long, env = "BACNODE_DATA_DIR", value_name = "DIR")]
+        data_dir: PathBuf,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct InitNetwork {
+    /// Letters, digits and dashes
+    name: String,
+    /// A bootstrap peer, as a multiaddr or HOST:PORT; may be repeated
+    #[arg(long, value_name = "ADDRESS")]
+    address: Vec<String>,
+    /// The swarm key that it takes; its fingerprint goes into the file, the key does not
+    #[arg(long, value_name = "FILE")]
+    swarm_key: Option<PathBuf>,
+    /// The peer that lets members in, if the key is not enough
+    #[arg(long, value_name = "PEER", requires = "swarm_key")]
+    founder: Option<String>,
+    /// Strangers hand in jobs: nodes run modules only, reach out nowhere and give a quarter of their machine
+    #[arg(long, conflicts_with = "swarm_key")]
+    public: bool,
+    /// Connections of a node that is not told otherwise
+    #[arg(long, value_name = "N")]
+    max_connections: Option<u32>,
+    /// Runs that one peer may have waiting at a node that is not told otherwise
+    #[arg(long, value_name = "N")]
+    max_per_peer: Option<usize>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -47,6 +81,9 @@ struct Serve {
     /// Another bootstrap peer of the same network, as a multiaddr or HOST:PORT; may be repeated
     #[arg(long, env = "BACNODE_BOOTSTRAP", value_name = "ADDRESS", value_delimiter = ',')]
     bootstrap: Vec<String>,
+    /// Connections at one time (1000 by default)
+    #[arg(long, env = "BACNODE_MAX_CONNECTIONS", value_name = "N", default_value = "1000")]
+    max_connections: Option<u32>,
     /// Pass nothing on between peers that cannot call each other
     #[arg(long, env = "BACNODE_NO_RELAY")]
     no_relay: bool,
@@ -77,7 +114,11 @@ struct Serve {
 struct Failure(u8, String);
 
 fn main() -> ExitCode {
-    let Command::Serve(args) = Cli::parse().command;
+    let args = match Cli::parse().command {
+        Command::Serve(args) => args,
+        Command::InitNetwork(args) => return ended(init_network(&args)),
+        Command::Id { data_dir } => return ended(id(&data_dir)),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&Failure(1, format!("cannot start: {error}"))),
@@ -85,10 +126,51 @@ fn main() -> ExitCode {
     let served = runtime.block_on(serve(args));
     // Time for the database to close.
     runtime.shutdown_timeout(std::time::Duration::from_secs(3));
-    match served {
+    ended(served)
+}
+
+fn ended(result: Result<(), Failure>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => fail(&failure),
     }
+}
+
+fn print(text: &str) {
+    use std::io::Write as _;
+    let _ = write!(std::io::stdout(), "{text}");
+}
+
+fn init_network(args: &InitNetwork) -> Result<(), Failure> {
+    let wrong = |error: String| Failure(2, error);
+    for text in &args.address {
+        network::address(text).map_err(|error| wrong(format!("--address {text}: {error}")))?;
+    }
+    let key = args.swarm_key.as_deref().map(identity::load_swarm_key).transpose();
+    let key = key.map_err(|error| wrong(error.to_string()))?;
+    let fingerprint = key.map(identity::fingerprint);
+    let file = NetworkFile::new(&args.name, fingerprint, args.address.clone());
+    let mut file = file.map_err(|error| wrong(error.to_string()))?;
+    if let Some(founder) = &args.founder {
+        founder.parse::<NodeId>().map_err(|error| wrong(format!("--founder: {error}")))?;
+    }
+    file.founder.clone_from(&args.founder);
+    file.public = args.public;
+    file.limits = Limits { max_connections: args.max_connections, max_per_peer: args.max_per_peer };
+    let text = toml::to_string(&file).map_err(|error| Failure(1, error.to_string()))?;
+    print(&format!("# Joined with `bacnode serve --network FILE`.\n{text}"));
+    if args.address.is_empty() {
+        say("no address is in it yet: name a bootstrap peer with --address");
+    }
+    Ok(())
+}
+
+fn id(data_dir: &Path) -> Result<(), Failure> {
+    let unusable = |error: String| Failure(1, error);
+    std::fs::create_dir_all(data_dir).map_err(|error| unusable(format!("{}: {error}", data_dir.display())))?;
+    let identity = Identity::load_or_create(&data_dir.join("node.key")).map_err(|error| unusable(error.to_string()))?;
+    print(&format!("{}\n", identity.keypair.public().to_peer_id()));
+    Ok(())
 }
 
 fn fail(failure: &Failure) -> ExitCode {
@@ -136,7 +218,10 @@ fn settings(args: &Serve) -> Result<Config, Failure> {
         |text: &String| network::address(text).map_err(|error| Failure(2, format!("--bootstrap {text}: {error}")));
     config.bootstrap = args.bootstrap.iter().map(peer).collect::<Result<_, _>>()?;
     let file = NetworkFile::find(&args.network).map_err(|error| Failure(2, error.to_string()))?;
-    config.network = file.map_or_else(|| args.network.clone(), |file| file.name);
+    config.network = file.as_ref().map_or_else(|| args.network.clone(), |file| file.name.clone());
+    if let Some(connections) = args.max_connections {
+        config.connections_max = connections.max(4);
+    }
     config.relay = (!args.no_relay).then(|| RelayLimits {
         peers: args.relay_peers,
         circuits: args.relay_connections,
@@ -145,6 +230,13 @@ fn settings(args: &Serve) -> Result<Config, Failure> {
     });
     if let Some(path) = &args.swarm_key {
         config.swarm_key = Some(identity::load_swarm_key(path).map_err(|error| Failure(2, error.to_string()))?);
+    }
+    if let Some(file) = &file {
+        file.check(config.swarm_key.map(identity::fingerprint)).map_err(|error| Failure(2, error.to_string()))?;
+        // Other bootstrap peers of this network; its own address is not called.
+        if config.bootstrap.is_empty() {
+            config.bootstrap = file.addresses.iter().map(peer).collect::<Result<_, _>>()?;
+        }
     }
     if let Some(founder) = &args.founder {
         let unusable = |error: String| Failure(2, format!("--founder: {error}"));

@@ -213,6 +213,9 @@ async fn of_node(client: &Client, node: &NodeInfo, findings: &mut Findings) {
             let is = if count == 0 { Is::Odd } else { Is::Good };
             let alone = if count == 0 { ": it is alone; --bootstrap joins a network" } else { "" };
             findings.add("peers", is, format!("{count} connected{alone}"));
+            if count > 0 {
+                findings.add("reached", Is::Good, peers.reach);
+            }
             for warning in peers.warnings {
                 findings.add("peers", Is::Bad, warning);
             }

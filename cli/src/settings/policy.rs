@@ -54,6 +54,7 @@ pub(super) fn choose(
     config: &mut Config,
     args: &PolicyArgs,
     mut file: PolicyFile,
+    public: bool,
     chooser: &mut Chooser<'_>,
 ) -> Result<()> {
     limits(config, args, &mut file, chooser)?;
@@ -74,7 +75,8 @@ pub(super) fn choose(
         TaskNetwork::Bridge => Reach::Bridge,
         TaskNetwork::Host => Reach::Host,
     };
-    policy.web = match chooser.choose("web", args.web, file.web, WebAccess::Public, named) {
+    let web = if public { WebAccess::None } else { WebAccess::Public };
+    policy.web = match chooser.choose("web", args.web, file.web, web, named) {
         WebAccess::None => Web::None,
         WebAccess::Public => Web::Public,
         WebAccess::Any => Web::Any,

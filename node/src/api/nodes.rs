@@ -257,7 +257,7 @@ pub(super) fn resolve(api: &Api, text: &str) -> Result<NodeId, ApiError> {
     responses((status = 200, body = Peers), Errors)
 )]
 pub(super) async fn peers(State(api): State<Api>) -> Json<Peers> {
-    let connected = api.network.peers().await;
+    let (connected, reach) = (api.network.peers().await, api.network.reach().await);
     let view = api.network.view();
     let peer = |info: &crate::network::PeerInfo| Peer {
         peer_id: info.node.to_string(),
@@ -268,7 +268,7 @@ pub(super) async fn peers(State(api): State<Api>) -> Json<Peers> {
         agent: info.agent.clone(),
     };
     let peers = connected.iter().map(peer).collect();
-    Json(Peers { peers, warnings: api.network.warnings() })
+    Json(Peers { peers, reach, warnings: api.network.warnings() })
 }
 
 /// The adverts that this node knows, as they are.

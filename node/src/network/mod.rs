@@ -68,6 +68,7 @@ pub(crate) enum Command {
     Providers(Cid, oneshot::Sender<BTreeSet<NodeId>>),
     Peers(oneshot::Sender<Vec<PeerInfo>>),
     Addresses(bool, oneshot::Sender<Vec<Multiaddr>>),
+    Reach(oneshot::Sender<String>),
     Block(NodeId),
     Unblock(NodeId),
     Offence(NodeId),
@@ -82,6 +83,8 @@ pub struct Network {
     commands: mpsc::Sender<Command>,
     control: libp2p_stream::Control,
     skews: Arc<Mutex<BTreeMap<NodeId, i64>>>,
+    /// What is wrong with the operator's bootstrap addresses now.
+    complaints: Arc<Mutex<BTreeMap<Multiaddr, String>>>,
     detail: Arc<Mutex<NodeDetail>>,
     pub(crate) busy: Busy,
     members: Option<Members>,
@@ -124,6 +127,9 @@ fn owner_key(tag: &[u8; 5]) -> Cid {
     Cid::of(Codec::Raw, &[b"bacnode/owner/1\0", &tag[..]].concat())
 }
 
+const DAY_MS: u64 = 86_400_000;
+/// How near the end of a membership is told.
+const MEMBERSHIP_TOLD_DAYS: u64 = 7;
 /// A difference between clocks that people should know of, in milliseconds.
 const SKEW_TOLD_MS: i64 = 30_000;
 
@@ -220,6 +226,11 @@ impl Network {
         }
     }
 
+    /// How others reach this node, in words.
+    pub async fn reach(&self) -> String {
+        self.ask(Command::Reach).await.unwrap_or_default()
+    }
+
     /// Everybody connected.
     pub async fn peers(&self) -> Vec<PeerInfo> {
         self.ask(Command::Peers).await.unwrap_or_default()
@@ -268,14 +279,28 @@ impl Network {
     /// What the operator should know.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
+        let complaints = self.complaints.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let complaints = complaints.iter().map(|(address, complaint)| format!("bootstrap peer {address}: {complaint}"));
+        self.clock_warning().into_iter().chain(self.membership_warning()).chain(complaints).collect()
+    }
+
+    fn membership_warning(&self) -> Option<String> {
+        let left = self.members.as_ref()?.ends()?.0.saturating_sub(clock::unix().0) / DAY_MS;
+        let days = if left == 1 { "day" } else { "days" };
+        (left < MEMBERSHIP_TOLD_DAYS).then(|| {
+            format!("this node's membership of the swarm ends in {left} {days}; `serve --join` takes a new invite of the founder's")
+        })
+    }
+
+    fn clock_warning(&self) -> Option<String> {
         let skews = self.skews.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let off: Vec<i64> = skews.values().copied().filter(|ahead| ahead.abs() > SKEW_TOLD_MS).collect();
-        let Some(&sample) = off.get(off.len() / 2) else { return Vec::new() };
+        let sample = *off.get(off.len() / 2)?;
         let (amount, side) = (sample.unsigned_abs() / 1_000, if sample > 0 { "ahead of" } else { "behind" });
         let amount = if amount >= 120 { format!("{} min", amount / 60) } else { format!("{amount} s") };
         let peers = if off.len() == 1 { "1 peer".to_owned() } else { format!("{} peers", off.len()) };
         let whose = if off.len() * 2 > skews.len() { "this node's clock is" } else { "the clock here is" };
-        vec![format!("{whose} {amount} {side} {peers}; adverts more than 30 s off are not believed")]
+        Some(format!("{whose} {amount} {side} {peers}; adverts more than 30 s off are not believed"))
     }
 
     /// What this node answers about itself.

@@ -66,6 +66,8 @@ pub struct PeerInfo {
     silent: bool,
     /// What it sent that no honest node sends.
     offences: u32,
+    /// Where it sees this node, which called it.
+    seen_at: Option<Multiaddr>,
 }
 
 /// What the streams are served from. A bootstrap peer serves only views.
@@ -122,6 +124,7 @@ pub(crate) async fn start(
         commands,
         control: swarm.behaviour().stream.new_control(),
         skews: Arc::default(),
+        complaints: Arc::default(),
         detail: Arc::new(Mutex::new(NodeDetail::default())),
         busy: super::busy::Busy::default(),
         members,
@@ -258,6 +261,7 @@ impl Service {
             Command::Provide(root) => self.provide(root),
             Command::Providers(root, answer) => self.look_up(root, answer),
             Command::Peers(answer) => _ = answer.send(self.peers.values().cloned().collect()),
+            Command::Reach(answer) => _ = answer.send(self.reached()),
             Command::Block(node) => self.block(node),
             Command::Unblock(node) => {
                 if let Some(peer) = node.peer_id() {
@@ -395,7 +399,10 @@ impl Service {
             self.of_another_network(peer_id, &info.protocol_version);
             return;
         }
-        self.anchors.iter_mut().filter(|anchor| anchor.peer == Some(peer_id)).for_each(Anchor::answered);
+        self.anchor_answers(peer_id);
+        if let Some(peer) = self.peers.get_mut(&peer_id).filter(|peer| peer.outgoing && !is_circuit(&peer.address)) {
+            peer.seen_at = Some(info.observed_addr.clone());
+        }
         self.note_relay(peer_id, &info.protocols);
         self.call_neighbour(peer_id, &info.listen_addrs);
         let wide = self.is_wide();
@@ -480,6 +487,7 @@ impl Service {
             agent: String::new(),
             silent: false,
             offences: 0,
+            seen_at: None,
         };
         self.peers.insert(peer, info);
         self.network.view().connected(node);

@@ -348,6 +348,8 @@ pub struct AdvertInfo {
 pub struct Peers {
     /// All of them.
     pub peers: Vec<Peer>,
+    /// How others reach this node, in words.
+    pub reach: String,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }

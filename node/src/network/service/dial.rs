@@ -41,10 +41,9 @@ impl Anchor {
         Self { address, peer, next: Instant::now(), pause: RETRY_MIN, warned: false }
     }
 
-    /// It is there, and speaks to us.
-    pub(super) fn answered(&mut self) {
-        self.pause = RETRY_MIN;
-        self.warned = false;
+    /// Whether this is to be said: once, until it answers.
+    fn first(&mut self) -> bool {
+        !std::mem::replace(&mut self.warned, true)
     }
 }
 
@@ -168,19 +167,32 @@ impl Service {
             let _ = self.swarm.disconnect_peer_id(peer);
             return;
         };
-        if !std::mem::replace(&mut anchor.warned, true) {
-            let network = theirs.split('/').nth(2).unwrap_or_default();
-            let network: String = network.chars().filter(|c| !c.is_control()).take(32).collect();
+        let network = theirs.split('/').nth(2).unwrap_or_default();
+        let network: String = network.chars().filter(|c| !c.is_control()).take(32).collect();
+        self.network.complain(&anchor.address, Some(format!("it is of another network, `{network}` (--network)")));
+        if anchor.first() {
             tracing::warn!(address = %anchor.address, network, "a bootstrap peer is of another network (--network)");
+        }
+    }
+
+    /// A bootstrap peer is there, and speaks to us.
+    pub(super) fn anchor_answers(&mut self, peer: PeerId) {
+        for anchor in self.anchors.iter_mut().filter(|anchor| anchor.peer == Some(peer)) {
+            anchor.pause = RETRY_MIN;
+            anchor.warned = false;
+            self.network.complain(&anchor.address, None);
         }
     }
 
     /// A connection that was closed before anything was said may have been turned away by what only the other end knows.
     pub(super) fn hung_up(&mut self, peer: PeerId, info: &PeerInfo) {
         let Some(anchor) = self.anchors.iter_mut().find(|anchor| anchor.peer == Some(peer)) else { return };
-        if info.agent.is_empty() && !std::mem::replace(&mut anchor.warned, true) {
-            let address = &anchor.address;
-            tracing::warn!(%address, "a bootstrap peer hangs up before it says who it is; a swarm with a founder takes an invite");
+        if info.agent.is_empty() {
+            let why = "it hangs up before it says who it is; a swarm with a founder takes an invite (--join)";
+            self.network.complain(&anchor.address, Some(why.into()));
+            if anchor.first() {
+                tracing::warn!(address = %anchor.address, "a bootstrap peer cannot be joined: {why}");
+            }
         }
     }
 
@@ -195,11 +207,23 @@ impl Service {
             .iter_mut()
             .find(|anchor| anchor.peer.is_some() && anchor.peer == peer || text.contains(&anchor.address.to_string()));
         let Some(anchor) = anchor else { return };
+        let reason = reason(error);
+        self.network.complain(&anchor.address, Some(format!("it cannot be reached: {reason}")));
         if matches!(error, libp2p::swarm::DialError::LocalPeerId { .. }) {
             tracing::warn!(address = %anchor.address, "a bootstrap address is this node's own (is its key on two machines?)");
-        } else if !std::mem::replace(&mut anchor.warned, true) {
-            let reason = reason(error);
+        } else if anchor.first() {
             tracing::warn!(address = %anchor.address, reason, "a bootstrap peer cannot be reached; it is tried again");
+        }
+    }
+}
+
+impl crate::network::Network {
+    /// Notes what is wrong with a bootstrap address, or that nothing is.
+    fn complain(&self, address: &Multiaddr, complaint: Option<String>) {
+        let mut complaints = self.complaints.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match complaint {
+            Some(complaint) => _ = complaints.insert(address.clone(), complaint),
+            None => _ = complaints.remove(address),
         }
     }
 }

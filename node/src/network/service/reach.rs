@@ -70,6 +70,37 @@ impl Service {
         addresses
     }
 
+    /// How others reach this node, in words.
+    pub(super) fn reached(&self) -> String {
+        if self.peers.is_empty() {
+            return "nobody is connected".into();
+        }
+        let confirmed = self.confirmed();
+        let direct: Vec<&Multiaddr> = confirmed.iter().filter(|address| !is_circuit(address)).collect();
+        if let Some(address) = direct.iter().find(|address| !is_private(address)) {
+            return format!("directly, at {address}");
+        }
+        if !self.is_wide() {
+            return if direct.is_empty() { "not tried yet".into() } else { "directly, on the local network".into() };
+        }
+        let relays = confirmed.len() - direct.len();
+        let how = if relays == 0 { "not yet; relays are asked" } else { "through a relay, and where holes can be punched directly" };
+        format!("{how} (the router {})", self.router().unwrap_or("was seen by too few peers to say more of it"))
+    }
+
+    /// What the router before this node does, by where those see it that it called (RFC 4787 §4.1).
+    fn router(&self) -> Option<&'static str> {
+        let seen: Vec<&Multiaddr> = self.peers.values().filter_map(|peer| peer.seen_at.as_ref()).collect();
+        let is_tcp = |address: &&&Multiaddr| address.iter().any(|part| matches!(part, Protocol::Tcp(_)));
+        let (tcp, udp): (Vec<_>, Vec<_>) = seen.iter().partition(is_tcp);
+        let of = [tcp, udp].into_iter().find(|seen| seen.len() > 1)?;
+        let same = of.iter().all(|address| address.iter().take(2).eq(of[0].iter().take(2)));
+        Some(match same {
+            true => "keeps one port for all: holes can be punched",
+            false => "takes a port for each peer: no hole can be punched, relays do",
+        })
+    }
+
     /// Whoever cannot be called asks relays, and does not serve the DHT.
     pub(super) fn be_reachable(&mut self, now: Instant) {
         self.close_circuits(now);
