@@ -62,6 +62,8 @@ export function plural(count, one, many = `${one}s`) {
 /** The part of an id by which people know it. */
 export function short(id) {
   if (id.startsWith("12D3KooW")) return `…${id.slice(-8)}`;
-  if (/^[je]-/.test(id)) return id.slice(0, 10);
+  // Ids of one node's jobs begin alike: what comes after tells them apart.
+  const job = id.match(/^j-[a-z0-9]+-([a-z0-9]{8})/);
+  if (job) return `…${job[1]}`;
   return id.length > 22 ? `${id.slice(0, 12)}…${id.slice(-6)}` : id;
 }

@@ -24,7 +24,7 @@ export class Browser {
       key: (entry) => entry.Name,
       empty: empty("An empty folder."),
       columns: [
-        { head: "Name", cell: (entry) => h("button", { type: "button", class: `linkish ${entry.Type}`, onclick: () => this.#enter(entry) }, entry.Name || this.name) },
+        { head: "Name", cell: (entry) => h("button", { type: "button", class: entry.Type === "folder" ? "linkish folder" : "linkish", onclick: () => this.#enter(entry) }, entry.Name || this.name) },
         { head: "Size", kind: "number", cell: (entry) => bytes(entry.Size) },
         { head: "CID", cell: (entry) => h("a", { class: "mono", href: `#/content/${encodeURIComponent(entry.Cid)}`, title: entry.Cid }, short(entry.Cid)) },
         { head: "", kind: "end", cell: (entry) => h("button", { type: "button", class: "small", "aria-label": `Download ${entry.Name || this.name}`, onclick: action(() => this.#save(entry)) }, "Download") },

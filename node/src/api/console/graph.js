@@ -109,9 +109,10 @@ export class Graph {
   }
 
   #repaint() {
-    const style = getComputedStyle(document.documentElement);
+    // A canvas takes no variables: the style says what each is in this theme.
     for (const name of ["ink", "muted", "line", "accent", "surface", "raised", "warm"]) {
-      this.#colours[name] = style.getPropertyValue(`--${name}`).trim();
+      this.canvas.style.color = `var(--${name})`;
+      this.#colours[name] = getComputedStyle(this.canvas).color;
     }
     this.draw();
   }
@@ -226,12 +227,12 @@ export class Graph {
     context.setLineDash([3 / scale, 5 / scale]);
     context.fillStyle = this.#colours.muted;
     context.font = `${11 / scale}px system-ui, sans-serif`;
-    context.textAlign = "center";
+    context.textAlign = "left";
     for (const { radius, name } of this.#goal.circles) {
       context.beginPath();
       context.arc(0, 0, radius, 0, 2 * Math.PI);
       context.stroke();
-      context.fillText(name, 0, radius - 5 / scale);
+      context.fillText(name, radius * 0.74, radius * 0.7);
     }
     context.setLineDash([]);
   }

@@ -156,6 +156,12 @@ function line({ Event, Time }, first) {
     h("span", { class: "tag" }, Event.Topic), h("span", {}, Event.Message));
 }
 
+/** The program's own; where it did not end by itself there is none. */
+function exitCode({ ComputeState, RunOutput: { ExitCode: code } }) {
+  if (code > 0) return h("strong", { class: "wrong" }, code);
+  return ComputeState.StateType === 9 ? code : "–";
+}
+
 function attemptTable(names) {
   const usage = ({ Usage = {} }, name, shown) => (Usage[name] === undefined ? "–" : shown(Usage[name]));
   return new Table({
@@ -166,7 +172,7 @@ function attemptTable(names) {
       { head: "Run", kind: "number", cell: (execution) => execution.PartitionIndex },
       { head: "Node", cell: ({ NodeID }) => link(`#/nodes/${encodeURIComponent(NodeID)}`, names().get(NodeID) || short(NodeID)) },
       { head: "State", cell: (execution) => [pill(stateOf(execution)), h("span", { class: "why", title: execution.ComputeState.Message }, execution.ComputeState.Message)] },
-      { head: "Exit code", kind: "number", cell: (execution) => (execution.ComputeState.StateType === 9 || execution.RunOutput.ExitCode ? execution.RunOutput.ExitCode : "–") },
+      { head: "Exit code", kind: "number", cell: exitCode },
       { head: "Ran", kind: "number", cell: (execution) => usage(execution, "WallMillis", duration) },
       { head: "CPU", kind: "number", cell: (execution) => usage(execution, "CPUMillis", duration) },
       { head: "Memory", kind: "number", cell: (execution) => usage(execution, "MemoryPeak", bytes) },

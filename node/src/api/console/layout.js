@@ -17,6 +17,8 @@ const ROW_GAP = 46;
 const RING_GAP = 74;
 /** Between two that stand side by side. */
 const SPACING = 58;
+/** The angle that comes back to itself last. */
+const GOLDEN = Math.PI * (3 - Math.sqrt(5));
 
 /** The ring of a peer. */
 export function ringOf(peer) {
@@ -31,6 +33,7 @@ export function place(peers) {
   const places = new Map();
   const circles = [];
   let radius = FIRST_RADIUS;
+  let rows = 0;
   for (let ring = 0; ring < RINGS.length; ring += 1) {
     // By id, so that nobody changes place for another's sake more than needed.
     const here = peers.filter((peer) => !peer.own && ringOf(peer) === ring).sort((a, b) => (a.id < b.id ? -1 : 1));
@@ -40,7 +43,8 @@ export function place(peers) {
       const room = Math.floor((2 * Math.PI * radius) / SPACING);
       const row = here.slice(next, next + room);
       // Each row starts elsewhere, so that names do not line up into one.
-      const start = -Math.PI / 2 + radius * 0.013;
+      const start = rows * GOLDEN - Math.PI / 2;
+      rows += 1;
       row.forEach((peer, index) => {
         const angle = start + (2 * Math.PI * index) / row.length;
         places.set(peer.id, { x: radius * Math.cos(angle), y: radius * Math.sin(angle) });

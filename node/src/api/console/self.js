@@ -10,6 +10,8 @@ import { Table } from "./table.js";
 
 const LOOK_MS = 10_000;
 const PAST_MAX = 120;
+/** Figures of the library beneath, which are many and seldom wanted. */
+const FOREIGN = /^bacnode_(libp2p|gossipsub)_/;
 
 /** What each figure was, while this window is open. */
 const past = new Map();
@@ -19,17 +21,20 @@ function open(main, { signal }) {
   const [warnings, joining, about, settings, usage] = [h("div", {}), h("div", {}), h("div", {}), h("div", {}), h("div", {})];
   const table = figureTable();
   const filter = h("input", { type: "search", "aria-label": "Filter figures", placeholder: "bacnode_", spellcheck: "false", oninput: () => show() });
+  const all = h("input", { type: "checkbox", onchange: () => show() });
   const users = userTable();
   let figures = [];
   put(main, h("h1", {}, "This node"), warnings,
     h("div", { class: "columns even" }, part("about", "What it is", about), part("join", "Join it", joining)),
     part("settings", "Settings", settings),
     part("used", "Who used what", usage),
-    h("section", { "aria-labelledby": "figures" }, h("div", { class: "row" }, h("h2", { id: "figures" }, "Figures"), filter), table.element));
+    h("section", { "aria-labelledby": "figures" },
+      h("div", { class: "row tools" }, h("h2", { id: "figures" }, "Figures"), h("label", { class: "check" }, all, "also of the network library"), filter), table.element));
 
   function show() {
     const part = filter.value.trim().toLowerCase();
-    table.update(figures.filter(({ name, help }) => !part || name.includes(part) || help.toLowerCase().includes(part)));
+    const wanted = ({ name, help }) => (all.checked || part || !FOREIGN.test(name)) && (!part || name.includes(part) || help.toLowerCase().includes(part));
+    table.update(figures.filter(wanted));
   }
 
   every(LOOK_MS, async () => {

@@ -87,9 +87,10 @@ function draw({ events, ended }, width) {
   const height = TOP + LANE * (shown.length + 1) + 8;
   const text = (at, y, said, attributes = {}) => svg("text", { x: at, y, ...attributes }, said);
 
-  const ticks = [start, award, end].filter((at, index, all) => index === 0 || x(at) - x(all[index - 1]) > 50);
+  const ticks = [start];
+  for (const at of [award, end]) if (x(at) - x(ticks.at(-1)) > 90) ticks.push(at);
   const axis = ticks.flatMap((at) => [
-    svg("line", { x1: x(at), x2: x(at), y1: 22, y2: height - 4, class: at === award ? "break" : "tick" }),
+    svg("line", { x1: x(at), x2: x(at), y1: 22, y2: height - 4, class: at === award && at !== end ? "break" : "tick" }),
     text(x(at), 14, `+${duration(at - start)}`, { "text-anchor": at === end ? "end" : at === start ? "start" : "middle", class: "tick" }),
   ]);
   const marks = events.filter(({ topic }) => MARKS[topic]).map(({ at, topic, text: said }) =>
