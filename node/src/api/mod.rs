@@ -5,6 +5,7 @@
 //! something goes through the driver.
 
 mod agent;
+mod console;
 mod content;
 mod details;
 mod elsewhere;
@@ -127,6 +128,8 @@ fn router(api: Api, guard: Guard) -> Router {
     router
         .route("/openapi.json", get(move || async move { Json(document) }))
         .route("/metrics", get(nodes::metrics))
+        .route("/", get(console::page))
+        .route("/console/{*path}", get(console::asset))
         // As Bacalhau has it.
         .route("/version", get(|| async { Redirect::permanent("/api/v1/agent/version") }))
         .route("/livez", get(|| async { Redirect::permanent("/api/v1/agent/alive") }))
