@@ -130,7 +130,7 @@ fn answer(asset: &'static Asset, headers: &HeaderMap) -> Response {
         ("x-content-type-options", "nosniff"),
         // Asked for anew each time, which costs an answer without a body: another version may be here.
         ("cache-control", "no-cache"),
-        ("etag", &asset.tag),
+        ("etag", asset.tag.as_str()),
     ];
     let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if known.split(',').any(|tag| tag.trim().trim_start_matches("W/") == asset.tag) {

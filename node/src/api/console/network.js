@@ -56,7 +56,7 @@ function open(main, { signal }) {
         h("div", { class: "tools" },
           button("Zoom in", "+", () => graph.zoom(1.25)),
           button("Zoom out", "−", () => graph.zoom(0.8)),
-          button("Show all", "Fit", () => graph.fit())),
+          button("Fit all into view", "Fit", () => graph.fit())),
         legend(),
         h("p", { id: "map-keys", class: "heard" }, "Arrow keys move the map, plus and minus zoom, 0 shows all. The table below says the same.")),
       h("div", { class: "beside" }, side, holdersForm())),
