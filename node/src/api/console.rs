@@ -86,6 +86,7 @@ static ASSETS: LazyLock<BTreeMap<&'static str, Asset>> = LazyLock::new(|| {
         "samples.js" "text/javascript; charset=utf-8",
         "self.js" "text/javascript; charset=utf-8",
         "shell.js" "text/javascript; charset=utf-8",
+        "spec.js" "text/javascript; charset=utf-8",
         "submit.js" "text/javascript; charset=utf-8",
         "table.js" "text/javascript; charset=utf-8",
         "tar.js" "text/javascript; charset=utf-8",

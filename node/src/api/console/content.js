@@ -40,7 +40,7 @@ function open(main, { signal }) {
   function show() {
     const kinds = { all: () => true, mine: (pin) => pin.Reasons.includes("user"), results: (pin) => pin.Reasons.some((reason) => /^[je]-/.test(reason)), inputs: (pin) => !pin.Reasons.some((reason) => reason === "user" || /^[je]-/.test(reason)) };
     const shown = pins.filter(kinds[filter.value]);
-    table.update(shown.slice(0, ROWS_MAX));
+    table.update(shown, ROWS_MAX);
     put(said, shown.length > ROWS_MAX ? `The first ${ROWS_MAX} of ${plural(shown.length, "root")}.` : "");
   }
 

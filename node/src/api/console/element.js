@@ -29,10 +29,22 @@ function flat(children) {
   return children.flat(Infinity).filter(isShown).map((child) => (child instanceof Node ? child : String(child)));
 }
 
-/** Puts these in the place of all that `element` holds. */
+/** Puts these in the place of all that `element` holds. What is said again is not said twice to those who hear it. */
 export function put(element, ...children) {
-  element.replaceChildren(...flat(children));
+  const parts = flat(children);
+  const isSame = parts.length === 1 && parts[0] === element.textContent && element.childElementCount === 0;
+  if (!isSame) element.replaceChildren(...parts);
   return element;
+}
+
+const shown = new WeakMap();
+
+/** Puts what `build` makes of `value` into `element`, if that is another value than before: focus and selection stay. */
+export function show(element, value, build) {
+  const now = JSON.stringify(value);
+  if (shown.get(element) === now) return;
+  shown.set(element, now);
+  put(element, build(value));
 }
 
 /** A link within the console. */
@@ -62,13 +74,13 @@ export function refreshMoments() {
 
 /** A list of names and values. */
 export function facts(pairs) {
-  const shown = pairs.filter(([, value]) => value !== null && value !== undefined && value !== "");
-  return h("dl", { class: "facts" }, shown.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+  const known = pairs.filter(([, value]) => value !== null && value !== undefined && value !== "");
+  return h("dl", { class: "facts" }, known.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
 }
 
 /** Something to copy: an id, an address, a command. */
-export function copyable(text, shown = text) {
-  const said = h("span", { class: "mono" }, shown);
+export function copyable(text, name = text) {
+  const said = h("span", { class: "mono" }, name);
   const copy = async () => {
     try {
       await navigator.clipboard.writeText(text);
@@ -80,7 +92,7 @@ export function copyable(text, shown = text) {
     }
     setTimeout(() => (button.textContent = "Copy"), 1500);
   };
-  const button = h("button", { class: "small", type: "button", "aria-label": `Copy ${shown}`, onclick: copy }, "Copy");
+  const button = h("button", { class: "small", type: "button", "aria-label": `Copy ${name}`, onclick: copy }, "Copy");
   return h("span", { class: "copyable", title: text }, said, button);
 }
 

@@ -201,6 +201,7 @@ export class Graph {
     this.#paintLinks(scale);
     this.#paintPeers(scale);
     this.#paintPulses(now, scale);
+    this.#paintRingNames(scale);
     this.#paintNames(scale);
     if (gliding || this.#pulses.length > 0) this.draw();
   }
@@ -225,16 +226,25 @@ export class Graph {
     context.lineWidth = 1 / scale;
     context.strokeStyle = this.#colours.line;
     context.setLineDash([3 / scale, 5 / scale]);
-    context.fillStyle = this.#colours.muted;
-    context.font = `${11 / scale}px system-ui, sans-serif`;
-    context.textAlign = "left";
-    for (const { radius, name } of this.#goal.circles) {
+    for (const { radius } of this.#goal.circles) {
       context.beginPath();
       context.arc(0, 0, radius, 0, 2 * Math.PI);
       context.stroke();
-      context.fillText(name, radius * 0.74, radius * 0.7);
     }
     context.setLineDash([]);
+  }
+
+  #paintRingNames(scale) {
+    const { context } = this;
+    context.font = `${11 / scale}px system-ui, sans-serif`;
+    context.textAlign = "left";
+    context.lineWidth = 4 / scale;
+    context.strokeStyle = this.#colours.raised;
+    context.fillStyle = this.#colours.muted;
+    for (const { radius, name } of this.#goal.circles) {
+      context.strokeText(name, radius * 0.74, radius * 0.7);
+      context.fillText(name, radius * 0.74, radius * 0.7);
+    }
   }
 
   #paintLinks(scale) {
@@ -314,7 +324,7 @@ export class Graph {
     context.textAlign = "center";
     context.font = `${12 / scale}px system-ui, sans-serif`;
     context.lineWidth = 3 / scale;
-    context.strokeStyle = this.#colours.surface;
+    context.strokeStyle = this.#colours.raised;
     context.fillStyle = this.#colours.ink;
     const { width, height } = this.#size;
     for (const peer of this.#peers) {

@@ -8,6 +8,7 @@ import { hasEnded, taken } from "./jobs.js";
 import { every, live, soon } from "./live.js";
 import { Logs } from "./logs.js";
 import { go } from "./router.js";
+import { specOf } from "./spec.js";
 import { Table } from "./table.js";
 import { Timeline } from "./timeline.js";
 import { write } from "./yaml.js";
@@ -141,13 +142,6 @@ function summary(job, executions) {
       ["Labels", labels.length ? labels.map(([key, value]) => h("span", { class: "tag" }, `${key}=${value}`)) : ""],
     ]),
   ];
-}
-
-/** What its user wrote, without what the node added. */
-function specOf(job) {
-  const { ID, State, Version, Revision, CreateTime, ModifyTime, ...spec } = job;
-  if (spec.Name === ID) delete spec.Name;
-  return spec;
 }
 
 function line({ Event, Time }, first) {

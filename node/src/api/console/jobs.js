@@ -72,7 +72,10 @@ function open(main, { query, signal }) {
     }, PAGE, sieve(asked));
     await show();
     put(said);
-  }, signal, (error) => put(said, trouble(error)));
+  }, signal, (error) => {
+    put(said, trouble(error));
+    if (!shown.size) put(place);
+  });
 
   const changed = new Set();
   const renew = soon(250, async () => {

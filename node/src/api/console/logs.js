@@ -8,7 +8,8 @@ import { live } from "./live.js";
 /** Lines that are kept; the oldest go first. The whole is among the result. */
 const LINES_MAX = 5_000;
 const LINE_CHARS_MAX = 10_000;
-const AGAIN_MS = 2_000;
+const AGAIN_MS = 1_000;
+const AGAIN_MS_MAX = 30_000;
 
 export class Logs {
   #socket = null;
@@ -17,6 +18,7 @@ export class Logs {
   #timer = 0;
   #follows = true;
   #ended = false;
+  #pause = AGAIN_MS;
   #lines = h("div", { class: "log", tabindex: "0", role: "log", "aria-label": "What the program prints", "aria-live": "off" });
   #said = h("span", { class: "muted", role: "status" });
   #choice = h("select", { "aria-label": "Attempt", onchange: () => this.open(this.#of.job, this.#choice.value) });
@@ -70,7 +72,7 @@ export class Logs {
     put(this.#said, "connecting…");
     const socket = (this.#socket = logs(this.#of.job, { follow: "true", execution_id: this.#of.execution }));
     let opened = false;
-    socket.addEventListener("open", () => { opened = true; put(this.#said, "following"); });
+    socket.addEventListener("open", () => { opened = true; this.#pause = AGAIN_MS; put(this.#said, "following"); });
     socket.addEventListener("message", ({ data }) => this.#take(data));
     socket.addEventListener("close", ({ wasClean }) => {
       if (this.#socket !== socket) return;
@@ -81,7 +83,8 @@ export class Logs {
       } else {
         put(this.#said, opened ? "broke off; trying again" : "cannot be followed just now; trying again");
         // While the node is gone there is nothing to try; it says when it is back.
-        if (live.state !== "gone") this.#timer = setTimeout(() => this.#connect(), AGAIN_MS);
+        if (live.state !== "gone") this.#timer = setTimeout(() => this.#connect(), this.#pause);
+        this.#pause = Math.min(this.#pause * 2, AGAIN_MS_MAX);
       }
     });
   }

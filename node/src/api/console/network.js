@@ -40,7 +40,7 @@ async function look(signal) {
 function open(main, { signal }) {
   let peers = [];
   const canvas = h("canvas", { class: "map", tabindex: "0", role: "img", "aria-label": "Map of the network", "aria-describedby": "map-keys" });
-  const side = h("div", { class: "panel detail", "aria-live": "polite" });
+  const side = h("div", { class: "panel detail" });
   const story = h("ol", { class: "feed" });
   const count = h("span", { class: "muted" });
   const held = h("p", { class: "hint", role: "status" });
@@ -120,7 +120,7 @@ function open(main, { signal }) {
     const connected = peers.filter((peer) => peer.connected && !peer.own).length;
     count.textContent = `${peers.length.toLocaleString()} known, ${connected.toLocaleString()} connected`;
     canvas.setAttribute("aria-label", `Map of ${plural(peers.length, "node")}, ${connected} connected to this one`);
-    table.update(peers.slice(0, ROWS_MAX));
+    table.update(peers, ROWS_MAX);
     more.textContent = peers.length > ROWS_MAX ? `${peers.length - ROWS_MAX} more are on the Nodes page.` : "";
     describe();
   }, signal, (error) => { if (peers.length === 0) put(side, trouble(error)); });
@@ -167,7 +167,7 @@ function summary(peers) {
   return h("div", { class: "figures" },
     figure(peers.length.toLocaleString(), "nodes known"),
     figure(others.filter((peer) => peer.connected).length.toLocaleString(), "connected"),
-    figure(Math.round(sum((peer) => peer.cpu) * 10) / 10, "CPUs in all"),
+    figure((Math.round(sum((peer) => peer.cpu) * 10) / 10).toLocaleString(), "CPUs in all"),
     figure(bytes(sum((peer) => peer.memory)), "memory in all"),
     figure(times.length ? latency(times[times.length >> 1]) : "–", "median latency"),
     figure(`${runs("wasm")} / ${runs("docker")}`, "run wasm / docker"));

@@ -3,7 +3,7 @@
 import { bytes, duration, latency, short } from "./amount.js";
 import { at, get, put as change } from "./api.js";
 import { bar, line, span } from "./chart.js";
-import { action, confirmed, copyable, facts, h, moment, note, pill, put, trouble } from "./element.js";
+import { action, confirmed, copyable, facts, h, moment, note, pill, put, show, trouble } from "./element.js";
 import { every } from "./live.js";
 import { remember, shown } from "./nodes.js";
 import { of } from "./samples.js";
@@ -35,12 +35,12 @@ function open(main, { parts: [id], signal }) {
     remember(node);
     document.title = `${node.name} · bacnode`;
     if (first) put(title, heading(node));
-    put(about, summary(node, peers.Peers.find(({ PeerId }) => PeerId === node.id)));
+    const peer = peers.Peers.find(({ PeerId }) => PeerId === node.id);
+    show(about, { ...node, heard: Math.round(node.heard / 10_000) * 10_000, rtt: latency(peer?.RttMs) }, (value) => summary(value, peer));
     put(charts, drawings(node));
     put(over, span(of(node.id)));
-    const pairs = Object.entries(node.labels).sort();
-    put(labels, pairs.length ? facts(pairs.map(([key, value]) => [key, value])) : h("p", { class: "hint" }, "It has said nothing of itself yet."));
-    put(usage, used(books.find(({ PeerID }) => PeerID === node.id)));
+    show(labels, Object.entries(node.labels).sort(), (pairs) => (pairs.length ? facts(pairs) : h("p", { class: "hint" }, "It has said nothing of itself yet.")));
+    show(usage, books.find(({ PeerID }) => PeerID === node.id) ?? null, used);
     if (first) put(blocking, node.id === self.id ? null : refusing(node));
     first = false;
   }, signal, (error) => { if (first) put(title, h("h1", {}, "Node"), trouble(error)); });

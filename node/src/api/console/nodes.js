@@ -36,12 +36,11 @@ export function remember(node) {
 function open(main, { signal }) {
   let nodes = [];
   let text = "";
-  let count = 0;
+  let count = PAGE;
   const said = h("p", { class: "hint", role: "status" });
   const table = nodeTable();
   const more = h("button", { type: "button", onclick: () => { count += PAGE; show(); } }, "More");
   const filter = h("input", { type: "search", placeholder: "name, engine or label=value", spellcheck: "false", oninput: () => { text = filter.value.trim().toLowerCase(); count = PAGE; show(); } });
-  count = PAGE;
 
   put(main, h("h1", {}, "Nodes"),
     h("form", { class: "filters", role: "search", "aria-label": "Filter nodes", onsubmit: (event) => event.preventDefault() }, h("label", {}, "Filter", filter)),
@@ -50,8 +49,7 @@ function open(main, { signal }) {
   function show() {
     const words = (node) => [node.name, node.id, ...node.engines, ...Object.entries(node.labels).map(([key, value]) => `${key}=${value}`)].join(" ").toLowerCase();
     const wanted = nodes.filter((node) => !text || words(node).includes(text));
-    // A column's order is that of all of them, so all are handed in where there are few.
-    table.update(wanted.slice(0, count));
+    table.update(wanted, count);
     more.hidden = wanted.length <= count;
     put(said, `${plural(nodes.length, "node")}${wanted.length < nodes.length ? `, ${wanted.length} like that` : ""}`);
   }

@@ -3,12 +3,11 @@
 import { empty, h, put, trouble } from "./element.js";
 
 let leaving = new AbortController();
-let shown = "";
 
 /** Shows the page that the address names, now and whenever that changes. `pages` is a list of patterns and pages. */
 export function start(pages) {
   addEventListener("hashchange", () => show(pages, true));
-  if (!location.hash) history.replaceState(null, "", "#/network");
+  if (!location.hash.startsWith("#/")) history.replaceState(null, "", "#/network");
   show(pages, false);
 }
 
@@ -19,7 +18,6 @@ export function go(to) {
 
 /** Shows the page anew. */
 export function again() {
-  shown = "";
   dispatchEvent(new HashChangeEvent("hashchange"));
 }
 
@@ -27,8 +25,6 @@ async function show(pages, moved) {
   const [path, query = ""] = location.hash.slice(1).split("?");
   // A link to a place on the page, not to another page.
   if (!path.startsWith("/")) return;
-  if (`${path}?${query}` === shown) return;
-  shown = `${path}?${query}`;
   leaving.abort();
   leaving = new AbortController();
   const { signal } = leaving;

@@ -3,7 +3,7 @@
 import { bytes, duration, plural, short } from "./amount.js";
 import { at, get, send } from "./api.js";
 import { line } from "./chart.js";
-import { copyable, empty, facts, h, link, put, trouble } from "./element.js";
+import { action, copyable, empty, facts, h, link, put, show, trouble } from "./element.js";
 import { every } from "./live.js";
 import { parse } from "./metrics.js";
 import { Table } from "./table.js";
@@ -18,40 +18,43 @@ const past = new Map();
 
 function open(main, { signal }) {
   const part = (name, heading, content) => h("section", { class: "panel", "aria-labelledby": name }, h("h2", { id: name }, heading), content);
-  const [warnings, joining, about, settings, usage] = [h("div", {}), h("div", {}), h("div", {}), h("div", {}), h("div", {})];
+  const [warnings, waiting, joining, about, settings, usage] = [h("div", {}), h("div", { hidden: true }), h("div", {}), h("div", {}), h("div", {}), h("div", {})];
   const table = figureTable();
-  const filter = h("input", { type: "search", "aria-label": "Filter figures", placeholder: "bacnode_", spellcheck: "false", oninput: () => show() });
-  const all = h("input", { type: "checkbox", onchange: () => show() });
+  const filter = h("input", { type: "search", "aria-label": "Filter figures", placeholder: "bacnode_", spellcheck: "false", oninput: () => list() });
+  const all = h("input", { type: "checkbox", onchange: () => list() });
   const users = userTable();
   let figures = [];
-  put(main, h("h1", {}, "This node"), warnings,
+  put(main, h("h1", {}, "This node"), warnings, waiting,
     h("div", { class: "columns even" }, part("about", "What it is", about), part("join", "Join it", joining)),
     part("settings", "Settings", settings),
     part("used", "Who used what", usage),
     h("section", { "aria-labelledby": "figures" },
       h("div", { class: "row tools" }, h("h2", { id: "figures" }, "Figures"), h("label", { class: "check" }, all, "also of the network library"), filter), table.element));
 
-  function show() {
+  function list() {
     const part = filter.value.trim().toLowerCase();
     const wanted = ({ name, help }) => (all.checked || part || !FOREIGN.test(name)) && (!part || name.includes(part) || help.toLowerCase().includes(part));
     table.update(figures.filter(wanted));
   }
 
-  every(LOOK_MS, async () => {
-    const [node, identity, peers, config, debug, books] = await Promise.all([
+  const refresh = every(LOOK_MS, async () => {
+    const [node, identity, peers, config, debug, books, withheld] = await Promise.all([
       get(at("agent", "node"), {}, signal), get(at("network", "identity"), {}, signal), get(at("network", "peers"), {}, signal),
       get(at("agent", "config"), {}, signal), get(at("agent", "debug"), {}, signal), get(at("network", "usage"), {}, signal),
+      get(at("network", "withheld"), {}, signal),
     ]);
     const text = await (await send("GET", "/metrics", { signal })).text();
     if (signal.aborted) return;
     put(warnings, peers.Warnings.map((warning) => h("p", { class: "warning", role: "alert" }, warning)));
-    put(about, summary(node, debug));
-    put(joining, addresses(identity, config.config));
-    put(settings, settingsOf(config.config));
+    show(about, { node: { ...node, LastSeenSeconds: 0 }, debug: { ...debug, Store: "" } }, (value) => summary(value.node, value.debug));
+    show(joining, { identity, config: config.config }, (value) => addresses(value.identity, value.config));
+    show(settings, config.config, settingsOf);
+    show(waiting, withheld, (list) => waits(list, () => refresh()));
+    waiting.hidden = withheld.length === 0;
     put(usage, books.length ? users.element : empty("No job has run here yet."));
     users.update(books);
     figures = parse(text).map(kept);
-    show();
+    list();
   }, signal, (error) => { if (!figures.length) put(warnings, trouble(error)); });
 }
 
@@ -63,7 +66,7 @@ function summary(node, debug) {
     ["Version", `${version.GitVersion}${version.GOARCH ? `, ${version.GOOS}/${version.GOARCH}` : ""}`],
     ["Engines", compute.ExecutionEngines.join(", ") || "none"],
     ["Offers", `${compute.MaxCapacity.CPU} CPU, ${bytes(compute.MaxCapacity.Memory)}, ${bytes(compute.MaxCapacity.Disk)} of disk`],
-    ["Runs", `${debug.Compute.Running}, ${debug.Compute.Waiting} waiting`],
+    ["Runs", plural(debug.Compute.Running, "execution") + (debug.Compute.Waiting ? `, ${debug.Compute.Waiting} waiting` : "")],
     ["Knows", `${plural(debug.Network.Known, "node")}, ${debug.Network.Connected} connected`],
     ["More", link(`#/nodes/${encodeURIComponent(node.NodeID)}`, "over time, drain")],
   ]);
@@ -77,6 +80,20 @@ function addresses(identity, config) {
     h("p", {}, copyable(command, `bacnode serve --network ${identity.Network} --bootstrap …`)),
     h("ul", { class: "bare" }, identity.Addresses.map((address) => h("li", {}, copyable(address, address)))),
   ];
+}
+
+/** Results of others' jobs that wait for the operator's word, since they were made of data that does not leave this node. */
+function waits(withheld, decided) {
+  const decide = (id, Granted) => action(async () => {
+    await send("POST", at("network", "withheld", id), { json: { Granted } });
+    decided();
+  });
+  return h("section", { class: "panel", "aria-labelledby": "waits" }, h("h2", { id: "waits" }, "Waits for your word"),
+    withheld.map((result) => h("p", { class: "row" },
+      `${result.Name || short(result.PeerID)}: ${bytes(result.Size)} of job ${short(result.JobID)}`,
+      result.CID ? link(`#/content/${encodeURIComponent(result.CID)}`, "Look at it") : null,
+      h("button", { type: "button", class: "small", onclick: decide(result.ExecutionID, true) }, "Let it out"),
+      h("button", { type: "button", class: "small danger", onclick: decide(result.ExecutionID, false) }, "Refuse"))));
 }
 
 function settingsOf(config) {

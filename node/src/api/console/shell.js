@@ -31,6 +31,11 @@ export function start() {
   live.addEventListener("back", know);
   access.addEventListener("asked", (event) => ask(event.detail));
   tell();
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    // The address names the page, so the browser's own way of going there will not do.
+    event.preventDefault();
+    document.getElementById("main").focus();
+  });
   startTheme();
   const forget = document.getElementById("forget");
   forget.addEventListener("click", () => { setToken(""); again(); });

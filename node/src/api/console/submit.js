@@ -5,6 +5,7 @@ import { Editor } from "./editor.js";
 import { action, h, note, put, trouble } from "./element.js";
 import { Form } from "./form.js";
 import { go } from "./router.js";
+import { specOf } from "./spec.js";
 import { TEMPLATES } from "./templates.js";
 import { addFile } from "./upload.js";
 import { write } from "./yaml.js";
@@ -19,7 +20,7 @@ async function open(main, { query, signal }) {
   const byForm = h("button", { type: "button", "aria-expanded": "false", "aria-controls": "by-form", onclick: () => {
     formPanel.hidden = !formPanel.hidden;
     byForm.setAttribute("aria-expanded", String(!formPanel.hidden));
-    columns.classList.toggle("even", !formPanel.hidden);
+    columns.className = formPanel.hidden ? "columns single" : "columns even";
     if (!formPanel.hidden) editor.value = form.text;
   } }, "Fill in a form");
   const columns = h("div", { class: "columns single" }, formPanel, h("div", { class: "panel" }, editor.element, said,
@@ -61,9 +62,8 @@ async function open(main, { query, signal }) {
   const template = TEMPLATES.find(({ id }) => id === query.get("template"));
   if (template) await fill(template);
   if (query.get("from")) {
-    const { Job: { ID, State, Version, Revision, CreateTime, ModifyTime, ...spec } } = await get(at("orchestrator", "jobs", query.get("from")), {}, signal);
-    if (spec.Name === ID) delete spec.Name;
-    editor.value = write(spec);
+    const { Job: job } = await get(at("orchestrator", "jobs", query.get("from")), {}, signal);
+    editor.value = write(specOf(job));
   }
 }
 

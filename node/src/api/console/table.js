@@ -8,6 +8,7 @@ export class Table {
   #columns;
   #key;
   #rows = [];
+  #most = Infinity;
   #order = null;
   #known = new Map();
   #body = h("tbody", { role: "rowgroup" });
@@ -37,7 +38,7 @@ export class Table {
       const reverse = this.#order?.column === column ? !this.#order.reverse : column.kind === "number";
       this.#order = { column, reverse };
       this.#mark();
-      this.update(this.#rows);
+      this.update(this.#rows, this.#most);
     };
     return h("th", attributes, h("button", { type: "button", class: "sort", onclick: sort }, column.head));
   }
@@ -50,9 +51,9 @@ export class Table {
     });
   }
 
-  /** Shows these rows. Those that are as they were are not touched. */
-  update(rows) {
-    this.#rows = rows;
+  /** Shows these rows, in the table's order and the first `most` of them. Those that are as they were are not touched. */
+  update(rows, most = Infinity) {
+    [this.#rows, this.#most] = [rows, most];
     if (rows.length === 0 && this.empty) {
       this.#known.clear();
       put(this.#body);
@@ -62,7 +63,7 @@ export class Table {
     if (this.table.parentNode !== this.element) put(this.element, this.table);
     const known = new Map();
     let before = null;
-    for (const row of this.#sorted(rows)) {
+    for (const row of this.#sorted(rows).slice(0, most)) {
       const key = this.#key(row);
       const seen = JSON.stringify(row);
       let kept = this.#known.get(key);

@@ -37,5 +37,6 @@ function scalar(value) {
   if (typeof value !== "string") return JSON.stringify(value);
   // A JSON string is a YAML string; what looks like nothing else needs no quotes.
   const bare = /^[A-Za-z_/][\w ./+-]*$/.test(value) && !value.endsWith(" ") && !/^(true|false|null|yes|no|on|off|y|n)$/i.test(value);
-  return bare ? value : JSON.stringify(value);
+  const amount = /^\d+(m|[KMGT]i?b?)$/.test(value);
+  return bare || amount ? value : JSON.stringify(value);
 }
