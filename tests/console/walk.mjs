@@ -119,7 +119,7 @@ await check("a template, its table, and a chart that is text", async () => {
   await page.getByText("The spec is right.").waitFor();
   await page.getByRole("button", { name: "Submit", exact: true }).click();
   await state("Completed");
-  await page.getByRole("button", { name: "outputs", exact: true }).click();
+  await page.getByRole("button", { name: /^outputs/ }).click();
   await page.getByRole("button", { name: "monthly.csv", exact: true }).click();
   await page.locator(".sheet td", { hasText: "Seattle" }).first().waitFor();
   await stage.shot(page, "table");
@@ -162,12 +162,12 @@ await check("once more", async () => {
 
 await check("the list of jobs: filtered, and live", async () => {
   await visit("jobs?state=Stopped");
-  await page.getByRole("cell", { name: "sleeper" }).waitFor();
+  await page.getByRole("cell", { name: "sleeper" }).first().waitFor();
   if (await page.getByRole("cell", { name: "by-form" }).count()) throw new Error("the filter lets others through");
   await visit("jobs");
   await page.getByRole("cell", { name: "by-form" }).first().waitFor();
   await submit(trial(module, "just-now", ["nothing"]));
-  await page.getByRole("cell", { name: "just-now" }).waitFor();
+  await page.getByRole("cell", { name: "just-now" }).first().waitFor();
   await stage.shot(page, "jobs");
 });
 
@@ -323,7 +323,7 @@ await check("the node goes and comes back", async () => {
   await door.open();
   await page.locator("#link.open").waitFor();
   await submit(trial(module, "after-all", ["nothing"]));
-  await page.getByRole("cell", { name: "after-all" }).waitFor();
+  await page.getByRole("cell", { name: "after-all" }).first().waitFor();
 });
 
 await stage.browser.close();

@@ -2,7 +2,7 @@
 //!
 //! It listens on loopback and at a socket in the data folder; from elsewhere it takes TLS and tokens. It checks `Host` and
 //! `Origin` (a web page must not speak for its visitor), bounds what it reads, and answers every error with a sentence, a code and, where there is one, a hint. Reads come from the store; what changes
-//! something goes through the driver.
+//! something goes through the driver. At `/` is the console, a page of this node's own.
 
 mod agent;
 mod console;

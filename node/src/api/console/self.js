@@ -45,11 +45,11 @@ function open(main, { signal }) {
     ]);
     const text = await (await send("GET", "/metrics", { signal })).text();
     if (signal.aborted) return;
-    put(warnings, peers.Warnings.map((warning) => h("p", { class: "warning", role: "alert" }, warning)));
+    show(warnings, peers.Warnings, (all) => all.map((warning) => h("p", { class: "warning", role: "alert" }, warning)));
     show(about, { node: { ...node, LastSeenSeconds: 0 }, debug: { ...debug, Store: "" } }, (value) => summary(value.node, value.debug));
     show(joining, { identity, config: config.config }, (value) => addresses(value.identity, value.config));
     show(settings, config.config, settingsOf);
-    show(waiting, withheld, (list) => waits(list, () => refresh()));
+    show(waiting, withheld, (all) => waits(all, () => refresh()));
     waiting.hidden = withheld.length === 0;
     put(usage, books.length ? users.element : empty("No job has run here yet."));
     users.update(books);
