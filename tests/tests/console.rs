@@ -9,6 +9,8 @@ use bacnode_tests::{Swarm, bacnode, example};
 
 /// What a peer may call itself.
 const HOSTILE: &str = "<img src=x onerror=alert(1)>";
+/// The oldest version of node that playwright runs with.
+const NODE_MIN: u32 = 20;
 /// Pictures of every page, for whoever wants to see what the walk saw.
 const SHOTS: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/console");
 
@@ -21,8 +23,11 @@ fn browser() -> Option<PathBuf> {
     if found.is_none() {
         eprintln!("NOT RUN: chromium is not here; `make test` installs it where it can");
     }
-    if Command::new("node").arg("--version").output().is_err() {
-        eprintln!("NOT RUN: node is not here");
+    let version = Command::new("node").arg("--version").output().map(|output| output.stdout).unwrap_or_default();
+    let version = String::from_utf8_lossy(&version);
+    let major = version.trim_start_matches('v').split('.').next().and_then(|major| major.parse::<u32>().ok());
+    if major.is_none_or(|major| major < NODE_MIN) {
+        eprintln!("NOT RUN: a node of version {NODE_MIN} is not here");
         return None;
     }
     found
@@ -64,7 +69,10 @@ fn a_browser_walks_through_every_page() {
                 swarm.nodes[0].restart();
                 writeln!(answers, "ok {}", swarm.nodes[0].identity.api).expect("it listens");
             }
-            line => said += &format!("{line}\n"),
+            line => {
+                said.push_str(line);
+                said.push('\n');
+            }
         }
     }
     let status = walk.wait().expect("it ends");

@@ -3,7 +3,7 @@
 import { plural } from "./amount.js";
 import { at, send } from "./api.js";
 import { h, put } from "./element.js";
-import { soon } from "./live.js";
+import { rested } from "./live.js";
 
 const JUDGE_MS = 350;
 /** What the node says of a spec that is right but has no name to compare by. */
@@ -26,7 +26,7 @@ export class Editor {
   constructor(signal, judged = () => {}) {
     this.signal = signal;
     this.told = judged;
-    this.#judge = soon(JUDGE_MS, () => this.judge(), signal);
+    this.#judge = rested(JUDGE_MS, () => this.judge(), signal);
     signal.addEventListener("abort", () => this.#judged.abort());
     put(this.element,
       h("label", { for: "spec" }, "Spec, as YAML or JSON"),

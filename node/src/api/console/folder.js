@@ -27,7 +27,7 @@ function open(main, { parts: [cid], query, signal }) {
   every(LOOK_MS, async () => {
     const known = await get(at("network", "content", cid, "providers"), {}, signal);
     const names = known.flatMap(({ PeerId, Name }, index) => [index ? ", " : "", link(`#/nodes/${encodeURIComponent(PeerId)}`, Name || short(PeerId))]);
-    put(providers, known.length ? [plural(known.length, "node has it: ", "nodes have it: "), names] : "Nobody says that they have it.");
+    put(providers, known.length ? [plural(known.length, "node has it: ", "nodes have it: "), names, ". ", link(`#/network?cid=${encodeURIComponent(cid)}`, "On the map")] : "Nobody says that they have it.");
   }, signal, (error) => put(providers, error.message));
 }
 

@@ -3,7 +3,7 @@
 import { bytes, duration, fromNanos, short } from "./amount.js";
 import { at, download, get, put as change, send } from "./api.js";
 import { Browser, fileName } from "./browser.js";
-import { action, confirmed, copyable, empty, facts, h, link, moment, note, pill, put, trouble } from "./element.js";
+import { action, confirmed, copyable, empty, facts, h, link, moment, note, pill, put, show, trouble } from "./element.js";
 import { hasEnded, taken } from "./jobs.js";
 import { every, live, soon } from "./live.js";
 import { Logs } from "./logs.js";
@@ -16,6 +16,7 @@ import { write } from "./yaml.js";
 /** Its own jobs tell; of another node's one asks. */
 const LOOK_MS = 5_000;
 const STORY_MAX = 300;
+const ATTEMPTS_MAX = 200;
 const EXECUTION_STATES = { 3: "Awarded", 5: "Accepted", 6: "Running", 7: "Publishing", 8: "Refused", 9: "Completed", 10: "Failed", 11: "Cancelled" };
 
 const stateOf = (execution) => EXECUTION_STATES[execution.ComputeState.StateType] ?? "Unknown";
@@ -23,24 +24,25 @@ const stateOf = (execution) => EXECUTION_STATES[execution.ComputeState.StateType
 function open(main, { parts: [id], signal }) {
   const timeline = new Timeline(signal);
   const logs = new Logs(signal);
-  const title = h("div", { class: "head" });
+  const name = h("h1", { class: "named" }, "Job");
+  const beside = h("div", { class: "along" });
   const about = h("div", {});
   const attempts = attemptTable(() => names);
+  const more = h("p", { class: "hint" });
   const story = h("ol", { class: "story" });
   const results = h("div", {});
   const spec = h("pre", { class: "file", tabindex: "0" });
   let names = new Map();
   let shownResult = "";
-  let shownState = "";
   let seen = "";
   let followed = "";
 
-  const part = (name, heading, content, more = null) => h("section", { class: "panel", "aria-labelledby": name }, h("div", { class: "row" }, h("h2", { id: name }, heading), more), content);
-  put(main, title, about,
+  const part = (id, heading, content) => h("section", { class: "panel", "aria-labelledby": id }, h("h2", { id }, heading), content);
+  put(main, h("div", { class: "head" }, name, beside), about,
     part("timeline", "Timeline", timeline.element),
     part("results", "Result", results),
     part("logs", "Logs", logs.element),
-    part("attempts", "Executions", attempts.element),
+    part("attempts", "Executions", [attempts.element, more]),
     part("told", "Story", story),
     h("details", { class: "panel" }, h("summary", {}, "Spec"), spec));
 
@@ -57,10 +59,11 @@ function open(main, { parts: [id], signal }) {
     names = new Map(history.map(({ Event: { Details } }) => [Details?.NodeID, Details?.NodeName]));
     document.title = `${job.Name} · bacnode`;
     // The buttons stay where they are while nothing is different about them.
-    if (shownState !== job.State.StateType) put(title, heading(job));
-    shownState = job.State.StateType;
+    put(name, job.Name);
+    show(beside, [job.ID, job.State.StateType], () => actions(job));
     put(about, summary(job, executions));
-    attempts.update(executions);
+    attempts.update(executions, ATTEMPTS_MAX);
+    put(more, executions.length > ATTEMPTS_MAX ? `The first ${ATTEMPTS_MAX} of ${executions.length}.` : "");
     logs.offer(executions, (node) => names.get(node) || short(node));
     put(story, history.slice(-STORY_MAX).map((item) => line(item, history[0])));
     put(spec, write(specOf(job)));
@@ -80,7 +83,7 @@ function open(main, { parts: [id], signal }) {
     shownResult = key;
     if (!all.length) return put(results, empty(hasEnded(job) ? "It left nothing." : "No result yet.", hasEnded(job) ? "The story below says why." : "It appears here when a run has ended."));
     const shown = h("div", {});
-    const show = (execution) => {
+    const choose = (execution) => {
       const { CID } = execution.PublishedResult.Params;
       const name = all.length > 1 ? `run ${execution.PartitionIndex}` : "result";
       const save = action(() => download(CID, "", `${fileName(`${job.Name}-${execution.PartitionIndex}`)}.tar`));
@@ -89,20 +92,20 @@ function open(main, { parts: [id], signal }) {
         new Browser(CID, name, signal).element);
     };
     const choice = all.length > 1
-      ? h("label", { class: "inline" }, "Of ", h("select", { onchange: (event) => show(all[event.target.selectedIndex]) },
+      ? h("label", { class: "inline" }, "Of ", h("select", { onchange: (event) => choose(all[event.target.selectedIndex]) },
         all.map((execution) => h("option", {}, `run ${execution.PartitionIndex}, ${stateOf(execution).toLowerCase()} on ${names.get(execution.NodeID) || short(execution.NodeID)}`))))
       : null;
     put(results, choice, shown);
-    show(all[0]);
+    choose(all[0]);
   }
 
   const lookSoon = soon(150, () => refresh(), signal);
   const refresh = every(LOOK_MS, look, signal, (error) => {
-    if (!seen) put(title, h("h1", {}, "Job"), trouble(error));
+    if (!seen) put(about, trouble(error));
   });
   live.addEventListener("job", ({ detail }) => { if (detail.JobID === (followed || id)) lookSoon(); }, { signal });
 
-  function heading(job) {
+  function actions(job) {
     const stop = action(async () => {
       if (!(await confirmed(`Stop ${job.Name}? What runs of it is ended, and it does not start again.`, "Stop it"))) return;
       await send("DELETE", at("orchestrator", "jobs", job.ID), { query: { reason: "from the console" } });
@@ -116,7 +119,7 @@ function open(main, { parts: [id], signal }) {
       else go(`#/jobs/${JobID}`);
     });
     return [
-      h("h1", { class: "named" }, job.Name), pill(job.State.StateType),
+      pill(job.State.StateType),
       h("div", { class: "row actions" },
         hasEnded(job) ? null : h("button", { type: "button", class: "danger", onclick: stop }, "Stop"),
         h("button", { type: "button", onclick: rerun }, "Run again"),

@@ -3,7 +3,7 @@
 import { duration, fromNanos, short } from "./amount.js";
 import { at, get } from "./api.js";
 import { empty, h, link, moment, pill, put, trouble } from "./element.js";
-import { every, live, soon } from "./live.js";
+import { every, live, rested, soon } from "./live.js";
 import { Pager } from "./pager.js";
 import { Table } from "./table.js";
 
@@ -37,7 +37,7 @@ function open(main, { query, signal }) {
 
   put(main,
     h("div", { class: "head" }, h("h1", {}, "Jobs"), link("#/jobs/new", "Submit a job", { class: "button primary" })),
-    filters(asked, () => { number = 0; remember(); reload(); }),
+    filters(asked, () => { number = 0; remember(); reload(); }, signal),
     said, table.element,
     h("div", { class: "row pages" }, newer, place, older));
 
@@ -78,7 +78,7 @@ function open(main, { query, signal }) {
   });
 
   const changed = new Set();
-  const renew = soon(250, async () => {
+  const renew = soon(1_000, async () => {
     const ids = [...changed].filter((id) => shown.has(id)).slice(0, PAGE);
     changed.clear();
     const answers = await Promise.allSettled(ids.map((id) => get(at("orchestrator", "jobs", id), {}, signal)));
@@ -87,12 +87,12 @@ function open(main, { query, signal }) {
   }, signal);
   const reloadSoon = soon(500, reload, signal);
   live.addEventListener("job", ({ detail }) => {
-    if (shown.has(detail.JobID)) {
-      changed.add(detail.JobID);
-      renew();
-    } else if (detail.Event.Topic === "Submitted" && number === 0) {
-      reloadSoon();
-    }
+    const isNew = detail.Event.Topic === "Submitted" && number === 0;
+    if (!shown.has(detail.JobID) && !isNew) return;
+    // The first page is one request; deeper or sifted, the rows that changed are fewer.
+    if (number === 0 && (isNew || !sieve(asked))) return reloadSoon();
+    changed.add(detail.JobID);
+    renew();
   }, { signal });
 }
 
@@ -105,8 +105,8 @@ function sieve({ text, state, type }) {
   return (job) => named(job) && inState(job) && (!type || job.Type === type);
 }
 
-function filters(asked, changed) {
-  const later = soon(300, changed);
+function filters(asked, changed, signal) {
+  const later = rested(300, changed, signal);
   const text = (name, label, placeholder) => h("label", {}, label, h("input", {
     type: "search", value: asked[name], placeholder, spellcheck: "false",
     oninput: (event) => { asked[name] = event.target.value.trim(); later(); },

@@ -105,7 +105,7 @@ class Live extends EventTarget {
 export const live = new Live();
 
 /**
- * Does `work` now, every `ms` and when the node is back; not while nobody looks, not twice at a time, until `signal`.
+ * Does `work` now, every `ms` (which may be a function) and when the node is back; not while nobody looks, not twice at a time, until `signal`.
  * `failed` hears what went wrong. Gives a function that does it at once.
  */
 export function every(ms, work, signal, failed = () => {}) {
@@ -128,7 +128,7 @@ export function every(ms, work, signal, failed = () => {}) {
     }
     busy = false;
     if (signal.aborted || document.hidden) return;
-    timer = setTimeout(turn, again ? 50 : ms);
+    timer = setTimeout(turn, again ? 50 : typeof ms === "function" ? ms() : ms);
     again = false;
   };
   const options = { signal };
@@ -139,12 +139,22 @@ export function every(ms, work, signal, failed = () => {}) {
   return turn;
 }
 
-/** Calls `work` once, a moment after the last of several calls. */
+/** Calls `work` a moment after the first of several calls: however many come, it is done at most every `ms`. */
 export function soon(ms, work, signal) {
   let timer = 0;
-  signal?.addEventListener("abort", () => clearTimeout(timer));
+  signal.addEventListener("abort", () => clearTimeout(timer));
+  return () => {
+    if (timer || signal.aborted) return;
+    timer = setTimeout(() => { timer = 0; work(); }, ms);
+  };
+}
+
+/** Calls `work` a moment after the last of several calls: when whoever writes pauses. */
+export function rested(ms, work, signal) {
+  let timer = 0;
+  signal.addEventListener("abort", () => clearTimeout(timer));
   return () => {
     clearTimeout(timer);
-    if (!signal?.aborted) timer = setTimeout(work, ms);
+    if (!signal.aborted) timer = setTimeout(work, ms);
   };
 }

@@ -10,6 +10,9 @@ import { Table } from "./table.js";
 
 /** Latency and load change without a word; comings and goings are told. */
 const LOOK_MS = 5_000;
+/** The list of all that are known is long where they are many. */
+const LOOK_MS_MANY = 20_000;
+const MANY = 2_000;
 const ROWS_MAX = 200;
 const STORY_MAX = 40;
 
@@ -37,7 +40,7 @@ async function look(signal) {
   return [...peers.values()].sort((left, right) => right.own - left.own || left.name.localeCompare(right.name));
 }
 
-function open(main, { signal }) {
+function open(main, { query, signal }) {
   let peers = [];
   const canvas = h("canvas", { class: "map", tabindex: "0", role: "img", "aria-label": "Map of the network", "aria-describedby": "map-keys" });
   const side = h("div", { class: "panel detail" });
@@ -89,9 +92,9 @@ function open(main, { signal }) {
   }
 
   function holdersForm() {
-    const input = h("input", { id: "cid", name: "cid", placeholder: "bafy…", autocomplete: "off", spellcheck: "false" });
+    const input = h("input", { id: "cid", name: "cid", placeholder: "bafy…", autocomplete: "off", spellcheck: "false", value: query.get("cid") ?? "" });
     const find = async (event) => {
-      event.preventDefault();
+      event?.preventDefault();
       const cid = input.value.trim();
       graph.holders = new Set();
       put(held);
@@ -108,12 +111,13 @@ function open(main, { signal }) {
       }
       graph.draw();
     };
+    if (input.value) find();
     return h("form", { class: "panel", onsubmit: find },
       h("label", { for: "cid" }, "Who holds a CID?"),
       h("div", { class: "row" }, input, h("button", { type: "submit" }, "Find")), held);
   }
 
-  const refresh = every(LOOK_MS, async () => {
+  const refresh = every(() => (peers.length > MANY ? LOOK_MS_MANY : LOOK_MS), async () => {
     peers = await look(signal);
     if (signal.aborted) return;
     graph.update(peers);

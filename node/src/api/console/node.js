@@ -11,12 +11,13 @@ import { self } from "./shell.js";
 
 const LOOK_MS = 5_000;
 
-function open(main, { parts: [id], signal }) {
-  const title = h("div", { class: "head" });
+function open(main, { parts: [asked], signal }) {
+  const name = h("h1", { class: "named" }, "Node");
+  const beside = h("div", { class: "along" });
   const [about, charts, usage, labels, blocking] = [h("div", {}), h("div", { class: "charts" }), h("div", {}), h("div", {}), h("div", {})];
   const over = h("span", { class: "muted" });
-  const part = (name, heading, content) => h("section", { class: "panel", "aria-labelledby": name }, h("h2", { id: name }, heading), content);
-  put(main, title,
+  const part = (id, heading, content) => h("section", { class: "panel", "aria-labelledby": id }, h("h2", { id }, heading), content);
+  put(main, h("div", { class: "head" }, name, beside),
     part("about", "What it is", about),
     part("over", ["Over time ", over], charts),
     part("labels", "Labels", labels),
@@ -25,7 +26,7 @@ function open(main, { parts: [id], signal }) {
   let first = true;
 
   every(LOOK_MS, async () => {
-    const answer = await get(at("orchestrator", "nodes", id), {}, signal);
+    const answer = await get(at("orchestrator", "nodes", asked), {}, signal);
     const node = shown(answer.Node);
     const [peers, books] = await Promise.all([
       get(at("network", "peers"), {}, signal).catch(() => ({ Peers: [] })),
@@ -34,7 +35,8 @@ function open(main, { parts: [id], signal }) {
     if (signal.aborted) return;
     remember(node);
     document.title = `${node.name} · bacnode`;
-    if (first) put(title, heading(node));
+    put(name, node.name);
+    show(beside, node.connected, () => actions(node));
     const peer = peers.Peers.find(({ PeerId }) => PeerId === node.id);
     show(about, { ...node, heard: Math.round(node.heard / 10_000) * 10_000, rtt: latency(peer?.RttMs) }, (value) => summary(value, peer));
     put(charts, drawings(node));
@@ -43,17 +45,17 @@ function open(main, { parts: [id], signal }) {
     show(usage, books.find(({ PeerID }) => PeerID === node.id) ?? null, used);
     if (first) put(blocking, node.id === self.id ? null : refusing(node));
     first = false;
-  }, signal, (error) => { if (first) put(title, h("h1", {}, "Node"), trouble(error)); });
+  }, signal, (error) => { if (first) put(about, trouble(error)); });
 }
 
-function heading(node) {
+function actions(node) {
   const act = (verb, said) => action(async () => {
     if (verb === "drain" && !(await confirmed("Drain this node? It takes nothing new, ends what has an end and gives services and daemons back.", "Drain it"))) return;
     await change(at("orchestrator", "nodes", node.id), { Action: verb, Message: "from the console" });
     note(said);
   });
   return [
-    h("h1", { class: "named" }, node.name), pill(node.connected ? "connected" : "by hearsay"),
+    pill(node.connected ? "connected" : "by hearsay"),
     node.id === self.id
       ? h("div", { class: "row actions" },
         h("button", { type: "button", class: "danger", onclick: act("drain", "It takes no new jobs, and empties.") }, "Drain"),

@@ -54,10 +54,7 @@ function open(main, { signal }) {
     put(said, `${plural(nodes.length, "node")}${wanted.length < nodes.length ? `, ${wanted.length} like that` : ""}`);
   }
 
-  let period = LOOK_MS;
-  let last = 0;
-  const refresh = every(LOOK_MS, async () => {
-    if (Date.now() - last < period - 500) return;
+  const refresh = every(() => (nodes.length > MANY ? LOOK_MS_MANY : LOOK_MS), async () => {
     const all = [];
     let token = "";
     for (let page = 0; page < PAGES_MAX; page += 1) {
@@ -67,15 +64,13 @@ function open(main, { signal }) {
       if (!token) break;
     }
     if (signal.aborted) return;
-    last = Date.now();
-    period = all.length > MANY ? LOOK_MS_MANY : LOOK_MS;
     nodes = all;
     nodes.forEach(remember);
     for (const node of nodes) node.past = of(node.id).map(({ load }) => load);
     show();
   }, signal, (error) => put(said, trouble(error)));
-  const changed = soon(400, () => { last = 0; refresh(); }, signal);
-  for (const name of ["joined", "left", "back"]) live.addEventListener(name, changed, { signal });
+  const changed = soon(1_000, refresh, signal);
+  for (const name of ["joined", "left"]) live.addEventListener(name, changed, { signal });
 }
 
 function nodeTable() {

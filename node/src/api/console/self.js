@@ -17,7 +17,7 @@ const FOREIGN = /^bacnode_(libp2p|gossipsub)_/;
 const past = new Map();
 
 function open(main, { signal }) {
-  const part = (name, heading, content) => h("section", { class: "panel", "aria-labelledby": name }, h("h2", { id: name }, heading), content);
+  const part = (id, heading, content) => h("section", { class: "panel", "aria-labelledby": id }, h("h2", { id }, heading), content);
   const [warnings, waiting, joining, about, settings, usage] = [h("div", {}), h("div", { hidden: true }), h("div", {}), h("div", {}), h("div", {}), h("div", {})];
   const table = figureTable();
   const filter = h("input", { type: "search", "aria-label": "Filter figures", placeholder: "bacnode_", spellcheck: "false", oninput: () => list() });
