@@ -166,7 +166,8 @@ mod tests {
 
     #[test]
     fn nothing_comes_from_elsewhere_and_no_text_becomes_markup() {
-        let never = ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "style="];
+        let never =
+            ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "style="];
         for (name, text) in sources() {
             let text = text.replace("http://www.w3.org/2000/svg", "");
             assert!(!text.contains("http://") && !text.contains("src=\"//"), "{name} names another place");

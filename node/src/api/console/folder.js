@@ -18,7 +18,7 @@ function open(main, { parts: [cid], query, signal }) {
   });
   put(main,
     h("p", {}, link("#/content", "Content")),
-    h("div", { class: "head" }, h("h1", { class: "mono named" }, short(cid)),
+    h("div", { class: "head" }, h("h1", { class: "named" }, short(cid)),
       h("div", { class: "row actions" },
         h("button", { type: "button", onclick: pin }, "Keep it here"),
         h("button", { type: "button", onclick: action(() => download(cid, "", short(cid).replace("…", "-"))) }, "Download"))),

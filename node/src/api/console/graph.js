@@ -110,7 +110,7 @@ export class Graph {
 
   #repaint() {
     // A canvas takes no variables: the style says what each is in this theme.
-    for (const name of ["ink", "muted", "line", "accent", "surface", "raised", "warm"]) {
+    for (const name of ["ink", "muted", "line", "faint", "accent", "surface", "raised", "warm"]) {
       this.canvas.style.color = `var(--${name})`;
       this.#colours[name] = getComputedStyle(this.canvas).color;
     }
@@ -224,7 +224,7 @@ export class Graph {
   #paintCircles(scale) {
     const { context } = this;
     context.lineWidth = 1 / scale;
-    context.strokeStyle = this.#colours.line;
+    context.strokeStyle = this.#colours.faint;
     context.setLineDash([3 / scale, 5 / scale]);
     for (const { radius } of this.#goal.circles) {
       context.beginPath();
@@ -274,10 +274,10 @@ export class Graph {
     for (const peer of this.#peers) {
       const at = this.#at.get(peer.id);
       const radius = radiusOf(peer);
-      context.globalAlpha = this.holders.size === 0 || this.holders.has(peer.id) ? 1 : 0.25;
+      context.globalAlpha = this.holders.size === 0 || this.holders.has(peer.id) ? 1 : 0.45;
       context.beginPath();
       context.arc(at.x, at.y, radius, 0, 2 * Math.PI);
-      context.fillStyle = peer.own ? colours.accent : plain ? (peer.connected ? colours.muted : colours.line) : colours.raised;
+      context.fillStyle = peer.own ? colours.accent : plain ? (peer.connected ? colours.muted : colours.faint) : colours.raised;
       context.fill();
       if (!plain && !peer.own) this.#paintLoad(peer, at, radius);
       if (!plain) this.#paintEngines(peer, at);
@@ -295,7 +295,7 @@ export class Graph {
   #paintLoad(peer, at, radius) {
     const { context } = this;
     context.lineWidth = 3;
-    context.strokeStyle = this.#colours.line;
+    context.strokeStyle = this.#colours.faint;
     context.setLineDash(peer.connected ? [] : [3, 3]);
     context.stroke();
     context.setLineDash([]);

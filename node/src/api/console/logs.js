@@ -1,7 +1,7 @@
 // What a job's program prints, as it does.
 
 import { short } from "./amount.js";
-import { logs } from "./api.js";
+import { at, get, logs } from "./api.js";
 import { h, put } from "./element.js";
 import { live } from "./live.js";
 
@@ -81,12 +81,22 @@ export class Logs {
       if (this.#ended) {
         put(this.#said, this.#lines.firstChild ? "that is all" : "it printed nothing");
       } else {
-        put(this.#said, opened ? "broke off; trying again" : "cannot be followed just now; trying again");
-        // While the node is gone there is nothing to try; it says when it is back.
-        if (live.state !== "gone") this.#timer = setTimeout(() => this.#connect(), this.#pause);
-        this.#pause = Math.min(this.#pause * 2, AGAIN_MS_MAX);
+        this.#again(opened ? "it broke off" : "it cannot be followed just now");
       }
     });
+  }
+
+  /** Tries once more after a while, unless the node says that it has no such job: a WebSocket does not say why it failed. */
+  async #again(reason) {
+    const { job } = this.#of;
+    const refusal = await get(at("orchestrator", "jobs", job, "versions")).then(() => null, (error) => error);
+    if (job !== this.#of.job || this.#socket) return;
+    this.#ended = [403, 404].includes(refusal?.status);
+    if (this.#ended) return put(this.#said, refusal.status === 404 ? "What another node's job prints, that node shows." : refusal.message);
+    put(this.#said, `${reason}; trying again`);
+    // While the node is gone there is nothing to try; it says when it is back.
+    if (live.state !== "gone") this.#timer = setTimeout(() => this.#connect(), this.#pause);
+    this.#pause = Math.min(this.#pause * 2, AGAIN_MS_MAX);
   }
 
   #take(data) {

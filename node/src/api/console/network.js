@@ -2,7 +2,7 @@
 
 import { bytes, latency, plural, short } from "./amount.js";
 import { at, get } from "./api.js";
-import { empty, facts, h, link, moment, put, trouble } from "./element.js";
+import { empty, facts, h, link, moment, put, show, trouble } from "./element.js";
 import { Graph } from "./graph.js";
 import { every, live, soon } from "./live.js";
 import { self } from "./shell.js";
@@ -49,6 +49,7 @@ function open(main, { query, signal }) {
   const held = h("p", { class: "hint", role: "status" });
   const table = peerTable((id) => pick(id));
   const more = h("p", { class: "hint" });
+  const holders = holdersForm();
   const button = (label, text, does) => h("button", { type: "button", class: "small", "aria-label": label, title: label, onclick: does }, text);
 
   put(main,
@@ -62,13 +63,14 @@ function open(main, { query, signal }) {
           button("Fit all into view", "Fit", () => graph.fit())),
         legend(),
         h("p", { id: "map-keys", class: "heard" }, "Arrow keys move the map, plus and minus zoom, 0 shows all. The table below says the same.")),
-      h("div", { class: "beside" }, side, holdersForm())),
+      h("div", { class: "beside" }, side, holders)),
     h("div", { class: "columns" },
       h("section", { "aria-labelledby": "peers" }, h("h2", { id: "peers" }, "Peers ", count), table.element, more),
       h("section", { "aria-labelledby": "story" }, h("h2", { id: "story" }, "As it happens"), story)));
 
   const graph = new Graph(canvas, { picked: pick, signal });
   tellNothing();
+  if (query.has("cid")) holders.requestSubmit();
 
   function pick(id) {
     graph.selected = id === graph.selected ? "" : id;
@@ -78,7 +80,7 @@ function open(main, { query, signal }) {
 
   function describe() {
     const peer = peers.find(({ id }) => id === graph.selected);
-    put(side, peer ? peerPanel(peer, () => pick(peer.id)) : summary(peers));
+    show(side, peer ?? peers, () => (peer ? peerPanel(peer, () => pick(peer.id)) : summary(peers)));
   }
 
   function tellNothing() {
@@ -94,7 +96,7 @@ function open(main, { query, signal }) {
   function holdersForm() {
     const input = h("input", { id: "cid", name: "cid", placeholder: "bafy…", autocomplete: "off", spellcheck: "false", value: query.get("cid") ?? "" });
     const find = async (event) => {
-      event?.preventDefault();
+      event.preventDefault();
       const cid = input.value.trim();
       graph.holders = new Set();
       put(held);
@@ -111,7 +113,6 @@ function open(main, { query, signal }) {
       }
       graph.draw();
     };
-    if (input.value) find();
     return h("form", { class: "panel", onsubmit: find },
       h("label", { for: "cid" }, "Who holds a CID?"),
       h("div", { class: "row" }, input, h("button", { type: "submit" }, "Find")), held);

@@ -16,6 +16,7 @@ const PHASES = {
   Awarded: "waiting", Waiting: "waiting", Preparing: "preparing", Running: "running", Open: "running",
   Publishing: "publishing", Withheld: "withheld", Suspected: "suspected", Heard: "running",
 };
+const LEGEND = [["waiting", "waiting"], ["preparing", "fetching inputs"], ["running", "running"], ["publishing", "storing the result"], ["suspected", "silent"]];
 const ENDS = { Accepted: "ok", Refused: "bad", Lost: "bad", GivenUp: "bad", Cancelled: "off" };
 const MARKS = { Submitted: "asked", Asked: "asked", Bid: "bid", Declined: "declined", Queued: "declined", Version: "asked", Again: "asked" };
 
@@ -28,7 +29,7 @@ export class Timeline {
   constructor(signal) {
     put(this.element, this.#steps, this.#drawing,
       h("ul", { class: "legend", "aria-hidden": "true" },
-        ["waiting", "preparing", "running", "publishing"].map((phase) => h("li", {}, h("span", { class: `key phase-${phase}` }), phase))));
+        LEGEND.map(([phase, text]) => h("li", {}, h("span", { class: `key phase-${phase}` }), text))));
     const resized = new ResizeObserver(() => this.#draw());
     resized.observe(this.#drawing);
     signal.addEventListener("abort", () => resized.disconnect());
