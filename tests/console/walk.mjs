@@ -11,7 +11,7 @@ import path from "node:path";
 import { Door, PICTURE, Stage, argumentsOf, ask, faults, tar } from "./stage.mjs";
 
 const given = argumentsOf(process.argv.slice(2), ["api", "guarded", "token", "reader", "victim", "examples", "shots"]);
-const HOSTILE = '<img src=x onerror=alert(1)>';
+const HOSTILE = "<img src=x onerror=alert(1)>";
 /** What a page may take until something is seen. */
 const PAINT_MS = 300;
 
@@ -30,14 +30,27 @@ async function call(method, at, body, type = "application/json") {
 }
 
 const submit = async (job) => (await call("PUT", "orchestrator/jobs", JSON.stringify({ Job: job }))).JobID;
-const add = async (bytes, type = "application/octet-stream") => (await call("POST", "network/content", bytes, type)).Cid;
+const add = async (bytes, type = "application/octet-stream") =>
+  (await call("POST", "network/content", bytes, type)).Cid;
 const visit = (route) => page.goto(`${door.url}/#/${route}`);
 const state = (wanted, within = page) => within.locator(".head .pill", { hasText: wanted }).waitFor();
 
 /** A job that runs a misbehaving program of the examples. */
 function trial(module, name, parameters, more = {}) {
   const inputs = [{ Source: { Type: "ipfs", Params: { CID: module } }, Target: "/main.wasm" }, ...(more.inputs ?? [])];
-  return { Name: name, Type: "batch", Labels: more.labels ?? {}, Tasks: [{ Name: "main", Engine: { Type: "wasm", Params: { EntryModule: "/main.wasm", Parameters: parameters } }, InputSources: inputs, Resources: { CPU: "100m", Memory: "64Mb" } }] };
+  return {
+    Name: name,
+    Type: "batch",
+    Labels: more.labels ?? {},
+    Tasks: [
+      {
+        Name: "main",
+        Engine: { Type: "wasm", Params: { EntryModule: "/main.wasm", Parameters: parameters } },
+        InputSources: inputs,
+        Resources: { CPU: "100m", Memory: "64Mb" },
+      },
+    ],
+  };
 }
 
 const module = await add(fs.readFileSync(example("trials/trial.wasm")));
@@ -45,7 +58,12 @@ const module = await add(fs.readFileSync(example("trials/trial.wasm")));
 await check("the page comes with a strict policy, and is not sent twice", async () => {
   const answer = await fetch(`${door.url}/`);
   const policy = answer.headers.get("content-security-policy") ?? "";
-  for (const part of ["default-src 'none'", "script-src 'self'", "frame-ancestors 'none'", "require-trusted-types-for 'script'"]) {
+  for (const part of [
+    "default-src 'none'",
+    "script-src 'self'",
+    "frame-ancestors 'none'",
+    "require-trusted-types-for 'script'",
+  ]) {
     if (!policy.includes(part)) throw new Error(`the policy lacks ${part}: ${policy}`);
   }
   if (answer.headers.get("x-content-type-options") !== "nosniff") throw new Error("no nosniff");
@@ -77,7 +95,9 @@ await check("the network shows its nodes, and is live", async () => {
 await check("keys go where the eye goes", async () => {
   await visit("jobs");
   await page.getByRole("link", { name: "Nodes", exact: true }).press("Enter");
-  await page.waitForFunction(() => document.activeElement?.tagName === "H1" && document.activeElement.textContent === "Nodes");
+  await page.waitForFunction(
+    () => document.activeElement?.tagName === "H1" && document.activeElement.textContent === "Nodes",
+  );
   await page.keyboard.press("Tab");
   const outline = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
   if (outline === "none") throw new Error("the focus cannot be seen");
@@ -107,7 +127,12 @@ await check("a wrong spec is told so as it is written", async () => {
   await text.fill("Name: [unclosed\nType");
   await page.getByText("not valid YAML").waitFor();
   // Grows to billions of words where nobody counts.
-  const bomb = ["a: &a [x,x,x,x,x,x,x,x,x]", ..."bcdefghi".split("").map((name, index) => `${name}: &${name} [${Array(9).fill(`*${"abcdefgh"[index]}`).join()}]`)];
+  const bomb = [
+    "a: &a [x,x,x,x,x,x,x,x,x]",
+    ..."bcdefghi"
+      .split("")
+      .map((name, index) => `${name}: &${name} [${Array(9).fill(`*${"abcdefgh"[index]}`).join()}]`),
+  ];
   await text.fill(bomb.join("\n"));
   await page.locator(".verdict .wrong, .verdict .warning").first().waitFor();
   await call("GET", "agent/alive");
@@ -172,9 +197,27 @@ await check("the list of jobs: filtered, and live", async () => {
 });
 
 await check("hostile names, labels, output and files are text", async () => {
-  const said = { Source: { Type: "inline", Params: { URL: `data:,${encodeURIComponent(`${HOSTILE}\n<script>alert(2)</script>\n\x1b[31mred\x1b[0m\n`)}` } }, Target: "/in/said" };
-  const id = await submit(trial(module, HOSTILE, ["cat", "/in/said"], { inputs: [said], labels: { "x-label": '"><script>alert(3)</script>' } }));
-  const folder = await add(tar({ "<img src=x onerror=alert(4)>.txt": "<b>bold</b>", "a.csv": `${HOSTILE},"<script>"\n1,2\n`, "fake.png": "<svg onload=alert(5)>" }), "application/x-tar");
+  const said = {
+    Source: {
+      Type: "inline",
+      Params: { URL: `data:,${encodeURIComponent(`${HOSTILE}\n<script>alert(2)</script>\n\x1b[31mred\x1b[0m\n`)}` },
+    },
+    Target: "/in/said",
+  };
+  const id = await submit(
+    trial(module, HOSTILE, ["cat", "/in/said"], {
+      inputs: [said],
+      labels: { "x-label": '"><script>alert(3)</script>' },
+    }),
+  );
+  const folder = await add(
+    tar({
+      "<img src=x onerror=alert(4)>.txt": "<b>bold</b>",
+      "a.csv": `${HOSTILE},"<script>"\n1,2\n`,
+      "fake.png": "<svg onload=alert(5)>",
+    }),
+    "application/x-tar",
+  );
   await visit(`jobs/${id}`);
   await page.getByRole("heading", { name: HOSTILE }).waitFor();
   await state("Completed");
@@ -235,10 +278,11 @@ await check("nodes, one node, this node", async () => {
 await check("nobody looks, nothing is asked", async () => {
   await visit("network");
   await page.locator("#link.open").waitFor();
-  const hide = (hidden) => page.evaluate((is) => {
-    Object.defineProperty(document, "hidden", { configurable: true, get: () => is });
-    document.dispatchEvent(new Event("visibilitychange"));
-  }, hidden);
+  const hide = (hidden) =>
+    page.evaluate((is) => {
+      Object.defineProperty(document, "hidden", { configurable: true, get: () => is });
+      document.dispatchEvent(new Event("visibilitychange"));
+    }, hidden);
   await hide(true);
   await page.locator("#link.paused").waitFor();
   const before = stage.requests;
@@ -251,7 +295,11 @@ await check("nobody looks, nothing is asked", async () => {
 await check("light, dark and a phone, without serious faults", async () => {
   const routes = ["network", "jobs", "jobs/new?template=hello", "jobs/by-form", "nodes", "content", "self"];
   const found = [];
-  const views = [["light", { colorScheme: "light" }], ["dark", { colorScheme: "dark" }], ["phone", { colorScheme: "light", viewport: { width: 360, height: 740 }, hasTouch: true }]];
+  const views = [
+    ["light", { colorScheme: "light" }],
+    ["dark", { colorScheme: "dark" }],
+    ["phone", { colorScheme: "light", viewport: { width: 360, height: 740 }, hasTouch: true }],
+  ];
   for (const [name, options] of views) {
     // Axe comes as a script of its own, which the policy keeps out.
     const window = await stage.window(door.url, { ...options, bypassCSP: true });
@@ -266,7 +314,7 @@ await check("light, dark and a phone, without serious faults", async () => {
     }
     await window.context().close();
   }
-  if (found.length) throw new Error(found.join("\n"));
+  if (found.length) throw new Error(found.join("; "));
 });
 
 await check("a token is asked for, and only the right one will do", async () => {
@@ -305,10 +353,14 @@ await check("a node that is killed leaves", async () => {
   const row = page.getByRole("row").filter({ hasText: given.victim });
   await row.waitFor();
   await ask("kill");
-  await page.waitForFunction((name) => {
-    const rows = [...document.querySelectorAll("tbody tr")].filter((line) => line.textContent.includes(name));
-    return rows.every((line) => line.textContent.includes("not connected"));
-  }, given.victim, { timeout: 60_000 });
+  await page.waitForFunction(
+    (name) => {
+      const rows = [...document.querySelectorAll("tbody tr")].filter((line) => line.textContent.includes(name));
+      return rows.every((line) => line.textContent.includes("not connected"));
+    },
+    given.victim,
+    { timeout: 60_000 },
+  );
   await stage.shot(page, "left");
 });
 

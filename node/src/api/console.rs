@@ -1,8 +1,8 @@
 //! The web console: a page, its styles and its modules, all of them in this binary.
 //!
-//! They hold nothing that is secret and are given to whoever comes to this door; what they show they ask of the API, as any
-//! client does, with the token that their user gives them. The policy that goes with them keeps them from speaking to anybody
-//! else, and whatever a peer said from becoming more than text.
+//! They hold nothing that is secret and are given to whoever comes to this door; what they show they ask of the API, as
+//! any client does, with the token that their user gives them. The policy that goes with them keeps them from speaking to
+//! anybody else, and whatever a peer said from becoming more than text.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::ApiError;
 
-/// No script, style or picture but these; no other place to speak to; no frame, no form, no markup made of strings.
+/// No script, style or picture but these, no other place to speak to, no frame, no form, no markup made of strings.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; \
                       trusted-types 'none'";

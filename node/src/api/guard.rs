@@ -79,8 +79,8 @@ fn scope(method: &Method, path: &str) -> Option<&'static str> {
     }
 }
 
-/// A browser gives a WebSocket no header but the names of protocols: the token is one of them. No other request of a page can
-/// have this header.
+/// A browser gives a WebSocket no header but the names of protocols: the token is one of them. No other request of a
+/// page can have this header.
 fn bearer_of_socket(headers: &HeaderMap) -> Option<&str> {
     text(headers, header::SEC_WEBSOCKET_PROTOCOL)?.split(',').find_map(|name| name.trim().strip_prefix("bearer."))
 }

@@ -19,7 +19,12 @@ export function duration(ms) {
   if (ms < 1000) return `${Math.round(ms)} ms`;
   const seconds = ms / 1000;
   if (seconds < 60) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
-  const parts = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+  const parts = [
+    [86400, "d"],
+    [3600, "h"],
+    [60, "min"],
+    [1, "s"],
+  ];
   const first = parts.findIndex(([length]) => seconds >= length);
   const [long, name] = parts[first];
   const rest = parts[first + 1];
@@ -33,7 +38,11 @@ export function ago(ms) {
   const past = Date.now() - ms;
   if (past < 0 || past > 30 * 86_400_000) return when(ms);
   if (past < 2000) return "just now";
-  return `${duration(Math.floor(past / 1000) * 1000).replace(/\.\d/, "").split(" ").slice(0, 2).join(" ")} ago`;
+  return `${duration(Math.floor(past / 1000) * 1000)
+    .replace(/\.\d/, "")
+    .split(" ")
+    .slice(0, 2)
+    .join(" ")} ago`;
 }
 
 /** The time of day, and the date if it is not today's. */

@@ -43,7 +43,15 @@ export async function send(method, path, { query = {}, json, body, type, signal 
   const url = wanted.size ? `${path}?${wanted}` : path;
   let answer;
   try {
-    answer = await fetch(url, { method, headers, body, signal, cache: "no-store", credentials: "omit", redirect: "error" });
+    answer = await fetch(url, {
+      method,
+      headers,
+      body,
+      signal,
+      cache: "no-store",
+      credentials: "omit",
+      redirect: "error",
+    });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError(0, "Unreachable", "the node cannot be reached", "the console goes on when it is back");

@@ -24,10 +24,44 @@ export class Browser {
       key: (entry) => entry.Name,
       empty: empty("An empty folder."),
       columns: [
-        { head: "Name", cell: (entry) => h("button", { type: "button", class: entry.Type === "folder" ? "linkish folder" : "linkish", onclick: () => this.#enter(entry) }, entry.Name || this.name) },
+        {
+          head: "Name",
+          cell: (entry) =>
+            h(
+              "button",
+              {
+                type: "button",
+                class: entry.Type === "folder" ? "linkish folder" : "linkish",
+                onclick: () => this.#enter(entry),
+              },
+              entry.Name || this.name,
+            ),
+        },
         { head: "Size", kind: "number", cell: (entry) => bytes(entry.Size) },
-        { head: "CID", cell: (entry) => h("a", { class: "mono", href: `#/content/${encodeURIComponent(entry.Cid)}`, title: entry.Cid }, short(entry.Cid)) },
-        { head: "", kind: "end", cell: (entry) => h("button", { type: "button", class: "small", "aria-label": `Download ${entry.Name || this.name}`, onclick: action(() => this.#save(entry)) }, "Download") },
+        {
+          head: "CID",
+          cell: (entry) =>
+            h(
+              "a",
+              { class: "mono", href: `#/content/${encodeURIComponent(entry.Cid)}`, title: entry.Cid },
+              short(entry.Cid),
+            ),
+        },
+        {
+          head: "",
+          kind: "end",
+          cell: (entry) =>
+            h(
+              "button",
+              {
+                type: "button",
+                class: "small",
+                "aria-label": `Download ${entry.Name || this.name}`,
+                onclick: action(() => this.#save(entry)),
+              },
+              "Download",
+            ),
+        },
       ],
     });
     put(this.element, this.#where, h("div", { class: "halves" }, this.#listing, this.#pane));
@@ -45,9 +79,15 @@ export class Browser {
     try {
       const entries = await get(at("network", "content", this.root, "ls"), { path: path.join("/") }, signal);
       put(this.#listing, this.#table.element);
-      this.#table.update(entries.sort((left, right) => (left.Type === right.Type ? left.Name.localeCompare(right.Name) : left.Type === "folder" ? -1 : 1)));
+      this.#table.update(
+        entries.sort((left, right) =>
+          left.Type === right.Type ? left.Name.localeCompare(right.Name) : left.Type === "folder" ? -1 : 1,
+        ),
+      );
       // What is a file by itself, and what a program said, are looked at first.
-      const first = entries.find((entry) => entry.Name === "") ?? entries.find((entry) => entry.Name === "stdout" && entry.Size > 0);
+      const first =
+        entries.find((entry) => entry.Name === "") ??
+        entries.find((entry) => entry.Name === "stdout" && entry.Size > 0);
       if (first) await this.#look(first);
     } catch (error) {
       if (error.name !== "AbortError") put(this.#listing, trouble(error));
@@ -55,9 +95,17 @@ export class Browser {
   }
 
   #crumbs() {
-    const step = (name, path, last) => h("button", { type: "button", class: "linkish", "aria-current": last ? "location" : null, onclick: () => this.#go(path) }, name);
+    const step = (name, path, last) =>
+      h(
+        "button",
+        { type: "button", class: "linkish", "aria-current": last ? "location" : null, onclick: () => this.#go(path) },
+        name,
+      );
     const all = [this.name, ...this.#path];
-    return all.flatMap((name, index) => [index ? h("span", { "aria-hidden": "true" }, "/") : null, step(name, this.#path.slice(0, index), index === all.length - 1)]);
+    return all.flatMap((name, index) => [
+      index ? h("span", { "aria-hidden": "true" }, "/") : null,
+      step(name, this.#path.slice(0, index), index === all.length - 1),
+    ]);
   }
 
   #go(path) {
@@ -75,7 +123,12 @@ export class Browser {
     const { signal } = this.#looked;
     const name = entry.Name || this.name;
     const shown = h("div", {});
-    put(this.#pane, h("h3", {}, name), h("p", { class: "hint" }, bytes(entry.Size), " · ", copyable(entry.Cid, short(entry.Cid))), shown);
+    put(
+      this.#pane,
+      h("h3", {}, name),
+      h("p", { class: "hint" }, bytes(entry.Size), " · ", copyable(entry.Cid, short(entry.Cid))),
+      shown,
+    );
     try {
       await preview(shown, entry.Cid, { name, size: entry.Size }, signal);
     } catch (error) {

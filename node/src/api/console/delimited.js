@@ -4,14 +4,23 @@
 export function rows(text, separator, max) {
   const found = [];
   let [row, cell, quoted] = [[], "", false];
-  const endCell = () => { row.push(cell); cell = ""; };
-  const endRow = () => { endCell(); found.push(row); row = []; };
+  const endCell = () => {
+    row.push(cell);
+    cell = "";
+  };
+  const endRow = () => {
+    endCell();
+    found.push(row);
+    row = [];
+  };
   for (let index = 0; index < text.length && found.length < max; index += 1) {
     const char = text[index];
     if (quoted) {
       if (char !== '"') cell += char;
-      else if (text[index + 1] === '"') { cell += '"'; index += 1; }
-      else quoted = false;
+      else if (text[index + 1] === '"') {
+        cell += '"';
+        index += 1;
+      } else quoted = false;
     } else if (char === '"' && cell === "") quoted = true;
     else if (char === separator) endCell();
     else if (char === "\n") endRow();

@@ -16,8 +16,17 @@ export class Editor {
   #judged = new AbortController();
   #wrong = new Set();
   text = h("textarea", {
-    id: "spec", class: "code", spellcheck: "false", autocomplete: "off", autocapitalize: "off", wrap: "off", rows: 22,
-    "aria-describedby": "spec-keys", oninput: () => this.#changed(), onscroll: () => this.#follow(), onkeydown: (event) => this.#key(event),
+    id: "spec",
+    class: "code",
+    spellcheck: "false",
+    autocomplete: "off",
+    autocapitalize: "off",
+    wrap: "off",
+    rows: 22,
+    "aria-describedby": "spec-keys",
+    oninput: () => this.#changed(),
+    onscroll: () => this.#follow(),
+    onkeydown: (event) => this.#key(event),
   });
   element = h("div", { class: "editor" });
   isRight = false;
@@ -28,11 +37,14 @@ export class Editor {
     this.told = judged;
     this.#judge = rested(JUDGE_MS, () => this.judge(), signal);
     signal.addEventListener("abort", () => this.#judged.abort());
-    put(this.element,
+    put(
+      this.element,
       h("label", { for: "spec" }, "Spec, as YAML or JSON"),
       h("div", { class: "paper" }, this.#gutter, this.text),
       h("p", { id: "spec-keys", class: "hint" }, "Tab indents; Escape, then Tab, leaves the field."),
-      this.#verdict, this.#changes);
+      this.#verdict,
+      this.#changes,
+    );
     this.#number();
   }
 
@@ -75,9 +87,23 @@ export class Editor {
     this.isRight = true;
     this.told(true);
     this.#mark([]);
-    put(this.#verdict, h("p", { class: "right" }, "The spec is right."), Warnings.map((warning) => h("p", { class: "warning" }, warning)));
+    put(
+      this.#verdict,
+      h("p", { class: "right" }, "The spec is right."),
+      Warnings.map((warning) => h("p", { class: "warning" }, warning)),
+    );
     const isNew = !/^-[^-]/m.test(Diff) && !/^ /m.test(Diff);
-    put(this.#changes, Diff && !isNew ? h("details", { open: true }, h("summary", {}, "What is different from the job that has this name"), diff(Diff)) : null);
+    put(
+      this.#changes,
+      Diff && !isNew
+        ? h(
+            "details",
+            { open: true },
+            h("summary", {}, "What is different from the job that has this name"),
+            diff(Diff),
+          )
+        : null,
+    );
   }
 
   #say(text, problems) {
@@ -86,10 +112,26 @@ export class Editor {
     put(this.#changes);
     const found = problems.map((problem) => ({ problem, line: lineOf(problem, this.value) }));
     this.#mark(found.map(({ line }) => line));
-    put(this.#verdict,
+    put(
+      this.#verdict,
       text ? h("p", { class: "warning" }, text) : null,
-      problems.length ? h("p", { class: "wrong" }, `${plural(problems.length, "thing is", "things are")} wrong:`) : null,
-      h("ul", {}, found.map(({ problem, line }) => h("li", {}, line ? h("button", { type: "button", class: "linkish", onclick: () => this.#show(line) }, problem) : problem))));
+      problems.length
+        ? h("p", { class: "wrong" }, `${plural(problems.length, "thing is", "things are")} wrong:`)
+        : null,
+      h(
+        "ul",
+        {},
+        found.map(({ problem, line }) =>
+          h(
+            "li",
+            {},
+            line
+              ? h("button", { type: "button", class: "linkish", onclick: () => this.#show(line) }, problem)
+              : problem,
+          ),
+        ),
+      ),
+    );
   }
 
   #mark(lines) {
@@ -99,7 +141,12 @@ export class Editor {
 
   #number() {
     const count = this.value.split("\n").length;
-    put(this.#gutter, Array.from({ length: count }, (_, index) => h("div", { class: this.#wrong.has(index + 1) ? "wrong" : null }, index + 1)));
+    put(
+      this.#gutter,
+      Array.from({ length: count }, (_, index) =>
+        h("div", { class: this.#wrong.has(index + 1) ? "wrong" : null }, index + 1),
+      ),
+    );
     this.#follow();
   }
 
@@ -143,6 +190,14 @@ export function lineOf(problem, text) {
 }
 
 function diff(text) {
-  const kind = (line) => (line.startsWith("+") ? "added" : line.startsWith("-") ? "removed" : line.startsWith("@") ? "muted" : null);
-  return h("pre", { class: "file diff", tabindex: "0" }, text.trimEnd().split("\n").map((line) => h("span", { class: kind(line) }, `${line}\n`)));
+  const kind = (line) =>
+    line.startsWith("+") ? "added" : line.startsWith("-") ? "removed" : line.startsWith("@") ? "muted" : null;
+  return h(
+    "pre",
+    { class: "file diff", tabindex: "0" },
+    text
+      .trimEnd()
+      .split("\n")
+      .map((line) => h("span", { class: kind(line) }, `${line}\n`)),
+  );
 }

@@ -26,7 +26,10 @@ function fill(element, attributes, children) {
 
 function flat(children) {
   const isShown = (child) => child !== null && child !== undefined && child !== false;
-  return children.flat(Infinity).filter(isShown).map((child) => (child instanceof Node ? child : String(child)));
+  return children
+    .flat(Infinity)
+    .filter(isShown)
+    .map((child) => (child instanceof Node ? child : String(child)));
 }
 
 /** Puts these in the place of all that `element` holds. What is said again is not said twice to those who hear it. */
@@ -75,7 +78,11 @@ export function refreshMoments() {
 /** A list of names and values. */
 export function facts(pairs) {
   const known = pairs.filter(([, value]) => value !== null && value !== undefined && value !== "");
-  return h("dl", { class: "facts" }, known.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+  return h(
+    "dl",
+    { class: "facts" },
+    known.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
+  );
 }
 
 /** Something to copy: an id, an address, a command. */
@@ -98,14 +105,22 @@ export function copyable(text, name = text) {
 
 /** What a page says where it has nothing to show. */
 export function empty(title, ...more) {
-  return h("div", { class: "empty" }, h("p", { class: "title" }, title), more.map((part) => (part instanceof Node ? part : h("p", {}, part))));
+  return h(
+    "div",
+    { class: "empty" },
+    h("p", { class: "title" }, title),
+    more.map((part) => (part instanceof Node ? part : h("p", {}, part))),
+  );
 }
 
 /** What went wrong, and what helps. */
 export function trouble(error) {
-  return h("div", { class: "trouble", role: "alert" },
+  return h(
+    "div",
+    { class: "trouble", role: "alert" },
     h("p", {}, error.message),
-    error.hint ? h("p", { class: "hint" }, error.hint) : null);
+    error.hint ? h("p", { class: "hint" }, error.hint) : null,
+  );
 }
 
 /** Says something in passing, at the foot of the window. */
@@ -133,12 +148,22 @@ export function action(work) {
 /** Asks before something that cannot be taken back. */
 export function confirmed(question, verb) {
   return new Promise((answer) => {
-    const close = (value) => () => { dialog.close(); dialog.remove(); answer(value); };
-    const dialog = h("dialog", { "aria-label": question, oncancel: close(false) },
+    const close = (value) => () => {
+      dialog.close();
+      dialog.remove();
+      answer(value);
+    };
+    const dialog = h(
+      "dialog",
+      { "aria-label": question, oncancel: close(false) },
       h("p", {}, question),
-      h("div", { class: "row end" },
+      h(
+        "div",
+        { class: "row end" },
         h("button", { type: "button", onclick: close(false) }, "Cancel"),
-        h("button", { type: "button", class: "danger", onclick: close(true) }, verb)));
+        h("button", { type: "button", class: "danger", onclick: close(true) }, verb),
+      ),
+    );
     document.body.append(dialog);
     dialog.showModal();
   });

@@ -36,7 +36,10 @@ export class Graph {
     const options = { signal };
     const resized = new ResizeObserver(() => this.#resize());
     resized.observe(canvas);
-    signal.addEventListener("abort", () => { resized.disconnect(); cancelAnimationFrame(this.#frame); });
+    signal.addEventListener("abort", () => {
+      resized.disconnect();
+      cancelAnimationFrame(this.#frame);
+    });
     addEventListener("theme", () => this.#repaint(), options);
     canvas.addEventListener("pointerdown", (event) => this.#down(event), options);
     canvas.addEventListener("pointermove", (event) => this.#move(event), options);
@@ -177,10 +180,17 @@ export class Graph {
 
   #key(event) {
     const does = {
-      ArrowLeft: () => this.pan(60, 0), ArrowRight: () => this.pan(-60, 0),
-      ArrowUp: () => this.pan(0, 60), ArrowDown: () => this.pan(0, -60),
-      "+": () => this.zoom(1.25), "=": () => this.zoom(1.25), "-": () => this.zoom(0.8),
-      0: () => { this.#moved = false; this.fit(); },
+      ArrowLeft: () => this.pan(60, 0),
+      ArrowRight: () => this.pan(-60, 0),
+      ArrowUp: () => this.pan(0, 60),
+      ArrowDown: () => this.pan(0, -60),
+      "+": () => this.zoom(1.25),
+      "=": () => this.zoom(1.25),
+      "-": () => this.zoom(0.8),
+      0: () => {
+        this.#moved = false;
+        this.fit();
+      },
     }[event.key];
     if (!does || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
@@ -277,7 +287,13 @@ export class Graph {
       context.globalAlpha = this.holders.size === 0 || this.holders.has(peer.id) ? 1 : 0.45;
       context.beginPath();
       context.arc(at.x, at.y, radius, 0, 2 * Math.PI);
-      context.fillStyle = peer.own ? colours.accent : plain ? (peer.connected ? colours.muted : colours.faint) : colours.raised;
+      context.fillStyle = peer.own
+        ? colours.accent
+        : plain
+          ? peer.connected
+            ? colours.muted
+            : colours.faint
+          : colours.raised;
       context.fill();
       if (!plain && !peer.own) this.#paintLoad(peer, at, radius);
       if (!plain) this.#paintEngines(peer, at);
@@ -341,7 +357,9 @@ export class Graph {
 
   #paintPulses(now, scale) {
     const { context } = this;
-    this.#pulses = this.#pulses.filter((pulse) => now - pulse.since < PULSE_MS && this.#at.has(pulse.from) && this.#at.has(pulse.to));
+    this.#pulses = this.#pulses.filter(
+      (pulse) => now - pulse.since < PULSE_MS && this.#at.has(pulse.from) && this.#at.has(pulse.to),
+    );
     context.fillStyle = this.#colours.warm;
     context.strokeStyle = this.#colours.warm;
     context.lineWidth = 2 / scale;
@@ -355,7 +373,13 @@ export class Graph {
         context.lineTo(end.x, end.y);
         context.stroke();
       } else {
-        context.arc(start.x + (end.x - start.x) * way, start.y + (end.y - start.y) * way, 4 / Math.max(scale, 0.4), 0, 2 * Math.PI);
+        context.arc(
+          start.x + (end.x - start.x) * way,
+          start.y + (end.y - start.y) * way,
+          4 / Math.max(scale, 0.4),
+          0,
+          2 * Math.PI,
+        );
         context.fill();
       }
     }

@@ -3,7 +3,21 @@
 import { bytes, duration, fromNanos, short } from "./amount.js";
 import { at, download, get, put as change, send } from "./api.js";
 import { Browser, fileName } from "./browser.js";
-import { action, confirmed, copyable, empty, facts, h, link, moment, note, pill, put, show, trouble } from "./element.js";
+import {
+  action,
+  confirmed,
+  copyable,
+  empty,
+  facts,
+  h,
+  link,
+  moment,
+  note,
+  pill,
+  put,
+  show,
+  trouble,
+} from "./element.js";
 import { hasEnded, taken } from "./jobs.js";
 import { every, live, soon } from "./live.js";
 import { Logs } from "./logs.js";
@@ -17,7 +31,16 @@ import { write } from "./yaml.js";
 const LOOK_MS = 5_000;
 const STORY_MAX = 300;
 const ATTEMPTS_MAX = 200;
-const EXECUTION_STATES = { 3: "Awarded", 5: "Accepted", 6: "Running", 7: "Publishing", 8: "Refused", 9: "Completed", 10: "Failed", 11: "Cancelled" };
+const EXECUTION_STATES = {
+  3: "Awarded",
+  5: "Accepted",
+  6: "Running",
+  7: "Publishing",
+  8: "Refused",
+  9: "Completed",
+  10: "Failed",
+  11: "Cancelled",
+};
 
 const stateOf = (execution) => EXECUTION_STATES[execution.ComputeState.StateType] ?? "Unknown";
 
@@ -37,14 +60,19 @@ function open(main, { parts: [id], signal }) {
   let seen = "";
   let followed = "";
 
-  const part = (id, heading, content) => h("section", { class: "panel", "aria-labelledby": id }, h("h2", { id }, heading), content);
-  put(main, h("div", { class: "head" }, name, beside), about,
+  const part = (id, heading, content) =>
+    h("section", { class: "panel", "aria-labelledby": id }, h("h2", { id }, heading), content);
+  put(
+    main,
+    h("div", { class: "head" }, name, beside),
+    about,
     part("timeline", "Timeline", timeline.element),
     part("results", "Result", results),
     part("logs", "Logs", logs.element),
     part("attempts", "Executions", [attempts.element, more]),
     part("told", "Story", story),
-    h("details", { class: "panel" }, h("summary", {}, "Spec"), spec));
+    h("details", { class: "panel" }, h("summary", {}, "Spec"), spec),
+  );
 
   async function look() {
     const answer = await get(at("orchestrator", "jobs", id), { include: "executions,history" }, signal);
@@ -65,7 +93,10 @@ function open(main, { parts: [id], signal }) {
     attempts.update(executions, ATTEMPTS_MAX);
     put(more, executions.length > ATTEMPTS_MAX ? `The first ${ATTEMPTS_MAX} of ${executions.length}.` : "");
     logs.offer(executions, (node) => names.get(node) || short(node));
-    put(story, history.slice(-STORY_MAX).map((item) => line(item, history[0])));
+    put(
+      story,
+      history.slice(-STORY_MAX).map((item) => line(item, history[0])),
+    );
     put(spec, write(specOf(job)));
     showResults(job, executions);
     if (followed !== job.ID) {
@@ -75,26 +106,60 @@ function open(main, { parts: [id], signal }) {
   }
 
   function showResults(job, executions) {
-    const done = executions.filter((execution) => stateOf(execution) === "Completed" && execution.PublishedResult?.Params?.CID).sort((left, right) => left.PartitionIndex - right.PartitionIndex);
-    const failed = executions.filter((execution) => execution.PublishedResult?.Params?.CID && !done.includes(execution));
+    const done = executions
+      .filter((execution) => stateOf(execution) === "Completed" && execution.PublishedResult?.Params?.CID)
+      .sort((left, right) => left.PartitionIndex - right.PartitionIndex);
+    const failed = executions.filter(
+      (execution) => execution.PublishedResult?.Params?.CID && !done.includes(execution),
+    );
     const all = [...done, ...failed];
     const key = all.map(({ ID }) => ID).join();
     if (key === shownResult && results.firstChild) return;
     shownResult = key;
-    if (!all.length) return put(results, empty(hasEnded(job) ? "It left nothing." : "No result yet.", hasEnded(job) ? "The story below says why." : "It appears here when a run has ended."));
+    if (!all.length)
+      return put(
+        results,
+        empty(
+          hasEnded(job) ? "It left nothing." : "No result yet.",
+          hasEnded(job) ? "The story below says why." : "It appears here when a run has ended.",
+        ),
+      );
     const shown = h("div", {});
     const choose = (execution) => {
       const { CID } = execution.PublishedResult.Params;
       const name = all.length > 1 ? `run ${execution.PartitionIndex}` : "result";
       const save = action(() => download(CID, "", `${fileName(`${job.Name}-${execution.PartitionIndex}`)}.tar`));
-      put(shown,
-        h("div", { class: "row tools" }, copyable(CID, short(CID)), link(`#/content/${encodeURIComponent(CID)}`, "Open by its CID"), h("button", { type: "button", class: "small", onclick: save }, "Download all")),
-        new Browser(CID, name, signal).element);
+      put(
+        shown,
+        h(
+          "div",
+          { class: "row tools" },
+          copyable(CID, short(CID)),
+          link(`#/content/${encodeURIComponent(CID)}`, "Open by its CID"),
+          h("button", { type: "button", class: "small", onclick: save }, "Download all"),
+        ),
+        new Browser(CID, name, signal).element,
+      );
     };
-    const choice = all.length > 1
-      ? h("label", { class: "inline" }, "Of ", h("select", { onchange: (event) => choose(all[event.target.selectedIndex]) },
-        all.map((execution) => h("option", {}, `run ${execution.PartitionIndex}, ${stateOf(execution).toLowerCase()} on ${names.get(execution.NodeID) || short(execution.NodeID)}`))))
-      : null;
+    const choice =
+      all.length > 1
+        ? h(
+            "label",
+            { class: "inline" },
+            "Of ",
+            h(
+              "select",
+              { onchange: (event) => choose(all[event.target.selectedIndex]) },
+              all.map((execution) =>
+                h(
+                  "option",
+                  {},
+                  `run ${execution.PartitionIndex}, ${stateOf(execution).toLowerCase()} on ${names.get(execution.NodeID) || short(execution.NodeID)}`,
+                ),
+              ),
+            ),
+          )
+        : null;
     put(results, choice, shown);
     choose(all[0]);
   }
@@ -103,11 +168,18 @@ function open(main, { parts: [id], signal }) {
   const refresh = every(LOOK_MS, look, signal, (error) => {
     if (!seen) put(about, trouble(error));
   });
-  live.addEventListener("job", ({ detail }) => { if (detail.JobID === (followed || id)) lookSoon(); }, { signal });
+  live.addEventListener(
+    "job",
+    ({ detail }) => {
+      if (detail.JobID === (followed || id)) lookSoon();
+    },
+    { signal },
+  );
 
   function actions(job) {
     const stop = action(async () => {
-      if (!(await confirmed(`Stop ${job.Name}? What runs of it is ended, and it does not start again.`, "Stop it"))) return;
+      if (!(await confirmed(`Stop ${job.Name}? What runs of it is ended, and it does not start again.`, "Stop it")))
+        return;
       await send("DELETE", at("orchestrator", "jobs", job.ID), { query: { reason: "from the console" } });
       note("It is told to stop.");
       lookSoon();
@@ -120,10 +192,13 @@ function open(main, { parts: [id], signal }) {
     });
     return [
       pill(job.State.StateType),
-      h("div", { class: "row actions" },
+      h(
+        "div",
+        { class: "row actions" },
         hasEnded(job) ? null : h("button", { type: "button", class: "danger", onclick: stop }, "Stop"),
         h("button", { type: "button", onclick: rerun }, "Run again"),
-        link(`#/jobs/new?from=${encodeURIComponent(job.ID)}`, "Change and submit", { class: "button" })),
+        link(`#/jobs/new?from=${encodeURIComponent(job.ID)}`, "Change and submit", { class: "button" }),
+      ),
     ];
   }
 }
@@ -135,12 +210,18 @@ function summary(job, executions) {
     job.State.Message ? h("p", { class: "why" }, job.State.Message) : null,
     facts([
       ["Id", copyable(job.ID, short(job.ID))],
-      ["Type", `${job.Type}${job.Count > 1 ? ` × ${job.Count}` : ""}${job.Version > 1 ? `, version ${job.Version}` : ""}`],
+      [
+        "Type",
+        `${job.Type}${job.Count > 1 ? ` × ${job.Count}` : ""}${job.Version > 1 ? `, version ${job.Version}` : ""}`,
+      ],
       ["Engine", job.Tasks?.[0]?.Engine?.Type],
       ["Submitted", moment(fromNanos(job.CreateTime))],
       [hasEnded(job) ? "Took" : "For", duration(taken(job))],
       ["CPU used", used("CPUMillis") ? duration(used("CPUMillis")) : ""],
-      ["Inputs moved", used("BytesIn") + used("BytesHeld") ? `${bytes(used("BytesIn"))}, ${bytes(used("BytesHeld"))} lay there` : ""],
+      [
+        "Inputs moved",
+        used("BytesIn") + used("BytesHeld") ? `${bytes(used("BytesIn"))}, ${bytes(used("BytesHeld"))} lay there` : "",
+      ],
       ["Namespace", job.Namespace === "default" ? "" : job.Namespace],
       ["Labels", labels.length ? labels.map(([key, value]) => h("span", { class: "tag" }, `${key}=${value}`)) : ""],
     ]),
@@ -148,9 +229,13 @@ function summary(job, executions) {
 }
 
 function line({ Event, Time }, first) {
-  return h("li", { class: Event.Topic.toLowerCase() },
+  return h(
+    "li",
+    { class: Event.Topic.toLowerCase() },
     h("span", { class: "muted at", title: Time }, `+${duration(Date.parse(Time) - Date.parse(first.Time))}`),
-    h("span", { class: "tag" }, Event.Topic), h("span", {}, Event.Message));
+    h("span", { class: "tag" }, Event.Topic),
+    h("span", {}, Event.Message),
+  );
 }
 
 /** The program's own; where it did not end by itself there is none. */
@@ -167,14 +252,26 @@ function attemptTable(names) {
     empty: empty("Nobody runs it yet."),
     columns: [
       { head: "Run", kind: "number", cell: (execution) => execution.PartitionIndex },
-      { head: "Node", cell: ({ NodeID }) => link(`#/nodes/${encodeURIComponent(NodeID)}`, names().get(NodeID) || short(NodeID)) },
-      { head: "State", cell: (execution) => [pill(stateOf(execution)), h("span", { class: "why", title: execution.ComputeState.Message }, execution.ComputeState.Message)] },
+      {
+        head: "Node",
+        cell: ({ NodeID }) => link(`#/nodes/${encodeURIComponent(NodeID)}`, names().get(NodeID) || short(NodeID)),
+      },
+      {
+        head: "State",
+        cell: (execution) => [
+          pill(stateOf(execution)),
+          h("span", { class: "why", title: execution.ComputeState.Message }, execution.ComputeState.Message),
+        ],
+      },
       { head: "Exit code", kind: "number", cell: exitCode },
       { head: "Ran", kind: "number", cell: (execution) => usage(execution, "WallMillis", duration) },
       { head: "CPU", kind: "number", cell: (execution) => usage(execution, "CPUMillis", duration) },
       { head: "Memory", kind: "number", cell: (execution) => usage(execution, "MemoryPeak", bytes) },
       { head: "Left", kind: "number", cell: (execution) => usage(execution, "BytesOut", bytes) },
-      { head: "Answers at", cell: ({ Ports = [] }) => Ports.map(({ Name, Host }) => `${Name}: ${Host}`).join(", ") || "–" },
+      {
+        head: "Answers at",
+        cell: ({ Ports = [] }) => Ports.map(({ Name, Host }) => `${Name}: ${Host}`).join(", ") || "–",
+      },
     ],
   });
 }

@@ -19,7 +19,10 @@ class Live extends EventTarget {
 
   start() {
     document.addEventListener("visibilitychange", () => (document.hidden ? this.#pause() : this.#wake()));
-    access.addEventListener("changed", () => { this.#attempt?.abort(); this.#wake(); });
+    access.addEventListener("changed", () => {
+      this.#attempt?.abort();
+      this.#wake();
+    });
     this.#run();
   }
 
@@ -97,7 +100,10 @@ class Live extends EventTarget {
   #rest(ms) {
     return new Promise((rested) => {
       const timer = Number.isFinite(ms) ? setTimeout(rested, ms) : 0;
-      this.#wake = () => { clearTimeout(timer); rested(); };
+      this.#wake = () => {
+        clearTimeout(timer);
+        rested();
+      };
     });
   }
 }
@@ -145,7 +151,10 @@ export function soon(ms, work, signal) {
   signal.addEventListener("abort", () => clearTimeout(timer));
   return () => {
     if (timer || signal.aborted) return;
-    timer = setTimeout(() => { timer = 0; work(); }, ms);
+    timer = setTimeout(() => {
+      timer = 0;
+      work();
+    }, ms);
   };
 }
 

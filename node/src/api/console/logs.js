@@ -19,17 +19,43 @@ export class Logs {
   #follows = true;
   #ended = false;
   #pause = AGAIN_MS;
-  #lines = h("div", { class: "log", tabindex: "0", role: "log", "aria-label": "What the program prints", "aria-live": "off" });
+  #lines = h("div", {
+    class: "log",
+    tabindex: "0",
+    role: "log",
+    "aria-label": "What the program prints",
+    "aria-live": "off",
+  });
   #said = h("span", { class: "muted", role: "status" });
   #choice = h("select", { "aria-label": "Attempt", onchange: () => this.open(this.#of.job, this.#choice.value) });
   element = h("div", {});
 
   constructor(signal) {
-    const follow = h("input", { type: "checkbox", checked: true, onchange: () => { this.#follows = follow.checked; this.#scroll(); } });
-    const wrap = h("input", { type: "checkbox", checked: true, onchange: () => this.#lines.classList.toggle("nowrap", !wrap.checked) });
-    put(this.element,
-      h("div", { class: "row tools" }, this.#choice, h("label", { class: "check" }, follow, "Follow"), h("label", { class: "check" }, wrap, "Wrap"), this.#said),
-      this.#lines);
+    const follow = h("input", {
+      type: "checkbox",
+      checked: true,
+      onchange: () => {
+        this.#follows = follow.checked;
+        this.#scroll();
+      },
+    });
+    const wrap = h("input", {
+      type: "checkbox",
+      checked: true,
+      onchange: () => this.#lines.classList.toggle("nowrap", !wrap.checked),
+    });
+    put(
+      this.element,
+      h(
+        "div",
+        { class: "row tools" },
+        this.#choice,
+        h("label", { class: "check" }, follow, "Follow"),
+        h("label", { class: "check" }, wrap, "Wrap"),
+        this.#said,
+      ),
+      this.#lines,
+    );
     // Whoever scrolls up reads; at the end they follow again.
     this.#lines.addEventListener("scroll", () => {
       const { scrollTop, scrollHeight, clientHeight } = this.#lines;
@@ -37,16 +63,38 @@ export class Logs {
     });
     signal.addEventListener("abort", () => this.close());
     const options = { signal };
-    live.addEventListener("back", () => { if (!this.#ended) this.open(this.#of.job, this.#of.execution); }, options);
-    document.addEventListener("visibilitychange", () => { if (document.hidden) this.close(); else if (!this.#ended) this.#connect(); }, options);
+    live.addEventListener(
+      "back",
+      () => {
+        if (!this.#ended) this.open(this.#of.job, this.#of.execution);
+      },
+      options,
+    );
+    document.addEventListener(
+      "visibilitychange",
+      () => {
+        if (document.hidden) this.close();
+        else if (!this.#ended) this.#connect();
+      },
+      options,
+    );
   }
 
   /** Offers these attempts beside the one that tells most. */
   offer(executions, nameOf) {
-    const options = [["", "The accepted, else the latest attempt"], ...executions.map(({ ID, NodeID, PartitionIndex }) => [ID, `run ${PartitionIndex} on ${nameOf(NodeID)} (${short(ID)})`])];
+    const options = [
+      ["", "The accepted, else the latest attempt"],
+      ...executions.map(({ ID, NodeID, PartitionIndex }) => [
+        ID,
+        `run ${PartitionIndex} on ${nameOf(NodeID)} (${short(ID)})`,
+      ]),
+    ];
     const known = [...this.#choice.options].map(({ value }) => value).join();
     if (known === options.map(([value]) => value).join()) return;
-    put(this.#choice, options.map(([value, text]) => h("option", { value, selected: value === this.#of.execution }, text)));
+    put(
+      this.#choice,
+      options.map(([value, text]) => h("option", { value, selected: value === this.#of.execution }, text)),
+    );
     this.#choice.hidden = executions.length < 2;
   }
 
@@ -72,7 +120,11 @@ export class Logs {
     put(this.#said, "connecting…");
     const socket = (this.#socket = logs(this.#of.job, { follow: "true", execution_id: this.#of.execution }));
     let opened = false;
-    socket.addEventListener("open", () => { opened = true; this.#pause = AGAIN_MS; put(this.#said, "following"); });
+    socket.addEventListener("open", () => {
+      opened = true;
+      this.#pause = AGAIN_MS;
+      put(this.#said, "following");
+    });
     socket.addEventListener("message", ({ data }) => this.#take(data));
     socket.addEventListener("close", ({ wasClean }) => {
       if (this.#socket !== socket) return;
@@ -89,10 +141,17 @@ export class Logs {
   /** Tries once more after a while, unless the node says that it has no such job: a WebSocket does not say why it failed. */
   async #again(reason) {
     const { job } = this.#of;
-    const refusal = await get(at("orchestrator", "jobs", job, "versions")).then(() => null, (error) => error);
+    const refusal = await get(at("orchestrator", "jobs", job, "versions")).then(
+      () => null,
+      (error) => error,
+    );
     if (job !== this.#of.job || this.#socket) return;
     this.#ended = [403, 404].includes(refusal?.status);
-    if (this.#ended) return put(this.#said, refusal.status === 404 ? "What another node's job prints, that node shows." : refusal.message);
+    if (this.#ended)
+      return put(
+        this.#said,
+        refusal.status === 404 ? "What another node's job prints, that node shows." : refusal.message,
+      );
     put(this.#said, `${reason}; trying again`);
     // While the node is gone there is nothing to try; it says when it is back.
     if (live.state !== "gone") this.#timer = setTimeout(() => this.#connect(), this.#pause);
@@ -129,5 +188,8 @@ export class Logs {
 
 /** Without what colours terminals, and other characters that mean nothing here. */
 function plain(text) {
-  return text.replace(/\x1b\[[0-9;?]*[ -/]*[@-~]/g, "").replace(/\r(?!\n)/g, "\n").replace(/[\x00-\x08\x0b-\x1f\x7f]/g, "");
+  return text
+    .replace(/\x1b\[[0-9;?]*[ -/]*[@-~]/g, "")
+    .replace(/\r(?!\n)/g, "\n")
+    .replace(/[\x00-\x08\x0b-\x1f\x7f]/g, "");
 }

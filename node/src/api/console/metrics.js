@@ -14,6 +14,7 @@ export function parse(text) {
     figure.samples.push({ labels: labels.replaceAll('"', ""), value: Number(value) });
     figures.set(name, figure);
   }
-  for (const figure of figures.values()) figure.help = helps.get(figure.name) ?? helps.get(figure.name.replace(/_(total|sum|count)$/, "")) ?? "";
+  for (const figure of figures.values())
+    figure.help = helps.get(figure.name) ?? helps.get(figure.name.replace(/_(total|sum|count)$/, "")) ?? "";
   return [...figures.values()].sort((left, right) => left.name.localeCompare(right.name));
 }

@@ -29,18 +29,37 @@ export async function preview(pane, cid, { name, size }, signal) {
   if (kind && more && size <= IMAGE_MAX) ({ bytes, more } = await read(IMAGE_MAX));
   if (signal.aborted) return;
   const part = more ? h("p", { class: "hint" }, `The first ${amount(bytes.length)} of ${amount(size)}.`) : null;
-  if (kind) return put(pane, more ? h("p", { class: "hint" }, `A picture of ${amount(size)}: too large to be shown here.`) : image(bytes, kind, name, signal));
+  if (kind)
+    return put(
+      pane,
+      more
+        ? h("p", { class: "hint" }, `A picture of ${amount(size)}: too large to be shown here.`)
+        : image(bytes, kind, name, signal),
+    );
   const text = textOf(bytes, more);
-  if (text === null) return put(pane, h("p", { class: "hint" }, `Not text. The first bytes of ${amount(size)}:`), h("pre", { class: "file", tabindex: "0" }, hex(bytes)));
+  if (text === null)
+    return put(
+      pane,
+      h("p", { class: "hint" }, `Not text. The first bytes of ${amount(size)}:`),
+      h("pre", { class: "file", tabindex: "0" }, hex(bytes)),
+    );
   if (text === "") return put(pane, h("p", { class: "hint" }, "An empty file."));
   const separator = separatorOf(name);
   if (!separator) return put(pane, part, plainText(text));
   const shown = h("div", {}, table(text, separator, name));
-  const swap = h("button", { type: "button", class: "small", onclick: () => {
-    const asText = swap.textContent === "As text";
-    put(shown, asText ? plainText(text) : table(text, separator, name));
-    swap.textContent = asText ? "As a table" : "As text";
-  } }, "As text");
+  const swap = h(
+    "button",
+    {
+      type: "button",
+      class: "small",
+      onclick: () => {
+        const asText = swap.textContent === "As text";
+        put(shown, asText ? plainText(text) : table(text, separator, name));
+        swap.textContent = asText ? "As a table" : "As text";
+      },
+    },
+    "As text",
+  );
   put(pane, h("div", { class: "row end" }, swap), part, shown);
 }
 
@@ -51,7 +70,12 @@ function imageKind(bytes) {
 function image(bytes, kind, name, signal) {
   const url = URL.createObjectURL(new Blob([bytes], { type: kind }));
   signal.addEventListener("abort", () => URL.revokeObjectURL(url));
-  const shown = h("img", { class: "preview", src: url, alt: name, onerror: () => shown.replaceWith(h("p", { class: "hint" }, "A picture that cannot be read.")) });
+  const shown = h("img", {
+    class: "preview",
+    src: url,
+    alt: name,
+    onerror: () => shown.replaceWith(h("p", { class: "hint" }, "A picture that cannot be read.")),
+  });
   return shown;
 }
 
@@ -78,13 +102,43 @@ function table(text, separator, name) {
   const [names = [], ...body] = found;
   const shown = body.slice(0, ROWS_MAX);
   const cells = (row) => row.slice(0, COLUMNS_MAX);
-  const isNumber = names.map((_, index) => shown.length > 0 && shown.every((row) => !row[index] || Number.isFinite(Number(row[index]))));
+  const isNumber = names.map(
+    (_, index) => shown.length > 0 && shown.every((row) => !row[index] || Number.isFinite(Number(row[index]))),
+  );
   const kind = (index) => (isNumber[index] ? "number" : undefined);
-  return h("div", { class: "sheet", tabindex: "0", role: "region", "aria-label": `Table ${name}` },
-    h("table", {},
-      h("thead", {}, h("tr", {}, cells(names).map((cell, index) => h("th", { scope: "col", class: kind(index) }, cell)))),
-      h("tbody", {}, shown.map((row) => h("tr", {}, cells(row).map((cell, index) => h("td", { class: kind(index) }, cell)))))),
-    h("p", { class: "hint" }, body.length > ROWS_MAX ? `The first ${plural(ROWS_MAX, "row")}.` : plural(shown.length, "row")));
+  return h(
+    "div",
+    { class: "sheet", tabindex: "0", role: "region", "aria-label": `Table ${name}` },
+    h(
+      "table",
+      {},
+      h(
+        "thead",
+        {},
+        h(
+          "tr",
+          {},
+          cells(names).map((cell, index) => h("th", { scope: "col", class: kind(index) }, cell)),
+        ),
+      ),
+      h(
+        "tbody",
+        {},
+        shown.map((row) =>
+          h(
+            "tr",
+            {},
+            cells(row).map((cell, index) => h("td", { class: kind(index) }, cell)),
+          ),
+        ),
+      ),
+    ),
+    h(
+      "p",
+      { class: "hint" },
+      body.length > ROWS_MAX ? `The first ${plural(ROWS_MAX, "row")}.` : plural(shown.length, "row"),
+    ),
+  );
 }
 
 function hex(bytes) {

@@ -38,10 +38,15 @@ export function start() {
   });
   startTheme();
   const forget = document.getElementById("forget");
-  forget.addEventListener("click", () => { setToken(""); again(); });
+  forget.addEventListener("click", () => {
+    setToken("");
+    again();
+  });
   access.addEventListener("changed", () => (forget.hidden = !token()));
   forget.hidden = !token();
-  setInterval(() => { if (!document.hidden) refreshMoments(); }, MOMENT_MS);
+  setInterval(() => {
+    if (!document.hidden) refreshMoments();
+  }, MOMENT_MS);
   return know();
 }
 
@@ -85,8 +90,13 @@ function ask(reason) {
   if (known?.open) return;
   known?.remove();
   const input = h("input", {
-    id: "token-text", type: "password", autocomplete: "off", spellcheck: "false", required: true,
-    "aria-describedby": "token-why", placeholder: "bnt_…",
+    id: "token-text",
+    type: "password",
+    autocomplete: "off",
+    spellcheck: "false",
+    required: true,
+    "aria-describedby": "token-why",
+    placeholder: "bnt_…",
   });
   const use = async (event) => {
     event.preventDefault();
@@ -97,14 +107,30 @@ function ask(reason) {
     await know();
     again();
   };
-  const dialog = h("dialog", { id: "token", "aria-labelledby": "token-title" },
-    h("form", { onsubmit: use },
+  const dialog = h(
+    "dialog",
+    { id: "token", "aria-labelledby": "token-title" },
+    h(
+      "form",
+      { onsubmit: use },
       h("h2", { id: "token-title" }, "This node asks for a token"),
-      h("p", { id: "token-why" }, token() ? reason : "It is kept in this window only, and forgotten when you close it."),
+      h(
+        "p",
+        { id: "token-why" },
+        token() ? reason : "It is kept in this window only, and forgotten when you close it.",
+      ),
       h("label", { for: "token-text" }, "Token"),
       input,
-      h("p", { class: "hint" }, "At the node, ", h("code", {}, "bacnode token create NAME --scope read:job"), " makes one."),
-      h("div", { class: "row end" }, h("button", { class: "primary", type: "submit" }, "Use it"))));
+      h(
+        "p",
+        { class: "hint" },
+        "At the node, ",
+        h("code", {}, "bacnode token create NAME --scope read:job"),
+        " makes one.",
+      ),
+      h("div", { class: "row end" }, h("button", { class: "primary", type: "submit" }, "Use it")),
+    ),
+  );
   document.body.append(dialog);
   dialog.showModal();
 }

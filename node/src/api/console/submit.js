@@ -17,23 +17,65 @@ async function open(main, { query, signal }) {
   const form = new Form((text) => (editor.value = text));
   const said = h("div", {});
   const formPanel = h("div", { class: "panel", id: "by-form", hidden: true }, form.element);
-  const byForm = h("button", { type: "button", "aria-expanded": "false", "aria-controls": "by-form", onclick: () => {
-    formPanel.hidden = !formPanel.hidden;
-    byForm.setAttribute("aria-expanded", String(!formPanel.hidden));
-    columns.className = formPanel.hidden ? "columns single" : "columns even";
-    if (!formPanel.hidden) editor.value = form.text;
-  } }, "Fill in a form");
-  const columns = h("div", { class: "columns single" }, formPanel, h("div", { class: "panel" }, editor.element, said,
-    h("div", { class: "row" }, submit, h("label", { class: "check" }, force, "also if nothing is different (services, daemons)"))));
+  const byForm = h(
+    "button",
+    {
+      type: "button",
+      "aria-expanded": "false",
+      "aria-controls": "by-form",
+      onclick: () => {
+        formPanel.hidden = !formPanel.hidden;
+        byForm.setAttribute("aria-expanded", String(!formPanel.hidden));
+        columns.className = formPanel.hidden ? "columns single" : "columns even";
+        if (!formPanel.hidden) editor.value = form.text;
+      },
+    },
+    "Fill in a form",
+  );
+  const columns = h(
+    "div",
+    { class: "columns single" },
+    formPanel,
+    h(
+      "div",
+      { class: "panel" },
+      editor.element,
+      said,
+      h(
+        "div",
+        { class: "row" },
+        submit,
+        h("label", { class: "check" }, force, "also if nothing is different (services, daemons)"),
+      ),
+    ),
+  );
 
-  put(main, h("div", { class: "head" }, h("h1", {}, "Submit a job"), byForm),
-    h("section", { "aria-labelledby": "templates" }, h("h2", { id: "templates" }, "Start from"), h("ul", { class: "cards" }, TEMPLATES.map(card))),
-    columns);
+  put(
+    main,
+    h("div", { class: "head" }, h("h1", {}, "Submit a job"), byForm),
+    h(
+      "section",
+      { "aria-labelledby": "templates" },
+      h("h2", { id: "templates" }, "Start from"),
+      h("ul", { class: "cards" }, TEMPLATES.map(card)),
+    ),
+    columns,
+  );
 
   function card(template) {
     const use = action(() => fill(template));
     const brings = template.files.length ? ` Adds ${template.files.join(", ")} to this node.` : "";
-    return h("li", {}, h("button", { type: "button", onclick: use }, h("strong", {}, template.name), h("span", { class: "tag" }, template.engine), h("span", { class: "hint" }, template.about, brings)));
+    return h(
+      "li",
+      {},
+      h(
+        "button",
+        { type: "button", onclick: use },
+        h("strong", {}, template.name),
+        h("span", { class: "tag" }, template.engine),
+        h("span", { class: "hint" }, template.about, brings),
+      ),
+    );
   }
 
   async function fill(template) {
@@ -49,7 +91,9 @@ async function open(main, { query, signal }) {
   async function hand() {
     put(said);
     try {
-      const answer = await send("PUT", at("orchestrator", "jobs"), { json: { Job: editor.value, Force: force.checked } });
+      const answer = await send("PUT", at("orchestrator", "jobs"), {
+        json: { Job: editor.value, Force: force.checked },
+      });
       const { JobID, Warnings = [] } = await answer.json();
       for (const warning of Warnings) note(warning);
       go(`#/jobs/${JobID}`);

@@ -23,10 +23,13 @@ export class Table {
     this.empty = empty;
     if (order !== null) this.#order = { column: columns[order], reverse };
     this.heads = columns.map((column) => this.#head(column));
-    this.table = h("table", { role: "table" },
+    this.table = h(
+      "table",
+      { role: "table" },
       h("caption", { class: "heard" }, caption),
       h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, this.heads)),
-      this.#body);
+      this.#body,
+    );
     this.element = h("div", { class: "table" }, this.table);
     this.#mark();
   }
@@ -95,6 +98,8 @@ export class Table {
   }
 
   #cells(row) {
-    return this.#columns.map(({ head, cell, kind }) => h("td", { role: "cell", class: kind, "data-head": head }, h("div", {}, cell(row))));
+    return this.#columns.map(({ head, cell, kind }) =>
+      h("td", { role: "cell", class: kind, "data-head": head }, h("div", {}, cell(row))),
+    );
   }
 }

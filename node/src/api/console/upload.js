@@ -29,7 +29,9 @@ export function dropZone(added) {
   const isPrivate = h("input", { type: "checkbox" });
   const pick = (folder) => {
     const input = h("input", { type: "file", multiple: !folder, webkitdirectory: folder, hidden: true });
-    input.addEventListener("change", () => take(folder ? chosenFolder(input.files) : [...input.files].map((file) => ({ name: file.name, file }))));
+    input.addEventListener("change", () =>
+      take(folder ? chosenFolder(input.files) : [...input.files].map((file) => ({ name: file.name, file }))),
+    );
     input.click();
   };
 
@@ -46,14 +48,23 @@ export function dropZone(added) {
     }
   }
 
-  const zone = h("div", { class: "drop" },
+  const zone = h(
+    "div",
+    { class: "drop" },
     h("p", {}, "Drop files or folders here, or"),
-    h("div", { class: "row" },
+    h(
+      "div",
+      { class: "row" },
       h("button", { type: "button", onclick: () => pick(false) }, "Choose files"),
       h("button", { type: "button", onclick: () => pick(true) }, "Choose a folder"),
-      h("label", { class: "check" }, isPrivate, "private: it does not leave this node")),
-    said);
-  const over = (is) => (event) => { event.preventDefault(); zone.classList.toggle("over", is); };
+      h("label", { class: "check" }, isPrivate, "private: it does not leave this node"),
+    ),
+    said,
+  );
+  const over = (is) => (event) => {
+    event.preventDefault();
+    zone.classList.toggle("over", is);
+  };
   zone.addEventListener("dragover", over(true));
   zone.addEventListener("dragleave", over(false));
   zone.addEventListener("drop", (event) => {
@@ -67,7 +78,12 @@ export function dropZone(added) {
 
 function chosenFolder(files) {
   const name = files[0]?.webkitRelativePath.split("/")[0] ?? "folder";
-  return [{ name, entries: [...files].map((file) => ({ path: file.webkitRelativePath.split("/").slice(1).join("/"), file })) }];
+  return [
+    {
+      name,
+      entries: [...files].map((file) => ({ path: file.webkitRelativePath.split("/").slice(1).join("/"), file })),
+    },
+  ];
 }
 
 /** A file, or a folder with all that is in it. */
@@ -84,7 +100,8 @@ async function dropped(root) {
       if (entry.isDirectory) waiting.push([entry, place]);
       else entries.push({ path: place, file: await fileOf(entry) });
     }
-    if (entries.length > FILES_MAX) throw new Error(`${root.name} has more than ${FILES_MAX} files; \`bacnode content add\` takes them`);
+    if (entries.length > FILES_MAX)
+      throw new Error(`${root.name} has more than ${FILES_MAX} files; \`bacnode content add\` takes them`);
   }
   return { name: root.name, entries };
 }

@@ -17,7 +17,9 @@ function block(value, indent, exact = false) {
   if (value !== null && typeof value === "object") {
     const fields = Object.entries(value).filter(([, field]) => exact || !isNothing(field));
     if (fields.length === 0) return " {}";
-    return fields.map(([key, field]) => `\n${indent}${scalar(key)}:${block(field, `${indent}  `, exact || EXACT.includes(key))}`).join("");
+    return fields
+      .map(([key, field]) => `\n${indent}${scalar(key)}:${block(field, `${indent}  `, exact || EXACT.includes(key))}`)
+      .join("");
   }
   return ` ${scalar(value)}`;
 }
@@ -36,7 +38,10 @@ function isPlain(value) {
 function scalar(value) {
   if (typeof value !== "string") return JSON.stringify(value);
   // A JSON string is a YAML string; what looks like nothing else needs no quotes.
-  const bare = /^[A-Za-z_/][\w ./+-]*$/.test(value) && !value.endsWith(" ") && !/^(true|false|null|yes|no|on|off|y|n)$/i.test(value);
+  const bare =
+    /^[A-Za-z_/][\w ./+-]*$/.test(value) &&
+    !value.endsWith(" ") &&
+    !/^(true|false|null|yes|no|on|off|y|n)$/i.test(value);
   const amount = /^\d+(m|[KMGT]i?b?)$/.test(value);
   return bare || amount ? value : JSON.stringify(value);
 }
