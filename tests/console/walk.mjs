@@ -8,12 +8,14 @@
 
 import fs from "node:fs";
 import path from "node:path";
+import { crowd, framesWhileDragging } from "./crowd.mjs";
 import { Door, PICTURE, Stage, argumentsOf, ask, faults, tar } from "./stage.mjs";
 
 const given = argumentsOf(process.argv.slice(2), ["api", "guarded", "token", "reader", "victim", "examples", "shots"]);
 const HOSTILE = "<img src=x onerror=alert(1)>";
 /** What a page may take until something is seen. */
 const PAINT_MS = 300;
+const FRAMES_MIN = 30;
 
 const door = new Door(given.api);
 await door.open();
@@ -290,6 +292,25 @@ await check("nobody looks, nothing is asked", async () => {
   if (stage.requests !== before) throw new Error(`${stage.requests - before} requests`);
   await hide(false);
   await page.locator("#link.open").waitFor();
+});
+
+await check(`a thousand peers and ten thousand jobs, at ${FRAMES_MIN} frames a second or more`, async () => {
+  const window = await stage.window(door.url);
+  await crowd(window);
+  await window.goto(`${door.url}/#/network`);
+  await window.getByText("1,000 known").waitFor();
+  const far = await framesWhileDragging(window, 3);
+  await stage.shot(window, "crowd");
+  for (let step = 0; step < 8; step += 1) await window.getByRole("button", { name: "Zoom in" }).click();
+  const near = await framesWhileDragging(window, 3);
+  await window.goto(`${door.url}/#/jobs`);
+  await window.getByRole("button", { name: "Older" }).click();
+  await window.getByText("51–100").waitFor();
+  await window.getByLabel("Name or id").fill("job-7777");
+  await window.getByRole("cell", { name: "job-7777", exact: true }).waitFor();
+  await window.context().close();
+  if (Math.min(far, near) < FRAMES_MIN) throw new Error(`${Math.round(far)} from afar, ${Math.round(near)} near`);
+  return `${Math.round(far)} from afar, ${Math.round(near)} near`;
 });
 
 await check("light, dark and a phone, without serious faults", async () => {

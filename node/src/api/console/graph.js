@@ -73,6 +73,7 @@ export class Graph {
 
   /** All of it, as large as it goes. */
   fit() {
+    this.#moved = false;
     const { width, height } = this.#size;
     const room = Math.min(width, height) / (2 * (this.#goal.extent || 200));
     this.#view = { x: 0, y: 0, scale: Math.min(1.5, Math.max(SCALE_MIN, room * 0.98)) };
@@ -187,10 +188,7 @@ export class Graph {
       "+": () => this.zoom(1.25),
       "=": () => this.zoom(1.25),
       "-": () => this.zoom(0.8),
-      0: () => {
-        this.#moved = false;
-        this.fit();
-      },
+      0: () => this.fit(),
     }[event.key];
     if (!does || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
