@@ -388,8 +388,10 @@ await check("a node that is killed leaves", async () => {
 await check("the node goes and comes back", async () => {
   await visit("jobs");
   await page.locator("#link.open").waitFor();
+  await page.getByRole("cell", { name: "by-form" }).first().waitFor();
   door.shut();
   await page.locator("#link.gone").waitFor();
+  // What was known stays readable.
   await page.getByRole("cell", { name: "by-form" }).first().waitFor();
   await stage.shot(page, "gone");
   door.target = (await ask("restart")) || door.target;
