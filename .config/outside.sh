@@ -1,7 +1,7 @@
 #!/bin/sh
 # Gets what tests try bacnode with: programs that others have compiled to WASI (CPython, Ruby, esbuild, Yosys; about 50 MB,
-# once), Bacalhau's Python client, js-libp2p and py-libp2p (300 MB of disk), PostgreSQL and nginx. Safe to run again. Where
-# something cannot be had it says so, and the tests that need it say that they did not run.
+# once), Bacalhau's Python client, js-libp2p and py-libp2p (300 MB of disk), PostgreSQL, nginx, and a browser for the console.
+# Safe to run again. Where something cannot be had it says so, and the tests that need it say that they did not run.
 set -eu
 
 say() { echo "setup: $*" >&2; }
@@ -103,5 +103,29 @@ if ! command -v nginx >/dev/null 2>&1 && ! [ -x /usr/sbin/nginx ]; then
         [ "${ours:-}" = 1 ] && rm -f /usr/sbin/policy-rc.d
     else
         say "nginx is not installed: it is not tried"
+    fi
+fi
+
+# What drives a browser through the console, by its lock; and the browser.
+walk=$(cd "$(dirname "$0")/../tests/console" && pwd)
+if ! command -v npm >/dev/null 2>&1; then
+    say "npm is not installed: the console is not tried"
+else
+    if ! cmp -s "$walk/package-lock.json" "$dir/console/package-lock.json"; then
+        say "fetching playwright-core and axe-core"
+        rm -rf "$dir/console"
+        mkdir -p "$dir/console"
+        cp "$walk/package.json" "$dir/console"
+        { (cd "$dir/console" && cp "$walk/package-lock.json" . && npm ci --silent --ignore-scripts) >/dev/null 2>&1; } ||
+            { say "playwright-core cannot be had: the console is not tried"; rm -rf "$dir/console"; }
+    fi
+    if ! [ -x "${CHROMIUM:-/usr/bin/chromium}" ] && ! [ -x /usr/bin/chromium-browser ] && ! [ -x /usr/bin/google-chrome ]; then
+        if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+            say "installing chromium"
+            { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } >/dev/null ||
+                say "chromium cannot be had: the console is not tried"
+        else
+            say "chromium is not installed: the console is not tried"
+        fi
     fi
 fi

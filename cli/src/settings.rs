@@ -225,19 +225,26 @@ impl Settings {
             open_to_others(&config, api)?;
         }
         config.api = Some(api);
-        let key =
-            chooser.choose("swarm_key", args.swarm_key.clone().map(Some), file.swarm_key.take().map(Some), None, path_or_none);
+        let key = chooser.choose(
+            "swarm_key",
+            args.swarm_key.clone().map(Some),
+            file.swarm_key.take().map(Some),
+            None,
+            path_or_none,
+        );
         if key.is_some() {
             config.swarm_key = swarm_key(&dir, key.as_deref())?;
         }
-        let network = chooser.choose("network", args.network.clone(), file.network.take(), "local".into(), Clone::clone);
+        let network =
+            chooser.choose("network", args.network.clone(), file.network.take(), "local".into(), Clone::clone);
         let network_file = NetworkFile::find(&network).map_err(|error| Failure::usage(error.to_string()))?;
         let founded = network_file.as_ref().and_then(|file| file.founder.clone());
         founder(&mut config, args, file.founder.take().or(founded), &mut chooser)?;
         let listen = Config::listen_at(config.swarm_key.is_some()).iter().map(ToString::to_string).collect();
         let listen = chooser.choose("listen", some(&args.listen), file.listen.take(), listen, |l| listed(l));
         config.listen = listen.iter().map(|text| multiaddr("listen", text)).collect::<Result<_>>()?;
-        let bootstrap = chooser.choose("bootstrap", some(&args.bootstrap), file.bootstrap.take(), Vec::new(), |l| listed(l));
+        let bootstrap =
+            chooser.choose("bootstrap", some(&args.bootstrap), file.bootstrap.take(), Vec::new(), |l| listed(l));
         config.bootstrap = bootstrap.iter().map(|text| peer_address("bootstrap", text)).collect::<Result<_>>()?;
         let public = network_file.as_ref().is_some_and(|file| file.public);
         if public {

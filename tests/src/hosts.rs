@@ -1,12 +1,16 @@
-//! Several machines on this one: network namespaces joined by a wire that stands for the internet, some behind routers.
+//! Several machines on this one: network namespaces joined by a wire that stands for the internet, some behind routers. The
+//! wire is a bridge, or a [`Wire`] of our own where packets are to be late or lost.
 //!
 //! It needs root, `ip` and `nft`; where they are not there tests say that they did not run.
 
+use std::net::Ipv4Addr;
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// A part of the addresses that are for documentation: public, as far as nodes can tell.
-const INTERNET: &str = "203.0.113";
+use crate::wire::{Quality, Wire};
+
+/// Parts of the addresses that are for documentation: public, as far as nodes can tell (RFC 5737).
+const INTERNET: [&str; 3] = ["203.0.113", "198.51.100", "192.0.2"];
 
 static NEXT: AtomicU16 = AtomicU16::new(0);
 
@@ -37,6 +41,7 @@ pub struct Internet {
     namespaces: Vec<String>,
     hosts: u8,
     lans: u8,
+    wire: Option<Wire>,
 }
 
 impl Internet {
@@ -51,22 +56,71 @@ impl Internet {
             return None;
         }
         let name = format!("bn{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let mut internet = Self { name: name.clone(), namespaces: Vec::new(), hosts: 0, lans: 0 };
+        let mut internet = Self { name: name.clone(), namespaces: Vec::new(), hosts: 0, lans: 0, wire: None };
         internet.namespace(&name);
         ip(&name, "link add wire type bridge");
         ip(&name, "link set wire up");
         Some(internet)
     }
 
+    /// One whose wire is like this, where that can be had.
+    #[must_use]
+    #[allow(clippy::print_stderr, reason = "a test that does not run must say so")]
+    pub fn over(quality: Quality) -> Option<Self> {
+        let mut internet = Self::new()?;
+        if !std::path::Path::new("/dev/net/tun").exists() {
+            eprintln!("NOT RUN: a slow wire takes TUN devices");
+            return None;
+        }
+        internet.wire = Some(Wire::new(quality));
+        Some(internet)
+    }
+
+    /// The wire.
+    ///
+    /// # Panics
+    /// If it is a bridge.
+    #[must_use]
+    pub fn wire(&self) -> &Wire {
+        self.wire.as_ref().expect("a wire of our own")
+    }
+
     /// A machine with a public address.
     pub fn host(&mut self) -> Host {
+        self.host_in(0)
+    }
+
+    /// One in the how manieth of three networks.
+    ///
+    /// # Panics
+    /// If it cannot be had.
+    pub fn host_in(&mut self, subnet: usize) -> Host {
         self.hosts += 1;
-        let host =
-            Host { name: format!("{}-h{}", self.name, self.hosts), address: format!("{INTERNET}.{}", self.hosts) };
+        let address = format!("{}.{}", INTERNET[subnet], self.hosts);
+        let host = Host { name: format!("{}-h{}", self.name, self.hosts), address };
         self.namespace(&host.name);
+        if let Some(wire) = &self.wire {
+            let device = format!("{}w{}", self.name.replace('-', "x"), self.hosts);
+            wire.end(&device, host.ip()).expect("a TUN device");
+            run("ip", &["link", "set", &device, "netns", &host.name, "name", "eth0"]);
+            up(&host.name, "eth0", &format!("{}/32", host.address));
+            ip(&host.name, "route add default dev eth0");
+            return host;
+        }
         let name = self.name.clone();
         join(&name, &host.name, self.hosts, "eth0", &format!("{}/24", host.address));
         host
+    }
+
+    /// Gives a machine another address in the place of its own.
+    pub fn readdress(&mut self, host: &mut Host) {
+        self.hosts += 1;
+        let address = format!("{}.{}", INTERNET[0], self.hosts);
+        let old = std::mem::replace(&mut host.address, address);
+        self.wire().also(old.parse().expect("an address"), host.ip());
+        ip(&host.name, &format!("addr add {}/32 dev eth0", host.address));
+        ip(&host.name, &format!("addr del {old}/32 dev eth0"));
+        ip(&host.name, "route replace default dev eth0");
     }
 
     /// A machine in a network of its own, behind a router.
@@ -109,8 +163,22 @@ impl Internet {
     }
 }
 
+impl Host {
+    /// Its address.
+    ///
+    /// # Panics
+    /// Never: it is one.
+    #[must_use]
+    pub fn ip(&self) -> Ipv4Addr {
+        self.address.parse().expect("an address")
+    }
+}
+
 impl Drop for Internet {
     fn drop(&mut self) {
+        if let Some(wire) = &self.wire {
+            wire.close();
+        }
         for name in &self.namespaces {
             let _ = Command::new("ip").args(["netns", "del", name]).status();
         }

@@ -7,6 +7,7 @@ pub mod docker;
 pub mod hosts;
 pub mod outside;
 pub mod s3;
+pub mod wire;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bacnode_bootstrap::network::{self, Limits, NetworkFile};
+use bacnode_node::Node;
 use bacnode_node::config::{Config, Founded, RelayLimits, Role};
 use bacnode_node::identity::{self, Identity};
-use bacnode_node::Node;
 use bacnode_protocol::id::NodeId;
 use clap::{Parser, Subcommand};
 

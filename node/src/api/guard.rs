@@ -35,6 +35,7 @@ impl Guard {
             return Some(forbidden("requests from web pages are not answered"));
         }
         let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+        let bearer = bearer.or_else(|| bearer_of_socket(headers));
         let scope = scope(method, path);
         match bearer {
             Some(text) => {
@@ -65,6 +66,9 @@ fn scope(method: &Method, path: &str) -> Option<&'static str> {
     let of = |read, write| Some(if reads { read } else { write });
     match path {
         "agent/alive" | "/livez" => None,
+        // The console is the same for everybody; what it shows is not.
+        "/" => None,
+        path if path.starts_with("/console/") => None,
         "network/content/gc" => Some("write:node"),
         path if path.starts_with("orchestrator/jobs") || path.starts_with("network/jobs") => {
             of("read:job", "write:job")
@@ -73,6 +77,12 @@ fn scope(method: &Method, path: &str) -> Option<&'static str> {
         "network/events" => Some("read:job"),
         _ => of("read:node", "write:node"),
     }
+}
+
+/// A browser gives a WebSocket no header but the names of protocols: the token is one of them. No other request of a
+/// page can have this header.
+fn bearer_of_socket(headers: &HeaderMap) -> Option<&str> {
+    text(headers, header::SEC_WEBSOCKET_PROTOCOL)?.split(',').find_map(|name| name.trim().strip_prefix("bearer."))
 }
 
 fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
@@ -146,5 +156,10 @@ mod tests {
         let without =
             |path: &str| guard.refusal(&Method::GET, path, &headers(&[(header::HOST, "127.0.0.1")])).is_none();
         assert!(without("/api/v1/agent/alive") && !without("/api/v1/orchestrator/jobs") && !without("/metrics"));
+        assert!(without("/") && without("/console/app.js") && !without("/openapi.json"));
+        let protocols = format!("bacnode, bearer.{token}");
+        let socket = headers(&[(header::SEC_WEBSOCKET_PROTOCOL, &protocols), (header::HOST, "far.example")]);
+        assert!(guard.refusal(&Method::GET, "/api/v1/orchestrator/jobs/x/logs", &socket).is_none());
+        assert!(guard.refusal(&Method::GET, "/api/v1/network/content/x", &socket).is_some());
     }
 }

@@ -46,6 +46,8 @@ pub(super) async fn follow(
     // What cannot be followed is an HTTP error, not an empty stream.
     let (id, ..) = shown_execution(&api, &id, wanted.as_deref())?;
     let follow = params.flag("follow")?;
+    // Offered by pages, which bear their token as another protocol's name, and want one of them answered.
+    let upgrade = upgrade.protocols(["bacnode"]);
     Ok(upgrade.on_upgrade(move |socket| async move { tell(api, id, wanted, follow, socket).await }))
 }
 

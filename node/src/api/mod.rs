@@ -2,10 +2,11 @@
 //!
 //! It listens on loopback and at a socket in the data folder; from elsewhere it takes TLS and tokens. It checks `Host` and
 //! `Origin` (a web page must not speak for its visitor), bounds what it reads, and answers every error with a sentence, a code and, where there is one, a hint. Reads come from the store; what changes
-//! something goes through the driver.
+//! something goes through the driver. At `/` is the console, a page of this node's own.
 
 mod agent;
 mod blocks;
+mod console;
 mod content;
 mod details;
 mod elsewhere;
@@ -129,6 +130,8 @@ fn router(api: Api, guard: Guard) -> Router {
     router
         .route("/openapi.json", get(move || async move { Json(document) }))
         .route("/metrics", get(nodes::metrics))
+        .route("/", get(console::page))
+        .route("/console/{*path}", get(console::asset))
         // As Bacalhau has it.
         .route("/version", get(|| async { Redirect::permanent("/api/v1/agent/version") }))
         .route("/livez", get(|| async { Redirect::permanent("/api/v1/agent/alive") }))

@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use bacnode_protocol::api::{DiffResponse, PutJobRequest, PutJobResponse, RerunRequest};
 use bacnode_protocol::content::Cid;
 use bacnode_protocol::id::JobId;
-use bacnode_protocol::job::{JobSpec, ValidJob, ValidSource, parse};
+use bacnode_protocol::job::{InvalidSpec, JobSpec, ValidJob, ValidSource, parse, read_document};
 use bacnode_protocol::limits::STORED_SPEC_BYTES_MAX;
 use bacnode_protocol::record::JobRecord;
 use bacnode_protocol::requester::{Answer, Submission};
@@ -36,6 +36,14 @@ pub(super) fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, ApiError> {
     serde_json::from_slice(bytes).map_err(|error| ApiError::bad(format!("the body is not a request: {error}")))
 }
 
+/// The job of a request: its fields, or a text, which is read as the command line reads a file.
+fn spec_of(job: &Value) -> Result<JobSpec, InvalidSpec> {
+    match job {
+        Value::String(text) => parse(&read_document(text)?),
+        fields => parse(fields),
+    }
+}
+
 #[utoipa::path(
     method(put, post),
     path = "/jobs",
@@ -54,7 +62,7 @@ pub(super) async fn submit(
     bytes: Bytes,
 ) -> Result<Json<PutJobResponse>, ApiError> {
     let request: PutJobRequest = body(&bytes)?;
-    let prepared = prepare(&api, ValidJob::new(parse(&request.job)?)?).await?;
+    let prepared = prepare(&api, ValidJob::new(spec_of(&request.job)?)?).await?;
     Ok(Json(take(&api, prepared, request.force, &params).await?))
 }
 
@@ -106,7 +114,7 @@ pub(super) fn version_of(api: &Api, newest: JobRecord, version: u32) -> Result<J
 )]
 pub(super) async fn diff(State(api): State<Api>, bytes: Bytes) -> Result<Json<DiffResponse>, ApiError> {
     let request: PutJobRequest = body(&bytes)?;
-    let valid = ValidJob::new(parse(&request.job)?)?;
+    let valid = ValidJob::new(spec_of(&request.job)?)?;
     if valid.spec.name.is_empty() {
         return Err(ApiError::bad("Name: is required: it says with which job to compare"));
     }

@@ -17,7 +17,7 @@ use crate::wire::market::{Outcome, ResultBody};
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct PutJobRequest {
-    /// The job, as its user wrote it.
+    /// The job, as its user wrote it: its fields, or YAML or JSON as a text.
     pub job: Value,
     /// Whether an identical spec runs again (services).
     pub force: bool,

@@ -84,15 +84,19 @@ impl Service {
             return if direct.is_empty() { "not tried yet".into() } else { "directly, on the local network".into() };
         }
         let relays = confirmed.len() - direct.len();
-        let how = if relays == 0 { "not yet; relays are asked" } else { "through a relay, and where holes can be punched directly" };
+        let how = if relays == 0 {
+            "not yet; relays are asked"
+        } else {
+            "through a relay, and where holes can be punched directly"
+        };
         format!("{how} (the router {})", self.router().unwrap_or("was seen by too few peers to say more of it"))
     }
 
     /// What the router before this node does, by where those see it that it called (RFC 4787 §4.1).
     fn router(&self) -> Option<&'static str> {
-        let seen: Vec<&Multiaddr> = self.peers.values().filter_map(|peer| peer.seen_at.as_ref()).collect();
-        let is_tcp = |address: &&&Multiaddr| address.iter().any(|part| matches!(part, Protocol::Tcp(_)));
-        let (tcp, udp): (Vec<_>, Vec<_>) = seen.iter().partition(is_tcp);
+        let seen = self.peers.values().filter_map(|peer| peer.seen_at.as_ref());
+        let (tcp, udp): (Vec<&Multiaddr>, Vec<&Multiaddr>) =
+            seen.partition(|address| address.iter().any(|part| matches!(part, Protocol::Tcp(_))));
         let of = [tcp, udp].into_iter().find(|seen| seen.len() > 1)?;
         let same = of.iter().all(|address| address.iter().take(2).eq(of[0].iter().take(2)));
         Some(match same {
