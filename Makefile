@@ -14,6 +14,7 @@ DEB := $(CARGO_TARGET_DIR)/bacnode_$(VERSION)_$(shell dpkg --print-architecture 
 # Where `make install` puts things, below DESTDIR if that is set.
 PREFIX ?= /usr/local
 INSTALLED := $(PREFIX)/bin/bacnode $(PREFIX)/bin/bacnode-bootstrap $(PREFIX)/lib/systemd/system/bacnode.service \
+    $(PREFIX)/lib/systemd/system/bacnode-bootstrap.service \
     $(PREFIX)/share/bash-completion/completions/bacnode $(PREFIX)/share/zsh/site-functions/_bacnode \
     $(PREFIX)/share/fish/vendor_completions.d/bacnode.fish
 
@@ -73,6 +74,7 @@ install: build
 	install -d $(addprefix $(DESTDIR),$(dir $(INSTALLED)))
 	install -s -m 755 $(BIN)/bacnode $(BIN)/bacnode-bootstrap $(DESTDIR)$(PREFIX)/bin
 	sed 's|@BIN@|$(PREFIX)/bin|' cli/packaging/bacnode.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/bacnode.service
+	sed 's|@BIN@|$(PREFIX)/bin|' bootstrap/packaging/bacnode-bootstrap.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/bacnode-bootstrap.service
 	$(BIN)/bacnode completions bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/bacnode
 	$(BIN)/bacnode completions zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_bacnode
 	$(BIN)/bacnode completions fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/bacnode.fish

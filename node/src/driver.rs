@@ -283,6 +283,7 @@ impl Running {
             }
             Event::Report(Report::Ended(execution, ended)) => {
                 crash::point("run-ended");
+                self.hands.network.totals.ran(&ended.outcome, &ended.usage);
                 let submitter = self.compute.held().find(|(held, _)| **held == execution).map(|(_, owner)| *owner);
                 if let Some(submitter) = submitter {
                     self.usage.count(&self.hands.store, &mut self.batch, submitter, &ended.usage);

@@ -25,6 +25,7 @@ pub mod crash;
 mod driver;
 pub mod engine;
 pub mod identity;
+mod metrics;
 pub mod network;
 mod node;
 pub mod openness;

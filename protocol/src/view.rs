@@ -358,6 +358,12 @@ impl View {
         (!drawn.is_empty()).then(|| *drawn[rng.random_range(0..drawn.len())])
     }
 
+    /// How many are connected.
+    #[must_use]
+    pub fn connected_count(&self) -> usize {
+        self.links.len()
+    }
+
     /// How many connected nodes say what they can do.
     #[must_use]
     pub fn connected_known(&self) -> usize {

@@ -407,10 +407,18 @@ impl Swarm {
     /// # Panics
     /// If it does not start.
     pub fn join(&mut self, name: &str, invite: &str) -> &mut Node {
+        self.join_by(name, &["--join", invite])
+    }
+
+    /// Adds a node that knows nothing but what these flags say.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn join_by(&mut self, name: &str, flags: &[&str]) -> &mut Node {
         let dir = self.dir.path().to_owned();
         let data = dir.join(name).to_string_lossy().into_owned();
         let listen = ["--listen", "/ip4/127.0.0.1/tcp/0", "--api", "127.0.0.1:0"];
-        let args = [&["serve", "--name", name, "--data-dir", &data], &listen[..], &["--join", invite]].concat();
+        let args = [&["serve", "--name", name, "--data-dir", &data], &listen[..], flags].concat();
         let args = args.into_iter().map(str::to_owned).collect();
         let (name, identity, program) = (name.to_owned(), NodeIdentity::default(), program("bacnode"));
         let mut node = Node { name, identity, child: None, args, env: Vec::new(), dir, program, host: None };

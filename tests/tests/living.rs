@@ -115,7 +115,12 @@ fn it_is_installed_and_uninstalled_without_a_trace() {
         let package = said.lines().last().expect("its path").to_owned();
         let listed = Command::new("dpkg-deb").args(["--contents", &package]).output().expect("it runs").stdout;
         let listed = String::from_utf8_lossy(&listed).into_owned();
-        for file in ["./usr/bin/bacnode", "./usr/lib/systemd/system/bacnode.service", "./etc/default/bacnode"] {
+        for file in [
+            "./usr/bin/bacnode",
+            "./usr/lib/systemd/system/bacnode.service",
+            "./usr/lib/systemd/system/bacnode-bootstrap.service",
+            "./etc/default/bacnode",
+        ] {
             assert!(listed.lines().any(|line| line.ends_with(file)), "{file}: {listed}");
         }
     }

@@ -40,6 +40,7 @@ impl Running {
             self.hands.links.send(*peer, Vec::new());
         }
         self.hands.network.busy.set_at_work(peers);
+        self.count();
         self.answers.retain(|_, answer| !answer.is_closed());
         self.watchers.retain(|_, watchers| {
             watchers.retain(|watcher| !watcher.is_closed());
@@ -61,6 +62,21 @@ impl Running {
             self.accepting.clone_from(&accepting);
             self.compute_input(compute::Input::Accepting(accepting));
         }
+    }
+
+    /// What there is of everything now, for `/metrics`.
+    fn count(&self) {
+        let (totals, load) = (&self.hands.network.totals, self.compute.load());
+        totals.jobs_open.set(self.requester.jobs().count() as i64);
+        totals.runs_running.set(load.running.into());
+        totals.runs_queued.set(load.queued.into());
+        let (known, connected) = {
+            let view = self.hands.network.view();
+            (view.len(), view.connected_count())
+        };
+        totals.nodes_known.set(known as i64);
+        totals.peers_connected.set(connected as i64);
+        totals.content_bytes.set(self.hands.content.used_in_all() as i64);
     }
 
     /// Sweeps content away that nobody keeps: every so often, and sooner when room is short.

@@ -145,6 +145,7 @@ impl Running {
                 self.held_roots.remove(&execution);
             }
         }
+        self.hands.network.totals.told(&event.what);
         self.hands.network.tell(crate::network::Observed::Job(job, sequence, event.clone()));
         let ended = matches!(event.what, What::Ended { .. });
         if let Some(watchers) = self.watchers.get_mut(&job) {

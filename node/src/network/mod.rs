@@ -92,6 +92,8 @@ pub struct Network {
     upload: Pace,
     download: Pace,
     counted: Arc<Registry>,
+    /// What the node counts of itself.
+    pub(crate) totals: crate::metrics::Metrics,
     /// What whoever watches this node is told.
     pub(crate) observed: broadcast::Sender<Observed>,
 }

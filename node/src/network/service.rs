@@ -106,6 +106,7 @@ pub(crate) async fn start(
 ) -> Result<Started, SetupError> {
     let names = Arc::new(Names::new(&config.network));
     let mut counted = Registry::with_prefix("bacnode");
+    let totals = crate::metrics::Metrics::new(&mut counted);
     let signer = Signer::new(identity.signing.clone(), config.network_id());
     let members = Members::of(config, signer, store).map_err(|error| SetupError(error.to_string()))?;
     let (transport, circuits) = transport::build(config, &identity.keypair, members.clone(), &mut counted)?;
@@ -129,8 +130,9 @@ pub(crate) async fn start(
         busy: super::busy::Busy::default(),
         members,
         blocks,
-        upload: Pace::of(config.upload_max),
-        download: Pace::of(config.download_max),
+        upload: Pace::of(totals.content_sent.clone(), config.upload_max),
+        download: Pace::of(totals.content_received.clone(), config.download_max),
+        totals,
         counted: Arc::new(counted),
         observed: tokio::sync::broadcast::channel(super::OBSERVED_MAX).0,
     };
