@@ -148,13 +148,33 @@ impl NetworkFile {
     }
 }
 
+/// A multiaddr at which something can be reached.
+///
+/// # Errors
+/// What is wrong with it and where, in words.
+pub fn multiaddr(text: &str) -> Result<Multiaddr, String> {
+    let address: Multiaddr = text.parse().map_err(|error| {
+        // What is left of it once no longer beginning is an address.
+        let ends = text.match_indices('/').map(|(at, _)| at).chain([text.len()]);
+        let good = ends.filter(|end| *end > 0 && text[..*end].parse::<Multiaddr>().is_ok()).max().unwrap_or(0);
+        format!("not a multiaddr from position {} on, `{}`: {error}", good + 1, &text[good..])
+    })?;
+    let ends = |part: Protocol<'_>| {
+        matches!(
+            part,
+            Protocol::Tcp(_) | Protocol::Udp(_) | Protocol::Memory(_) | Protocol::Dnsaddr(_) | Protocol::P2pCircuit
+        )
+    };
+    if address.iter().any(ends) { Ok(address) } else { Err("it names no port: add /tcp/1235".into()) }
+}
+
 /// Where a peer is: a multiaddr, or `HOST:PORT` for TCP at a name or an IP address.
 ///
 /// # Errors
 /// What is wrong with it, in words.
 pub fn address(text: &str) -> Result<Multiaddr, String> {
     if text.starts_with('/') {
-        return text.parse().map_err(|error| format!("not a multiaddr: {error}"));
+        return multiaddr(text);
     }
     let (host, port) = text.rsplit_once(':').ok_or("neither a multiaddr nor HOST:PORT")?;
     let port: u16 = port.parse().ok().filter(|port| *port > 0).ok_or_else(|| format!("`{port}` is not a port"))?;
@@ -198,7 +218,9 @@ mod tests {
             assert_eq!(address(text).expect(text).to_string(), expected);
         }
         for (text, cause) in [
-            ("/ip4/203.0.113.7/tpc/1235", "not a multiaddr"),
+            ("/ip4/203.0.113.7/tpc/1235", "not a multiaddr from position 17 on, `/tpc/1235`"),
+            ("/ip4/203.0.113/tcp/1235", "not a multiaddr from position 1 on"),
+            ("/ip4/203.0.113.7", "it names no port"),
             ("peer.example.org", "neither a multiaddr nor HOST:PORT"),
             ("peer.example.org:http", "`http` is not a port"),
             ("peer.example.org:0", "`0` is not a port"),

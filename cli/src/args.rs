@@ -104,6 +104,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Content,
     },
+    /// Watch who is there, what runs and what happens, in the terminal
+    Top,
     /// Start a bootstrap peer and some nodes on this machine, run real jobs, kill a node
     Demo(Demo),
     /// Show the settings and where they come from
@@ -212,6 +214,9 @@ pub(crate) enum Job {
         /// Until it ends
         #[arg(long, short)]
         follow: bool,
+        /// Only so many of the last lines that were printed, and what comes after them
+        #[arg(long, value_name = "LINES")]
+        tail: Option<u64>,
         /// Of this attempt
         #[arg(long)]
         execution: Option<String>,

@@ -237,7 +237,10 @@ impl Settings {
         }
         let network =
             chooser.choose("network", args.network.clone(), file.network.take(), "local".into(), Clone::clone);
-        let network_file = NetworkFile::find(&network).map_err(|error| Failure::usage(error.to_string()))?;
+        let network_file = NetworkFile::find(&network).map_err(|error| {
+            Failure::usage(error.to_string())
+                .hint("`bacnode-bootstrap init-network` prints a network file; a name is enough where somebody is named with --bootstrap")
+        })?;
         let founded = network_file.as_ref().and_then(|file| file.founder.clone());
         founder(&mut config, args, file.founder.take().or(founded), &mut chooser)?;
         let listen = Config::listen_at(config.swarm_key.is_some()).iter().map(ToString::to_string).collect();
@@ -365,9 +368,9 @@ fn resources(
     Ok(())
 }
 
-pub(crate) fn multiaddr<T: std::str::FromStr>(flag: &str, text: &str) -> Result<T> {
-    text.parse().map_err(|_| {
-        Failure::usage(format!("--{flag} {text}: not a multiaddr"))
+pub(crate) fn multiaddr(flag: &str, text: &str) -> Result<Multiaddr> {
+    bacnode_bootstrap::network::multiaddr(text).map_err(|error| {
+        Failure::usage(format!("--{flag} {text}: {error}"))
             .hint("write it like /ip4/192.0.2.7/tcp/1235/p2p/12D3KooW…; `bacnode node id` prints a node's own")
     })
 }
@@ -410,7 +413,13 @@ fn join_network(config: &mut Config, file: NetworkFile) -> Result<()> {
         Failure::usage(error.to_string()).hint("--swarm-key names the key; ask for the file again if it was changed")
     })?;
     if config.bootstrap.is_empty() {
-        config.bootstrap = file.addresses.iter().map(|text| peer_address("network", text)).collect::<Result<_>>()?;
+        let address = |(number, text): (usize, &String)| {
+            bacnode_bootstrap::network::address(text).map_err(|error| {
+                Failure::usage(format!("the network file `{}`: address {number}, `{text}`: {error}", file.name))
+                    .hint("write it like 192.0.2.7:1235 or /ip4/192.0.2.7/tcp/1235/p2p/12D3KooW…")
+            })
+        };
+        config.bootstrap = (1..).zip(&file.addresses).map(address).collect::<Result<_>>()?;
     }
     if config.bootstrap.is_empty() {
         let message = format!("the network file `{}` holds no address to join through yet", file.name);

@@ -2,6 +2,7 @@
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, header};
 
@@ -25,6 +26,12 @@ pub(crate) async fn open(client: &Client, path: &str) -> Result<Socket> {
         request.headers_mut().insert(header::AUTHORIZATION, value);
     }
     let way = client.connect().await.map_err(|error| failed(error.to_string()))?;
-    let (socket, _) = tokio_tungstenite::client_async(request, way).await.map_err(|error| failed(error.to_string()))?;
+    let (socket, _) = tokio_tungstenite::client_async(request, way).await.map_err(|error| {
+        let told = match &error {
+            Error::Http(response) => response.body().as_deref().and_then(|body| serde_json::from_slice(body).ok()),
+            _ => None,
+        };
+        told.map_or_else(|| failed(error.to_string()), Failure::from_api)
+    })?;
     Ok(socket)
 }

@@ -34,7 +34,7 @@ pub enum KeyError {
         mode: u32,
     },
     /// It holds no key.
-    #[error("the key file {} holds no valid key: {reason}", path.display())]
+    #[error("{} is not what it should be: {reason}", path.display())]
     Malformed {
         /// Which.
         path: PathBuf,
@@ -106,7 +106,23 @@ pub fn load_swarm_key(path: &Path) -> Result<PreSharedKey, KeyError> {
     if !text.is_ascii() {
         return Err(malformed("it is not ASCII text"));
     }
+    check_swarm_key(&text).map_err(|reason| malformed(&reason))?;
     text.parse().map_err(|_| malformed("expected the lines /key/swarm/psk/1.0.0/, /base16/ and 64 hex digits"))
+}
+
+/// Where a text is no swarm key, and why not. It is a secret: what stands there is not repeated.
+fn check_swarm_key(text: &str) -> Result<(), String> {
+    let mut lines = text.lines();
+    for (number, wanted) in [(1, "/key/swarm/psk/1.0.0/"), (2, "/base16/")] {
+        if lines.next().map(str::trim_end) != Some(wanted) {
+            return Err(format!("line {number} is not `{wanted}`"));
+        }
+    }
+    let key = lines.next().unwrap_or_default().trim_end();
+    if let Some(at) = key.chars().position(|c| !c.is_ascii_hexdigit()) {
+        return Err(format!("line 3 has no hex digit at position {}", at + 1));
+    }
+    if key.len() == 64 { Ok(()) } else { Err(format!("line 3 has {} hex digits, it takes 64", key.len())) }
 }
 
 /// Makes a swarm key, for whoever knows this file only.
@@ -173,6 +189,12 @@ pub fn write_voucher(data_dir: &Path, voucher: &Signed) -> Result<(), KeyError> 
     let mut file =
         std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path).map_err(io)?;
     file.write_all(hex::encode(codec::encode(voucher)).as_bytes()).and_then(|()| file.sync_all()).map_err(io)
+}
+
+/// Forgets what an invite said: it has been used.
+pub(crate) fn remove_voucher(data_dir: &Path) {
+    // Where it is gone already, so much the better.
+    let _ = std::fs::remove_file(data_dir.join(VOUCHER));
 }
 
 fn read_private(path: &Path) -> Result<String, KeyError> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bacnode_protocol::compute;
 use bacnode_protocol::time::Span;
 use bacnode_protocol::wire::signed::Signer;
-use bacnode_protocol::wire::task::{Engine, Engines};
+use bacnode_protocol::wire::task::{Engine, Engines, Resources};
 use libp2p::Multiaddr;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -133,6 +133,10 @@ impl Node {
             (true, None) => Engines::of(&[Engine::Wasm]),
             (true, Some(_)) => Engines::of(&[Engine::Wasm, Engine::Docker]),
         };
+        if engines == Engines::default() {
+            // It gives nothing to jobs, and so says nothing of what it has.
+            config.total = Resources::default();
+        }
         let publisher = match config.publish_listen.filter(|_| runs_jobs) {
             Some(address) => {
                 let started = Publisher::start(address, content.clone(), network.clone(), node.stop.clone()).await;

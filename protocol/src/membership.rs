@@ -4,7 +4,7 @@
 //! the founder's key and nothing of each other; so a certificate is all that it takes, and the founder need not be there but
 //! for newcomers. What must survive a restart comes out as [`Kept`], and is on disk before the answer goes out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{NetworkId, NodeId};
 use crate::limits::{CLOCK_SKEW_MAX, MEMBERS_MAX, REVOKED_MAX};
@@ -29,10 +29,23 @@ pub enum Kept {
     Spent(VoucherId, UnixMillis),
 }
 
+impl Kept {
+    /// Whether it need not be remembered any longer.
+    #[must_use]
+    pub fn is_over(&self, now: UnixMillis) -> bool {
+        match self {
+            Self::Certificate(_) | Self::Revocations(_) => false,
+            Self::Issued(certificate) => is_over(certificate.ends, now),
+            Self::Spent(_, ends) => is_over(*ends, now),
+        }
+    }
+}
+
 /// What the founder remembers of those it let in.
 #[derive(Debug, Default)]
 struct Books {
-    issued: BTreeMap<NodeId, Certificate>,
+    /// A node may have come again with another invite.
+    issued: BTreeMap<(NodeId, VoucherId), Certificate>,
     spent: BTreeMap<VoucherId, UnixMillis>,
 }
 
@@ -40,7 +53,8 @@ struct Books {
 #[derive(Debug)]
 enum Own {
     Founder(Signer, Books),
-    Member(Signed, UnixMillis),
+    /// With a newer voucher, for when the certificate ends.
+    Member(Signed, Certificate, Option<Signed>),
     Guest(Option<Signed>),
 }
 
@@ -52,15 +66,16 @@ pub struct Membership {
     founder: NodeId,
     own: Own,
     revoked: Option<(Revocations, Signed)>,
-    /// Those who were let in here, until when.
-    here: BTreeMap<NodeId, UnixMillis>,
+    /// Those whose certificates were seen here, and until when they are good: connections outlast the moment at which they
+    /// were judged.
+    seen: BTreeMap<NodeId, UnixMillis>,
 }
 
 /// Somebody who cannot be put out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RevokeError {
     /// That is for the founder.
-    #[error("only the swarm's founder puts members out")]
+    #[error("only the swarm's founder lets members in and puts them out")]
     NotFounder,
     /// It was never let in.
     #[error("it is no member of this swarm")]
@@ -76,31 +91,30 @@ impl Membership {
     pub fn founder(signer: Signer) -> Self {
         let (network, me) = (signer.network(), signer.node());
         let own = Own::Founder(signer, Books::default());
-        Self { network, me, founder: me, own, revoked: None, here: BTreeMap::new() }
+        Self { network, me, founder: me, own, revoked: None, seen: BTreeMap::new() }
     }
 
     /// The part of anybody else, with the voucher of its invite if it has one.
     #[must_use]
     pub fn member(network: NetworkId, me: NodeId, founder: NodeId, voucher: Option<Signed>) -> Self {
-        Self { network, me, founder, own: Own::Guest(voucher), revoked: None, here: BTreeMap::new() }
+        Self { network, me, founder, own: Own::Guest(voucher), revoked: None, seen: BTreeMap::new() }
     }
 
-    /// Takes up what was kept in a former life. A newer voucher is not forgotten over a certificate that has ended.
+    /// Takes up what was kept in a former life.
     pub fn recall(&mut self, kept: impl IntoIterator<Item = Kept>, now: UnixMillis) {
         for kept in kept {
             match kept {
                 Kept::Certificate(signed) => {
-                    if let Ok(certificate) = self.certificate(&signed, &self.me)
-                        && !is_over(certificate.ends, now)
-                        && matches!(self.own, Own::Guest(_))
-                    {
-                        self.own = Own::Member(signed, certificate.ends);
+                    let own = self.certificate(&signed, &self.me).ok().filter(|own| !is_over(own.ends, now));
+                    if let (Some(own), Own::Guest(voucher)) = (own, &mut self.own) {
+                        let voucher = voucher.take();
+                        self.own = Own::Member(signed, own, voucher);
                     }
                 }
                 Kept::Revocations(signed) => _ = self.hear(signed),
                 Kept::Issued(certificate) => {
                     if let Own::Founder(_, books) = &mut self.own {
-                        books.issued.insert(certificate.node, certificate);
+                        books.issued.insert((certificate.node, certificate.voucher), certificate);
                     }
                 }
                 Kept::Spent(voucher, ends) => {
@@ -128,19 +142,27 @@ impl Membership {
     #[must_use]
     pub fn ends(&self) -> Option<UnixMillis> {
         match &self.own {
-            Own::Member(_, ends) => Some(*ends),
+            Own::Member(_, own, _) => Some(own.ends),
             Own::Founder(..) | Own::Guest(_) => None,
         }
     }
 
-    /// What this node says first.
+    /// What this node says first to `peer`. A voucher is worth something to whoever has it: the founder alone is shown it.
     #[must_use]
-    pub fn hello(&self) -> Hello {
+    pub fn hello(&self, peer: &NodeId) -> Hello {
+        let to_founder = *peer == self.founder;
+        let newer = |voucher: &&Signed, own: &Certificate| {
+            let voucher = voucher.open::<Voucher>(&self.network, &self.founder);
+            voucher.is_ok_and(|voucher| voucher.id != own.voucher)
+        };
         let credential = match &self.own {
             Own::Founder(..) => Credential::Founder,
-            Own::Member(certificate, _) => Credential::Certificate(certificate.clone()),
-            Own::Guest(Some(voucher)) => Credential::Voucher(voucher.clone()),
-            Own::Guest(None) => Credential::None,
+            Own::Guest(Some(voucher)) if to_founder => Credential::Voucher(voucher.clone()),
+            Own::Guest(_) => Credential::None,
+            Own::Member(certificate, own, voucher) => match voucher.as_ref().filter(|v| to_founder && newer(v, own)) {
+                Some(voucher) => Credential::Voucher(voucher.clone()),
+                None => Credential::Certificate(certificate.clone()),
+            },
         };
         Hello { credential, revocations: self.revocations() }
     }
@@ -167,9 +189,9 @@ impl Membership {
         now: UnixMillis,
         kept: &mut Vec<Kept>,
     ) -> Result<Verdict, Refusal> {
-        let ends = match credential {
+        let (ends, verdict) = match credential {
             Credential::None => return Err(Refusal::NoCertificate),
-            Credential::Founder if peer == self.founder => UnixMillis(u64::MAX),
+            Credential::Founder if peer == self.founder => (UnixMillis(u64::MAX), Verdict::Welcome),
             Credential::Founder => return Err(Refusal::Forged),
             Credential::Certificate(signed) => {
                 let certificate = self.certificate(signed, &peer)?;
@@ -179,17 +201,17 @@ impl Membership {
                 if is_over(certificate.ends, now) {
                     return Err(Refusal::Over);
                 }
-                certificate.ends
+                (certificate.ends, Verdict::Welcome)
             }
             Credential::Voucher(signed) => {
                 let certificate = self.admit(peer, signed, now, kept)?;
-                self.here.insert(peer, certificate.ends);
                 let Own::Founder(signer, _) = &self.own else { return Err(Refusal::NotFounder) };
-                return Ok(Verdict::Certified(Signed::of(&certificate, signer)));
+                (certificate.ends, Verdict::Certified(Signed::of(&certificate, signer)))
             }
         };
-        self.here.insert(peer, ends);
-        Ok(Verdict::Welcome)
+        let seen = self.seen.entry(peer).or_insert(ends);
+        *seen = ends.max(*seen);
+        Ok(verdict)
     }
 
     /// The certificate of `node`, ended or not.
@@ -207,28 +229,33 @@ impl Membership {
         kept: &mut Vec<Kept>,
     ) -> Result<Certificate, Refusal> {
         let voucher = signed.open::<Voucher>(&self.network, &self.founder).map_err(|_| Refusal::Forged)?;
-        let Own::Founder(_, books) = &mut self.own else { return Err(Refusal::NotFounder) };
-        if is_over(voucher.ends, now) {
-            return Err(Refusal::Over);
+        if !self.is_founder() {
+            return Err(Refusal::NotFounder);
         }
-        // The answer may have been lost: whoever was let in with it is let in again, and for no longer.
-        let before = books.issued.get(&peer).filter(|certificate| certificate.voucher == voucher.id).copied();
-        if let Some(certificate) = before {
-            let revoked = self.revoked.as_ref().is_some_and(|(list, _)| lists(list, &peer));
-            return if revoked { Err(Refusal::Revoked) } else { Ok(certificate) };
-        }
-        if books.spent.contains_key(&voucher.id) {
-            return Err(Refusal::Used);
-        }
-        if self.revoked.as_ref().is_some_and(|(list, _)| lists(list, &peer)) {
+        if self.is_revoked(&peer) {
             return Err(Refusal::Revoked);
         }
-        if books.issued.len() >= MEMBERS_MAX {
-            books.issued.retain(|_, certificate| !is_over(certificate.ends, now));
-        }
-        let ends = UnixMillis(now.0.saturating_add(voucher.membership_s.saturating_mul(1_000)));
-        let certificate = Certificate { node: peer, voucher: voucher.id, issued: now, ends };
-        books.issued.insert(peer, certificate);
+        let Own::Founder(_, books) = &mut self.own else { return Err(Refusal::NotFounder) };
+        let before = books.issued.get(&(peer, voucher.id)).copied();
+        let certificate = match before {
+            // The answer may have been lost: whoever was let in with it is let in again, and for no longer.
+            Some(certificate) if is_over(certificate.ends, now) => return Err(Refusal::Over),
+            Some(certificate) => certificate,
+            None if is_over(voucher.ends, now) => return Err(Refusal::Over),
+            None if books.spent.contains_key(&voucher.id) => return Err(Refusal::Used),
+            None => {
+                if books.issued.len() >= MEMBERS_MAX {
+                    books.issued.retain(|_, certificate| !is_over(certificate.ends, now));
+                }
+                if books.issued.len() >= MEMBERS_MAX {
+                    return Err(Refusal::Full);
+                }
+                let ends = UnixMillis(now.0.saturating_add(voucher.membership_s.saturating_mul(1_000)));
+                Certificate { node: peer, voucher: voucher.id, issued: now, ends }
+            }
+        };
+        books.issued.insert((peer, voucher.id), certificate);
+        // Also of what was kept before: whether that came to be on disk is not known here.
         kept.push(Kept::Issued(certificate));
         if voucher.once {
             books.spent.insert(voucher.id, voucher.ends);
@@ -248,11 +275,17 @@ impl Membership {
         }
         match answer.verdict {
             Verdict::Welcome => {}
+            // The voucher was not shown.
+            Verdict::Refused(Refusal::NoCertificate) if matches!(self.own, Own::Guest(Some(_))) => {
+                return Err(Refusal::NotFounder);
+            }
             Verdict::Refused(refusal) => return Err(refusal),
             Verdict::Certified(signed) => {
-                let certificate = self.certificate(&signed, &self.me)?;
-                if !is_over(certificate.ends, now) && !self.is_founder() {
-                    self.own = Own::Member(signed.clone(), certificate.ends);
+                let own = self.certificate(&signed, &self.me)?;
+                // Whoever has seen an older one could show it to this node again.
+                let later = self.ends().is_none_or(|ends| own.ends > ends);
+                if !is_over(own.ends, now) && later && !self.is_founder() {
+                    self.own = Own::Member(signed.clone(), own, None);
                     kept.push(Kept::Certificate(signed));
                 }
             }
@@ -270,25 +303,29 @@ impl Membership {
         Some(Kept::Revocations(signed))
     }
 
+    /// The newest list of those put out, for whoever does not know it, and who is on it.
+    #[must_use]
+    pub fn newest(&self) -> Option<(u64, Signed, BTreeSet<NodeId>)> {
+        let (list, signed) = self.revoked.as_ref()?;
+        Some((list.sequence, signed.clone(), list.nodes.iter().map(|(node, _)| *node).collect()))
+    }
+
     /// Whether the founder has put `node` out.
     #[must_use]
     pub fn is_revoked(&self, node: &NodeId) -> bool {
         self.revoked.as_ref().is_some_and(|(list, _)| lists(list, node))
     }
 
-    /// Those who were let in here and are members no longer; they are named once.
-    pub fn lapsed(&mut self, now: UnixMillis) -> Vec<NodeId> {
-        let over = |(node, ends): &(&NodeId, &UnixMillis)| is_over(**ends, now) || self.is_revoked(node);
-        let lapsed: Vec<NodeId> = self.here.iter().filter(over).map(|(node, _)| *node).collect();
-        for node in &lapsed {
-            self.here.remove(node);
-        }
-        lapsed
+    /// Whether `node`, which is connected, may stay so.
+    #[must_use]
+    pub fn is_member(&self, node: &NodeId, now: UnixMillis) -> bool {
+        let good = self.seen.get(node).is_some_and(|ends| !is_over(*ends, now));
+        *node == self.founder || good && !self.is_revoked(node)
     }
 
-    /// Forgets that `node` was let in: its last connection is gone.
-    pub fn left(&mut self, node: &NodeId) {
-        self.here.remove(node);
+    /// Forgets those whose certificates have ended.
+    pub fn expire(&mut self, now: UnixMillis) {
+        self.seen.retain(|_, ends| !is_over(*ends, now));
     }
 
     /// Makes a voucher for an invite.
@@ -300,39 +337,49 @@ impl Membership {
         Ok(Signed::of(voucher, signer))
     }
 
-    /// Puts a member out, and ends the voucher that it came with. Gives what to keep, the list to tell everybody last.
+    /// Puts a member out, and ends the vouchers that it came with. Gives what to keep.
     ///
     /// # Errors
     /// If this is not the founder, or that no member.
-    pub fn revoke(&mut self, node: NodeId, now: UnixMillis) -> Result<(Vec<Kept>, Signed), RevokeError> {
+    pub fn revoke(&mut self, node: NodeId, now: UnixMillis) -> Result<Vec<Kept>, RevokeError> {
         let Own::Founder(signer, books) = &mut self.own else { return Err(RevokeError::NotFounder) };
-        let certificate = *books.issued.get(&node).ok_or(RevokeError::NoMember)?;
+        let issued: Vec<Certificate> =
+            books.issued.range((node, [0; 16])..=(node, [0xff; 16])).map(|(_, issued)| *issued).collect();
+        let ends = issued.iter().map(|issued| issued.ends).max().ok_or(RevokeError::NoMember)?;
         let before = self.revoked.as_ref().map(|(list, _)| list.clone()).unwrap_or_default();
         let mut nodes: BTreeMap<NodeId, UnixMillis> = before.nodes.into_vec().into_iter().collect();
         nodes.retain(|_, ends| !is_over(*ends, now));
-        nodes.insert(node, certificate.ends);
+        nodes.insert(node, ends);
         let nodes = ListMax::new(nodes.into_iter().collect()).map_err(|_| RevokeError::Full)?;
         let list = Revocations { sequence: before.sequence + 1, nodes };
         let signed = Signed::of(&list, signer);
         // It could come back under another name with a voucher for many.
-        books.spent.insert(certificate.voucher, UnixMillis(u64::MAX));
-        let kept = vec![Kept::Spent(certificate.voucher, UnixMillis(u64::MAX)), Kept::Revocations(signed.clone())];
-        self.revoked = Some((list, signed.clone()));
-        Ok((kept, signed))
+        let mut kept: Vec<Kept> =
+            issued.iter().map(|issued| Kept::Spent(issued.voucher, UnixMillis(u64::MAX))).collect();
+        books.spent.extend(issued.iter().map(|issued| (issued.voucher, UnixMillis(u64::MAX))));
+        kept.push(Kept::Revocations(signed.clone()));
+        self.revoked = Some((list, signed));
+        Ok(kept)
     }
 
-    /// Whom the founder has let in, and whether it has put them out again.
-    pub fn members(&self) -> impl Iterator<Item = (&Certificate, bool)> {
-        let issued = match &self.own {
-            Own::Founder(_, books) => Some(&books.issued),
-            Own::Member(..) | Own::Guest(_) => None,
-        };
-        issued.into_iter().flat_map(BTreeMap::values).map(|issued| (issued, self.is_revoked(&issued.node)))
+    /// Whom the founder has let in, by their last certificates, and whether it has put them out again.
+    #[must_use]
+    pub fn members(&self) -> Vec<(Certificate, bool)> {
+        let Own::Founder(_, books) = &self.own else { return Vec::new() };
+        let mut last: BTreeMap<NodeId, Certificate> = BTreeMap::new();
+        for issued in books.issued.values() {
+            let known = last.entry(issued.node).or_insert(*issued);
+            if issued.ends > known.ends {
+                *known = *issued;
+            }
+        }
+        last.into_values().map(|issued| (issued, self.is_revoked(&issued.node))).collect()
     }
 }
 
+/// The founder keeps its list in order.
 fn lists(list: &Revocations, node: &NodeId) -> bool {
-    list.nodes.iter().any(|(listed, _)| listed == node)
+    list.nodes.binary_search_by_key(node, |(listed, _)| *listed).is_ok()
 }
 
 /// Clocks differ a little.

@@ -141,11 +141,14 @@ impl View {
         if known.max(self.departed(&node)).is_some_and(|newest| advert.sequence <= newest) {
             return Change::Stale;
         }
-        let ttl = Span::secs(u64::from(advert.ttl_s.min(86_400)));
+        let ttl = advert.ttl();
         if advert.leaving {
             self.peers.remove(&node);
-            let (told, until) = (now.tick + ttl, now.tick + ttl.times(2));
+            // Counted from when it was signed, or it would be told for ever, by whoever heard of it last.
+            let left = (advert.issued.0 + ttl.as_millis()).saturating_sub(now.unix.0);
+            let (told, until) = (now.tick + Span::millis(left).min(ttl), now.tick + ttl.times(2));
             self.left.insert(node, Departure { sequence: advert.sequence, signed, told, until });
+            self.make_room();
             return Change::Left;
         }
         self.left.remove(&node);
@@ -167,7 +170,9 @@ impl View {
             self.peers.remove(&oldest);
         }
         while self.left.len() > self.room {
-            self.left.pop_first();
+            let soonest = self.left.iter().min_by_key(|(_, departure)| departure.until).map(|(node, _)| *node);
+            let Some(soonest) = soonest else { return };
+            self.left.remove(&soonest);
         }
     }
 
@@ -254,12 +259,15 @@ impl View {
 
     /// What we know, and who left, for a partner in the view exchange; a random part if there is too much.
     pub fn digest(&self, now: Tick, rng: &mut impl Rng) -> Vec<(NodeId, u64)> {
-        let here = self.peers.iter().map(|(node, peer)| (*node, peer.advert.sequence));
         let left = self.left.iter().filter(|(_, departure)| departure.told > now);
-        let left = left.map(|(node, departure)| (*node, departure.sequence));
-        let mut digest: Vec<_> = here.chain(left).collect();
+        let mut digest: Vec<_> = left.map(|(node, departure)| (*node, departure.sequence)).collect();
+        // Ids cost nothing: those who left must not crowd out those who are here.
         digest.shuffle(rng);
-        digest.truncate(VIEW_ITEMS_MAX);
+        digest.truncate(VIEW_ITEMS_MAX / 4);
+        let mut here: Vec<_> = self.peers.iter().map(|(node, peer)| (*node, peer.advert.sequence)).collect();
+        here.shuffle(rng);
+        here.truncate(VIEW_ITEMS_MAX - digest.len());
+        digest.extend(here);
         digest
     }
 

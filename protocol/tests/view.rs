@@ -102,6 +102,17 @@ fn nobody_speaks_for_ever_of_who_left() {
 }
 
 #[test]
+fn what_left_is_told_for_as_long_as_it_said_wherever_it_is_heard() {
+    let mut rng = ChaCha12Rng::seed_from_u64(1);
+    let (mut first, mut second) = (view(), view());
+    first.offer(advert(7, 2, at(0), true), at(0)).expect("valid");
+    // Handed on at the last moment, it is not told for as long again.
+    exchange(&mut first, &mut second, at(40));
+    assert_eq!(second.digest(at(44).tick, &mut rng), [(node(7), 2)]);
+    assert_eq!(second.digest(at(46).tick, &mut rng), []);
+}
+
+#[test]
 fn whoever_comes_back_is_here_again() {
     let mut known = view();
     for (sequence, leaving, change) in [(1, false, Change::Joined), (2, true, Change::Left), (3, false, Change::Joined)]

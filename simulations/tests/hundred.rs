@@ -19,6 +19,8 @@ const PEERS_WANTED: usize = 8;
 const WORKS: usize = 5;
 /// How long traffic is counted.
 const QUIET: Duration = Duration::from_secs(8);
+/// Bytes a second that a node may send while nothing happens.
+const IDLE_MAX: f64 = 40e3;
 /// Jobs handed in at once, each of so many tasks.
 const JOBS: usize = 12;
 const TASKS: &str = "5";
@@ -165,6 +167,7 @@ async fn tell_traffic(swarm: &Swarm) {
         let rate = (mean(swarm, name, label) - before) / QUIET.as_secs_f64();
         println!("{what}, sent by a node while nothing happens: {:.1} kB/s", rate / 1e3);
         assert!(rate > 0.0, "nothing was counted as {name}");
+        assert!(rate < IDLE_MAX, "{rate} B/s");
     }
 }
 

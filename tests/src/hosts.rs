@@ -112,6 +112,11 @@ impl Internet {
         host
     }
 
+    /// Lets a machine speak to all on its wire.
+    pub fn multicast(&self, host: &Host) {
+        ip(&host.name, "route add 224.0.0.0/4 dev eth0");
+    }
+
     /// Gives a machine another address in the place of its own.
     pub fn readdress(&mut self, host: &mut Host) {
         self.hosts += 1;

@@ -381,6 +381,18 @@ impl Swarm {
         Self { bootstrap, nodes: Vec::new(), dir }
     }
 
+    /// The same with a data folder of its own.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn empty_in(data: &str, more: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let more = [&["--data-dir", data], more].concat();
+        let bootstrap = node(None, dir.path(), "bootstrap", program("bacnode-bootstrap"), None, &more, &[]);
+        Self { bootstrap, nodes: Vec::new(), dir }
+    }
+
     /// A bootstrap peer alone, on a machine of its own.
     ///
     /// # Panics
@@ -415,13 +427,27 @@ impl Swarm {
     /// # Panics
     /// If it does not start.
     pub fn join_by(&mut self, name: &str, flags: &[&str]) -> &mut Node {
+        self.newcomer(None, name, flags)
+    }
+
+    /// The same on another machine.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn join_at(&mut self, host: &Host, name: &str, flags: &[&str]) -> &mut Node {
+        self.newcomer(Some(host), name, flags)
+    }
+
+    fn newcomer(&mut self, host: Option<&Host>, name: &str, flags: &[&str]) -> &mut Node {
         let dir = self.dir.path().to_owned();
         let data = dir.join(name).to_string_lossy().into_owned();
-        let listen = ["--listen", "/ip4/127.0.0.1/tcp/0", "--api", "127.0.0.1:0"];
+        let at = if host.is_some() { "/ip4/0.0.0.0/tcp/1235" } else { "/ip4/127.0.0.1/tcp/0" };
+        let listen = ["--listen", at, "--api", "127.0.0.1:0"];
+        let host = host.map(|host| host.name.clone());
         let args = [&["serve", "--name", name, "--data-dir", &data], &listen[..], flags].concat();
         let args = args.into_iter().map(str::to_owned).collect();
         let (name, identity, program) = (name.to_owned(), NodeIdentity::default(), program("bacnode"));
-        let mut node = Node { name, identity, child: None, args, env: Vec::new(), dir, program, host: None };
+        let mut node = Node { name, identity, child: None, args, env: Vec::new(), dir, program, host };
         node.start();
         self.nodes.push(node);
         self.nodes.last_mut().expect("just added")
@@ -500,9 +526,12 @@ fn node(
     let data = dir.join(name).to_string_lossy().into_owned();
     // A machine of one's own has its usual ports free.
     let listen = if host.is_some() { "/ip4/0.0.0.0/tcp/1235" } else { "/ip4/127.0.0.1/tcp/0" };
-    let mut args: Vec<String> = ["serve", "--network", "test", "--name", name, "--listen", listen, "--data-dir", &data]
-        .map(str::to_owned)
-        .to_vec();
+    let mut args: Vec<String> = ["serve", "--name", name, "--listen", listen].map(str::to_owned).to_vec();
+    for (flag, value) in [("--network", "test"), ("--data-dir", data.as_str())] {
+        if !more.contains(&flag) {
+            args.extend([flag.to_owned(), value.to_owned()]);
+        }
+    }
     if let Some(address) = bootstrap {
         args.extend(["--api", "127.0.0.1:0", "--bootstrap", address].map(str::to_owned));
     }

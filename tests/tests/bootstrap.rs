@@ -11,19 +11,20 @@ const CONNECTIONS: usize = 200;
 const BASE_KIB: u64 = 30 << 10;
 const PER_CONNECTION_KIB: u64 = 256;
 
-/// Memory of a process that is its own, in KiB.
+/// Memory that a process has for itself, in KiB: not the pages of its program, which the system can drop and read again, and
+/// of which an unstripped one like this has many.
 fn memory_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("its memory");
     line.trim().trim_end_matches("kB").trim().parse().expect("a number")
 }
 
-/// Whole nodes, in this process: they gossip, ask the DHT, and keep one connection.
-async fn crowd(swarm: &Swarm) -> Vec<bacnode_node::Node> {
-    let mut crowd = Vec::with_capacity(CONNECTIONS);
-    for index in 0..CONNECTIONS {
+/// Whole nodes, in this process: they gossip, ask the DHT, and keep so many connections beside that to the bootstrap peer.
+async fn crowd(swarm: &Swarm, count: usize, wanted: usize) -> Vec<bacnode_node::Node> {
+    let mut crowd = Vec::with_capacity(count);
+    for index in 0..count {
         let mut config = Config::new(swarm.dir().join(format!("crowd-{index}")));
-        (config.api, config.compute, config.peers_wanted) = (None, false, 0);
+        (config.api, config.compute, config.peers_wanted) = (None, false, wanted);
         config.network = "test".into();
         config.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().expect("an address")];
         config.bootstrap = vec![swarm.bootstrap.identity.addresses[0].parse().expect("an address")];
@@ -37,7 +38,7 @@ fn it_stays_small_with_two_hundred_connections() {
     let swarm = Swarm::empty(&[]);
     let alone = memory_kib(swarm.bootstrap.pid());
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let crowd = runtime.block_on(crowd(&swarm));
+    let crowd = runtime.block_on(crowd(&swarm, CONNECTIONS, 0));
     let socket = format!("unix:{}", swarm.dir().join("bootstrap/api.sock").display());
     eventually("all are connected", || {
         let peers = bacnode(&["--api", &socket, "peers", "--output", "json"]).ok().json();
@@ -50,6 +51,18 @@ fn it_stays_small_with_two_hundred_connections() {
     let most = BASE_KIB + PER_CONNECTION_KIB * CONNECTIONS as u64;
     assert!(alone <= BASE_KIB, "{alone} KiB alone, {BASE_KIB} at most");
     assert!(crowded <= most, "{crowded} KiB with {CONNECTIONS} connections ({alone} alone), {most} at most");
+}
+
+#[test]
+fn a_bootstrap_peer_that_is_full_makes_room_for_newcomers() {
+    let mut swarm = Swarm::empty(&["--max-connections", "16"]);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let crowd = runtime.block_on(crowd(&swarm, 24, 3));
+    swarm.add("newcomer", &["--no-docker"]);
+    eventually("it knows all of them", || (known(&swarm.nodes[0]) == 26).then_some(()));
+    swarm.nodes[0].run(&["submit", &example("hello/job.yaml")]).ok();
+    drop(crowd);
+    runtime.shutdown_background();
 }
 
 #[test]
@@ -82,7 +95,10 @@ fn a_network_file_is_all_that_others_need() {
         (text.replace("name = \"test\"", "name = \"other\""), "its id is not made of its name and this key"),
         (format!("{text}adresses = []\n"), "unknown field `adresses`"),
         (text.replace("name = \"test\"", "name = test"), "line 2"),
-        (text.replace(&address, "/ip4/203.0.113.7/tpc/1"), "not a multiaddr"),
+        (
+            text.replace(&address, "/ip4/203.0.113.7/tpc/1"),
+            "address 1, `/ip4/203.0.113.7/tpc/1`: not a multiaddr from position 17",
+        ),
     ] {
         std::fs::write(&file, text).expect("written");
         let refused = bacnode(&["serve", "--data-dir", &data, "--network", &file]);
@@ -101,36 +117,38 @@ fn a_network_file_is_all_that_others_need() {
 }
 
 #[test]
+fn it_keeps_to_its_network_file_itself() {
+    let keys = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| keys.path().join(name).to_string_lossy().into_owned();
+    let (key, data, file) = (path("swarm.key"), path("data"), path("lab.toml"));
+    bacnode(&["swarm", "keygen", &key]).ok();
+    let run = |args: &[&str]| {
+        let ran = std::process::Command::new(program("bacnode-bootstrap")).args(args).output();
+        bacnode_tests::Ran::from(ran.expect("it runs"))
+    };
+    let me = run(&["id", "--data-dir", &data]).ok().text().to_owned();
+    let args = ["init-network", "test", "--address", "127.0.0.1:1", "--swarm-key", &key, "--founder", &me];
+    std::fs::write(&file, run(&args).ok().stdout).expect("written");
+    let wrong = run(&["serve", "--data-dir", &data, "--network", &file]);
+    assert!(wrong.code == 2 && wrong.stderr.contains("and none is named"), "{wrong:#?}");
+    // The file names it as the founder: its invites let others in, the key does not.
+    let mut swarm = Swarm::empty_in(&data, &["--network", &file, "--swarm-key", &key]);
+    let socket = format!("unix:{data}/api.sock");
+    let invite = bacnode(&["--api", &socket, "swarm", "invite", "--swarm-key", &key]).ok();
+    swarm.join("ann", invite.text());
+    eventually("ann is in", || (known(&swarm.nodes[0]) == 2).then_some(()));
+}
+
+#[test]
 fn the_shipped_demo_file_is_joined_through_a_bootstrap_peer_of_one_s_own() {
     let mut swarm = Swarm::empty(&["--network", "demo"]);
     swarm.add("ann", &["--network", "demo"]);
     swarm.add("bob", &["--network", "demo"]);
     swarm.everybody_knows(3);
     swarm.nodes[0].run(&["submit", &example("hello/job.yaml")]).ok();
+    let socket = format!("unix:{}", swarm.dir().join("bootstrap/api.sock").display());
+    let refused = bacnode(&["--api", &socket, "submit", &example("hello/job.yaml")]);
+    assert!(refused.code == 1 && refused.stderr.contains("a bootstrap peer takes no jobs"), "{refused:#?}");
     let peers = swarm.nodes[0].run(&["doctor"]);
     assert!(peers.stdout.contains("directly, on the local network"), "{peers:#?}");
-}
-
-#[test]
-fn whoever_is_blocked_is_not_spoken_to_until_that_is_taken_back() {
-    let swarm = Swarm::new(2);
-    let (ann, bob) = (&swarm.nodes[0], &swarm.nodes[1]);
-    let id = &bob.identity.peer_id;
-    let sees = || {
-        let peers = ann.run(&["peers", "--output", "json"]).ok().json();
-        peers.as_array().expect("peers").iter().any(|peer| peer["PeerId"] == id.as_str())
-    };
-    eventually("they are connected", || sees().then_some(()));
-    ann.run(&["peers", "block", "node-1", "--reason", "it was loud"]).ok();
-    eventually("it is gone", || (!sees() && known(ann) == 2).then_some(()));
-    let blocked = ann.run(&["peers", "blocked"]).ok();
-    assert!(blocked.stdout.contains(id.as_str()) && blocked.stdout.contains("it was loud"), "{blocked:#?}");
-    std::thread::sleep(Duration::from_secs(3));
-    assert!(!sees() && known(ann) == 2, "its adverts, heard by way of others, do not count either");
-    ann.run(&["peers", "unblock", id]).ok();
-    eventually("it is back", || (known(ann) == 3).then_some(()));
-    let none = ann.run(&["peers", "unblock", id]);
-    assert!(none.code == 4 && none.stderr.contains("is blocked"), "{none:#?}");
-    let itself = ann.run(&["peers", "block", "node-0"]);
-    assert!(itself.code == 2 && itself.stderr.contains("a node does not block itself"), "{itself:#?}");
 }

@@ -53,8 +53,9 @@ fn far_away_a_newcomer_has_its_first_job_done_within_five_seconds() {
         swarm.add_at(host, &format!("node-{index}"), &address, &["--no-docker"]);
     }
     swarm.everybody_knows(3);
+    let line = swarm.nodes[0].run(&["swarm", "invite", "--address", &address]).ok().text().to_owned();
     let started = Instant::now();
-    let newcomer = swarm.add_at(&hosts[3], "newcomer", &address, &["--no-compute"]);
+    let newcomer = swarm.join_at(&hosts[3], "newcomer", &["--join", &line, "--no-compute"]);
     hello(newcomer);
     let took = started.elapsed();
     assert!(took < Duration::from_secs(5), "{took:?} from nothing to a job that others did");
@@ -100,6 +101,20 @@ fn a_host_that_moves_is_found_at_its_new_address() {
     });
     hello(mover);
     eventually("all know all", || swarm.nodes.iter().all(|node| known(node) == 4).then_some(()));
+}
+
+#[test]
+fn on_a_local_network_peers_need_not_be_named() {
+    let Some(mut internet) = Internet::new() else { return };
+    let hosts = [internet.host(), internet.host()];
+    let far = internet.host();
+    let mut swarm = Swarm::at(&far, &[]);
+    for (host, name) in hosts.iter().zip(["ann", "bob"]) {
+        internet.multicast(host);
+        swarm.join_at(host, name, &["--network", "test", "--mdns", "--no-docker"]);
+    }
+    eventually("they find each other", || swarm.nodes.iter().all(|node| known(node) == 2).then_some(()));
+    hello(&swarm.nodes[0]);
 }
 
 #[test]

@@ -82,7 +82,7 @@ struct Serve {
     #[arg(long, env = "BACNODE_BOOTSTRAP", value_name = "ADDRESS", value_delimiter = ',')]
     bootstrap: Vec<String>,
     /// Connections at one time (1000 by default)
-    #[arg(long, env = "BACNODE_MAX_CONNECTIONS", value_name = "N", default_value = "1000")]
+    #[arg(long, env = "BACNODE_MAX_CONNECTIONS", value_name = "N")]
     max_connections: Option<u32>,
     /// Pass nothing on between peers that cannot call each other
     #[arg(long, env = "BACNODE_NO_RELAY")]
@@ -109,6 +109,9 @@ struct Serve {
     #[arg(long, hide = true)]
     until_eof: bool,
 }
+
+/// Connections of a bootstrap peer that is not told otherwise.
+const CONNECTIONS: u32 = 1_000;
 
 /// What the user is told, and the exit code: 2 for wrong settings, 1 for the rest.
 struct Failure(u8, String);
@@ -207,21 +210,25 @@ async fn serve(args: Serve) -> Result<(), Failure> {
 
 fn settings(args: &Serve) -> Result<Config, Failure> {
     let address = |text: &String| {
-        text.parse().map_err(|_| Failure(2, format!("`{text}` is not a multiaddr (like /ip4/192.0.2.7/tcp/1235)")))
+        network::multiaddr(text)
+            .map_err(|error| Failure(2, format!("--listen {text}: {error}\nhint: write it like /ip4/0.0.0.0/tcp/1235")))
     };
     let mut config = Config::new(args.data_dir.clone());
     config.role = Role::Bootstrap;
     config.api = args.api;
     config.compute = false;
     config.name.clone_from(&args.name);
-    let peer =
-        |text: &String| network::address(text).map_err(|error| Failure(2, format!("--bootstrap {text}: {error}")));
+    let peer = |text: &String| {
+        network::address(text).map_err(|error| {
+                Failure(2, format!("--bootstrap {text}: {error}\nhint: write it like 192.0.2.7:1235 or /ip4/192.0.2.7/tcp/1235/p2p/12D3KooW…"))
+            })
+    };
     config.bootstrap = args.bootstrap.iter().map(peer).collect::<Result<_, _>>()?;
-    let file = NetworkFile::find(&args.network).map_err(|error| Failure(2, error.to_string()))?;
+    let file = NetworkFile::find(&args.network)
+        .map_err(|error| Failure(2, format!("{error}\nhint: `bacnode-bootstrap init-network` prints such a file")))?;
     config.network = file.as_ref().map_or_else(|| args.network.clone(), |file| file.name.clone());
-    if let Some(connections) = args.max_connections {
-        config.connections_max = connections.max(4);
-    }
+    let limits = file.as_ref().map(|file| file.limits).unwrap_or_default();
+    config.connections_max = args.max_connections.or(limits.max_connections).unwrap_or(CONNECTIONS).max(4);
     config.relay = (!args.no_relay).then(|| RelayLimits {
         peers: args.relay_peers,
         circuits: args.relay_connections,
@@ -229,7 +236,9 @@ fn settings(args: &Serve) -> Result<Config, Failure> {
         bytes: args.relay_mib << 20,
     });
     if let Some(path) = &args.swarm_key {
-        config.swarm_key = Some(identity::load_swarm_key(path).map_err(|error| Failure(2, error.to_string()))?);
+        config.swarm_key = Some(identity::load_swarm_key(path).map_err(|error| {
+            Failure(2, format!("{error}\nhint: `bacnode swarm keygen` makes one; chmod 600 keeps it private"))
+        })?);
     }
     if let Some(file) = &file {
         file.check(config.swarm_key.map(identity::fingerprint)).map_err(|error| Failure(2, error.to_string()))?;
@@ -238,7 +247,12 @@ fn settings(args: &Serve) -> Result<Config, Failure> {
             config.bootstrap = file.addresses.iter().map(peer).collect::<Result<_, _>>()?;
         }
     }
-    if let Some(founder) = &args.founder {
+    let founder = args.founder.clone().or_else(|| file.as_ref()?.founder.clone());
+    if let Some(founder) = &founder {
+        let me = Identity::load_or_create(&args.data_dir.join("node.key")).ok();
+        let me = me.map(|identity| identity.keypair.public().to_peer_id().to_string());
+        // The file names the founder to all, the founder itself included.
+        let founder = if me.as_ref() == Some(founder) { "self" } else { founder };
         let unusable = |error: String| Failure(2, format!("--founder: {error}"));
         if config.swarm_key.is_none() {
             return Err(unusable("only a private swarm has one; name its key with --swarm-key".into()));

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bacnode_node::identity::Identity;
-use bacnode_protocol::api::{NodeInfo, Peers};
+use bacnode_protocol::api::{NodeIdentity, NodeInfo, Peer, Peers};
 use bacnode_protocol::job::format_bytes;
 use clap::ArgMatches;
 use serde::Serialize;
@@ -126,7 +126,13 @@ fn look(settings: &Settings, runs: bool, findings: &mut Findings) {
         findings
             .tell("api", free.map_err(|error| format!("{api} cannot be listened on: {error}; --api names another")));
     }
-    if config.bootstrap.is_empty() {
+    if !runs {
+        for address in &config.listen {
+            findings.tell("listen", can_listen(&address.to_string()));
+        }
+    }
+    // A node that runs says itself whom it is connected with.
+    if config.bootstrap.is_empty() && !runs {
         findings.add("network", Is::Odd, format!("`{}`, and no peer to join through: --bootstrap", config.network));
     }
     for address in &config.bootstrap {
@@ -160,6 +166,18 @@ fn reach(address: &str) -> std::result::Result<String, String> {
     let socket = found.next().ok_or_else(|| format!("{address}: the name leads nowhere"))?;
     let reached = TcpStream::connect_timeout(&socket, PATIENCE);
     reached.map(|_| format!("{address} can be reached")).map_err(|error| format!("{address}: {error}"))
+}
+
+/// Whether a port of TCP is free to listen on; of anything else one has to try.
+fn can_listen(address: &str) -> std::result::Result<String, String> {
+    let parts: Vec<&str> = address.split('/').collect();
+    let ([_, "ip4" | "ip6", host, "tcp", port, ..], true) = (&parts[..], parts.len() > 4) else {
+        return Ok(format!("{address} (not tried: not TCP)"));
+    };
+    let ip: std::net::IpAddr = host.parse().map_err(|_| format!("{address}: `{host}` is not an address"))?;
+    let port: u16 = port.parse().map_err(|_| format!("{address}: `{port}` is not a port"))?;
+    let free = TcpListener::bind((ip, port)).map(|_| format!("{address} is free"));
+    free.map_err(|error| format!("{address} cannot be listened on: {error}; --listen names another"))
 }
 
 fn docker(findings: &mut Findings) {
@@ -207,8 +225,19 @@ async fn of_node(client: &Client, node: &NodeInfo, findings: &mut Findings) {
         "" => findings.add("engines", Is::Odd, "none: it runs no jobs"),
         engines => findings.add("engines", Is::Good, engines),
     }
+    if let Ok(identity) = client.get::<NodeIdentity>("network/identity").await {
+        findings.add("network", Is::Good, format!("`{}`", identity.network));
+    }
     match client.get::<Peers>("network/peers").await {
         Ok(peers) => {
+            let same = |peer: &&Peer| {
+                peer.agent.rsplit_once('/').is_none_or(|(_, version)| version == env!("CARGO_PKG_VERSION"))
+            };
+            if let Some(other) =
+                peers.peers.iter().filter(|peer| peer.agent.starts_with("bacnode/")).find(|peer| !same(peer))
+            {
+                findings.add("versions", Is::Odd, format!("{} runs {}, this program {}", other.name, other.agent, own));
+            }
             let count = peers.peers.len();
             let is = if count == 0 { Is::Odd } else { Is::Good };
             let alone = if count == 0 { ": it is alone; --bootstrap joins a network" } else { "" };

@@ -48,7 +48,7 @@ pub(super) async fn run(client: &Client, format: Format, command: Job) -> Result
             let put = client.put(&format!("orchestrator/jobs/{}/rerun", segment(&job)), &request).await?;
             submit::follow(client, put, endless, waiting).await
         }
-        Job::Logs { job, follow, execution } => logs(client, &job, follow, execution.as_deref()).await,
+        Job::Logs { job, follow, tail, execution } => logs(client, &job, follow, tail, execution.as_deref()).await,
         Job::Get { job, dir, force } => {
             let dir = dir.unwrap_or_else(|| format!("job-{}", job.chars().take(17).collect::<String>()).into());
             download::results(client, &job, &dir, force).await
@@ -157,11 +157,18 @@ fn history(format: Format, items: Vec<HistoryItem>) -> Result<()> {
 }
 
 /// Prints what a program printed: its stdout to stdout, its stderr to stderr.
-pub(super) async fn logs(client: &Client, job: &str, follow: bool, execution: Option<&str>) -> Result<()> {
+pub(super) async fn logs(
+    client: &Client,
+    job: &str,
+    follow: bool,
+    tail: Option<u64>,
+    execution: Option<&str>,
+) -> Result<()> {
     let path = format!(
-        "orchestrator/jobs/{}/logs?follow={follow}&execution_id={}",
+        "orchestrator/jobs/{}/logs?follow={follow}&execution_id={}{}",
         segment(job),
-        execution.map(segment).unwrap_or_default()
+        execution.map(segment).unwrap_or_default(),
+        tail.map(|lines| format!("&tail={lines}")).unwrap_or_default()
     );
     // A WebSocket handshake answers errors without our sentence; a look at the job first gives it.
     let _: GetJobResponse = client.get(&format!("orchestrator/jobs/{}", segment(job))).await?;
@@ -200,6 +207,7 @@ async fn describe(client: &Client, format: Format, job: &str) -> Result<()> {
     let history = answer.history.as_ref().map(|page| page.items.as_slice()).unwrap_or_default();
     head(job, history);
     results(executions);
+    drawing(job, history);
     story(history);
     Ok(())
 }
@@ -279,6 +287,21 @@ fn results(executions: &[Execution]) {
     let printed = done.first().map(|execution| execution.run_output.stdout.as_str()).unwrap_or_default();
     for (index, line) in printed.lines().take(12).enumerate() {
         field(if index == 0 { "printed" } else { "" }, line);
+    }
+}
+
+/// Attempts against time; what goes on is drawn to now.
+fn drawing(job: &JobInfo, history: &[HistoryItem]) {
+    let Some(last) = history.last() else { return };
+    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let now = u64::try_from(since_epoch.as_millis()).unwrap_or(0) + millis("1970-01-01T00:00:00.000Z");
+    let now = if job.is_terminal() { millis(&last.time) } else { now };
+    let lines = super::timeline::draw(history, millis, now);
+    if !lines.is_empty() {
+        output::line("");
+    }
+    for line in lines {
+        output::line(&format!("  {line}"));
     }
 }
 

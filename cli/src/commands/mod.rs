@@ -14,7 +14,9 @@ mod serve;
 mod submit;
 mod swarm;
 mod task;
+mod timeline;
 mod token;
+mod top;
 mod version;
 
 use std::process::ExitCode;
@@ -76,6 +78,7 @@ async fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<()> {
         Command::Docker { command: crate::args::Docker::Run(args) } => task::run_container(&client()?, args).await,
         Command::Job { command } => job::run(&client()?, global.output, command).await,
         Command::Node { command } => node::run(&client()?, global.output, command).await,
+        Command::Top => top::run(&client()?).await,
         Command::Peers { command } => peers::run(&client()?, global.output, command).await,
         Command::Swarm { command } => swarm::run(client, global.output, command).await,
         Command::Content { command } => content::run(&client()?, global.output, command).await,

@@ -192,7 +192,7 @@ async fn wait(client: &Client, id: &str, endless: bool, waiting: &Waiting) -> Re
     let logs = async {
         if waiting.follow {
             // What cannot be followed can be read afterwards.
-            let _ = job::logs(client, id, true, None).await;
+            let _ = job::logs(client, id, true, None, None).await;
         }
     };
     let both = async {

@@ -11,10 +11,10 @@ use super::error::ApiError;
 use super::openapi::Errors;
 use crate::network::Block;
 
-fn shown(api: &Api, node: &NodeId, block: &Block) -> BlockedPeer {
+fn shown(node: &NodeId, block: &Block) -> BlockedPeer {
     BlockedPeer {
         peer_id: node.to_string(),
-        name: api.network.view().get(node).map(|peer| peer.advert.name.to_string()).unwrap_or_default(),
+        name: block.name.to_string(),
         since: rfc3339(block.since),
         until: block.until.map(rfc3339),
         reason: block.reason.to_string(),
@@ -30,7 +30,7 @@ fn shown(api: &Api, node: &NodeId, block: &Block) -> BlockedPeer {
     responses((status = 200, body = Vec<BlockedPeer>), Errors)
 )]
 pub(super) async fn list(State(api): State<Api>) -> Json<Vec<BlockedPeer>> {
-    Json(api.network.blocks().all().iter().map(|(node, block)| shown(&api, node, block)).collect())
+    Json(api.network.blocks().all().iter().map(|(node, block)| shown(node, block)).collect())
 }
 
 /// Blocks a peer until that is taken back.
@@ -57,10 +57,9 @@ pub(super) async fn block(
     if node == api.network.me {
         return Err(ApiError::bad("a node does not block itself"));
     }
-    let name = api.network.view().label(&node);
     api.network.block(node, None, &reason).await?;
     let block = api.network.blocks().all().remove(&node);
-    let blocked = block.map(|block| BlockedPeer { name, ..shown(&api, &node, &block) });
+    let blocked = block.map(|block| shown(&node, &block));
     Ok(Json(blocked.ok_or_else(|| ApiError::unavailable("the block was taken back at once"))?))
 }
 
@@ -75,8 +74,11 @@ pub(super) async fn block(
 )]
 pub(super) async fn unblock(State(api): State<Api>, Path(text): Path<String>) -> Result<Json<BlockedPeer>, ApiError> {
     let blocks = api.network.blocks().all();
-    let meant = |node: &&NodeId| node.to_string() == text || text.len() >= 4 && node.short().starts_with(&text);
-    let found: Vec<NodeId> = blocks.keys().filter(meant).copied().collect();
+    let meant = |(node, block): &(&NodeId, &Block)| {
+        let short = text.len() >= 4 && node.short().starts_with(&text);
+        short || node.to_string() == text || !text.is_empty() && *block.name == text
+    };
+    let found: Vec<NodeId> = blocks.iter().filter(meant).map(|(node, _)| *node).collect();
     let node = match found[..] {
         [node] => node,
         [] => {
@@ -86,5 +88,5 @@ pub(super) async fn unblock(State(api): State<Api>, Path(text): Path<String>) ->
         _ => return Err(ApiError::bad(format!("`{text}` is the start of several")).hint("write more of the id")),
     };
     api.network.unblock(node).await?;
-    Ok(Json(shown(&api, &node, &blocks[&node])))
+    Ok(Json(shown(&node, &blocks[&node])))
 }

@@ -40,7 +40,8 @@ pub(crate) fn story(store: &Store, id: &JobId) -> Option<Vec<u8>> {
 /// A job of another node's, by its full id; `None` for what cannot be one.
 pub(super) async fn job(api: &Api, text: &str) -> Result<Option<GetJobResponse>, ApiError> {
     let Ok(id) = text.parse::<JobId>() else { return Ok(None) };
-    let owner = api.network.owner_of(id.tag()).await.filter(|owner| *owner != api.network.me);
+    let found = tokio::time::timeout(PATIENCE, api.network.owner_of(id.tag())).await;
+    let owner = found.ok().flatten().filter(|owner| *owner != api.network.me);
     let Some(owner) = owner else { return Ok(None) };
     let name = api.network.view().label(&owner);
     let told = tokio::time::timeout(PATIENCE, api.network.story_from(owner, id)).await;

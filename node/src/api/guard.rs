@@ -31,12 +31,12 @@ pub(super) async fn check(State(guard): State<Guard>, request: Request, next: Ne
 impl Guard {
     fn refusal(&self, method: &Method, path: &str, headers: &HeaderMap) -> Option<ApiError> {
         let forbidden = |reason: &str| ApiError::new(StatusCode::FORBIDDEN, "Forbidden", reason);
-        if is_foreign_page(headers) {
+        let scope = scope(method, path);
+        if is_foreign_page(headers) || scope.is_some() && is_asked_by_another_site(headers) {
             return Some(forbidden("requests from web pages are not answered"));
         }
         let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
         let bearer = bearer.or_else(|| bearer_of_socket(headers));
-        let scope = scope(method, path);
         match bearer {
             Some(text) => {
                 let Some(token) = self.tokens.find(text.trim()) else {
@@ -97,6 +97,13 @@ fn is_foreign_page(headers: &HeaderMap) -> bool {
     !text(headers, header::ORIGIN).is_none_or(own)
 }
 
+/// Whether a browser says that another site's page wants it, be it as a picture: such requests have no `Origin`. Another port of
+/// this machine is the same site, and may be a task's.
+fn is_asked_by_another_site(headers: &HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site").map(|value| value.to_str().unwrap_or("?"));
+    site.is_some_and(|site| site != "same-origin" && site != "none")
+}
+
 fn has_own_host(headers: &HeaderMap) -> bool {
     text(headers, header::HOST).is_some_and(is_own_host)
 }
@@ -130,6 +137,12 @@ mod tests {
         assert!(!refused("localhost:1234", Some("http://localhost:1234")));
         assert!(refused("localhost:1234", Some("http://localhost:20003")), "a task's page");
         assert!(!refused("[::1]:80", None));
+        let from = |site: &str| {
+            let headers =
+                headers(&[(header::HOST, "127.0.0.1:1234"), (header::HeaderName::from_static("sec-fetch-site"), site)]);
+            guard.refusal(&Method::GET, "/api/v1/agent/node", &headers).is_some()
+        };
+        assert!(from("cross-site") && from("same-site") && !from("same-origin") && !from("none"));
         assert!(refused("evil.example:1234", None));
         assert!(refused("127.0.0.1.evil.example", None));
         assert!(refused("127.0.0.1:1234", Some("https://evil.example")));

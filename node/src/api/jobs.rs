@@ -22,6 +22,16 @@ use crate::driver::Event;
 /// The job that `text` means: its id, a unique start of it, or its name (then the latest run).
 pub(super) fn resolve(api: &Api, text: &str) -> Result<JobId, ApiError> {
     let not_here = || {
+        let owner = text.parse::<JobId>().ok().and_then(|id| {
+            let view = api.network.view();
+            let owner = view.iter().map(|(node, _)| *node).find(|node| node.tag() == id.tag())?;
+            (owner != api.network.me).then(|| view.label(&owner))
+        });
+        if let Some(owner) = owner {
+            return ApiError::not_found(format!("the job is {owner}'s, which alone does that")).hint(
+                "describe, executions, history and results are told by any node; for the rest ask that one (`--api`)",
+            );
+        }
         let shown: String = text.chars().take(80).collect();
         ApiError::not_found(format!("there is no job `{shown}` at this node"))
             .hint("`bacnode job list` shows this node's jobs; ask the node at which it was submitted")

@@ -47,6 +47,7 @@ fn refused(error: RevokeError, founder: &NodeId) -> ApiError {
 )]
 pub(super) async fn list(State(api): State<Api>) -> Result<Json<Members>, ApiError> {
     let Some(own) = api.network.members() else { return Ok(Json(Members::default())) };
+    let (founder, is_founder, ends, members) = (own.founder(), own.is_founder(), own.ends(), own.list());
     let view = api.network.view();
     let shown = |(member, revoked): (Certificate, bool)| Member {
         peer_id: member.node.to_string(),
@@ -56,10 +57,10 @@ pub(super) async fn list(State(api): State<Api>) -> Result<Json<Members>, ApiErr
         revoked,
     };
     Ok(Json(Members {
-        founder: own.founder().to_string(),
-        is_founder: own.is_founder(),
-        ends: own.ends().map(rfc3339),
-        members: own.list().into_iter().map(shown).collect(),
+        founder: founder.to_string(),
+        is_founder,
+        ends: ends.map(rfc3339),
+        members: members.into_iter().map(shown).collect(),
     }))
 }
 
@@ -106,7 +107,9 @@ pub(super) async fn revoke(State(api): State<Api>, Path(text): Path<String>) -> 
     let own = members(&api)?;
     let meant = |(member, _): &(Certificate, bool)| {
         let id = member.node.to_string();
-        id == text || member.node.short().starts_with(&text) || api.network.view().label(&member.node) == text
+        id == text
+            || text.len() >= 4 && member.node.short().starts_with(&text)
+            || api.network.view().label(&member.node) == text
     };
     let found: Vec<_> = if own.is_founder() { own.list().into_iter().filter(meant).collect() } else { Vec::new() };
     let node = match found[..] {
@@ -120,7 +123,7 @@ pub(super) async fn revoke(State(api): State<Api>, Path(text): Path<String>) -> 
         _ => return Err(ApiError::bad(format!("`{text}` is several members")).hint("write more of its id")),
     };
     let name = api.network.view().label(&node);
-    api.network.revoke(own, node).await?.map_err(|error| refused(error, &own.founder()))?;
+    own.revoke(node).await?.map_err(|error| refused(error, &own.founder()))?;
     let member = own.list().into_iter().find(|(member, _)| member.node == node);
     let (member, revoked) = member.ok_or_else(|| ApiError::not_found("it is no member"))?;
     Ok(Json(Member {

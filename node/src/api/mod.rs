@@ -26,16 +26,18 @@ mod withheld;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::extract::DefaultBodyLimit;
-use axum::response::Redirect;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::get;
 use axum::serve::ListenerExt as _;
 use axum::{Json, Router};
 use bacnode_protocol::api::NodeIdentity;
 use bacnode_protocol::limits::SPEC_BYTES_MAX;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -52,6 +54,10 @@ use crate::driver::Event;
 use crate::engine::Runner;
 use crate::network::{Fetcher, Network};
 use crate::store::Store;
+
+/// Requests that are worked on at one time, and how long others wait for their turn.
+const AT_ONCE_MAX: usize = 64;
+const TURN_MAX: Duration = Duration::from_secs(10);
 
 /// What handlers work with.
 #[derive(Clone)]
@@ -138,7 +144,17 @@ fn router(api: Api, guard: Guard) -> Router {
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(axum::middleware::from_fn_with_state(guard, guard::check))
+        .layer(axum::middleware::from_fn_with_state(Arc::new(Semaphore::new(AT_ONCE_MAX)), in_turn))
         .with_state(api)
+}
+
+/// Answers so many requests at a time; the others wait, and are told so if that takes too long. What is streamed does not count
+/// once it has begun.
+async fn in_turn(State(turns): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(TURN_MAX, turns.acquire()).await {
+        Ok(_turn) => next.run(request).await,
+        Err(_) => ApiError::unavailable("the node has too many requests to answer").into_response(),
+    }
 }
 
 /// Every path below `/api/v1`, with what it says of itself.

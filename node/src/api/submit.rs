@@ -23,6 +23,7 @@ use super::error::ApiError;
 use super::jobs::load;
 use super::openapi::Errors;
 use super::page::Params;
+use crate::config::Role;
 use crate::content::{Content, ContentError, INPUT, Limits};
 use crate::driver::Event;
 
@@ -34,6 +35,15 @@ const INLINE_FOLDER_BYTES_MAX: u64 = 1 << 30;
 /// The body of a request, which is JSON.
 pub(super) fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, ApiError> {
     serde_json::from_slice(bytes).map_err(|error| ApiError::bad(format!("the body is not a request: {error}")))
+}
+
+/// A bootstrap peer has no part in the market: a job would wait there for ever.
+fn takes_jobs(api: &Api) -> Result<(), ApiError> {
+    if api.config.role == Role::Full {
+        return Ok(());
+    }
+    Err(ApiError::new(StatusCode::CONFLICT, "Conflict", "a bootstrap peer takes no jobs")
+        .hint("hand them in at a node of its network: `bacnode serve`, and `--api` names it"))
 }
 
 /// The job of a request: its fields, or a text, which is read as the command line reads a file.
@@ -61,6 +71,7 @@ pub(super) async fn submit(
     Query(params): Query<Params>,
     bytes: Bytes,
 ) -> Result<Json<PutJobResponse>, ApiError> {
+    takes_jobs(&api)?;
     let request: PutJobRequest = body(&bytes)?;
     let prepared = prepare(&api, ValidJob::new(spec_of(&request.job)?)?).await?;
     Ok(Json(take(&api, prepared, request.force, &params).await?))
@@ -82,6 +93,7 @@ pub(super) async fn rerun(
     Query(params): Query<Params>,
     bytes: Bytes,
 ) -> Result<Json<PutJobResponse>, ApiError> {
+    takes_jobs(&api)?;
     let request: RerunRequest = if bytes.is_empty() { RerunRequest::default() } else { body(&bytes)? };
     let (newest, _) = load(&api, &id)?;
     let record = version_of(&api, newest, request.job_version)?;

@@ -49,6 +49,15 @@ pub(super) fn is_private(address: &Multiaddr) -> bool {
     }
 }
 
+/// Whether two addresses are of one network of public addresses: a /24 of IPv4, a /48 of IPv6.
+pub(super) fn are_near(left: &Multiaddr, right: &Multiaddr) -> bool {
+    match (ip_of(left), ip_of(right)) {
+        (Some(IpAddr::V4(left)), Some(IpAddr::V4(right))) => left.octets()[..3] == right.octets()[..3],
+        (Some(IpAddr::V6(left)), Some(IpAddr::V6(right))) => left.octets()[..6] == right.octets()[..6],
+        _ => false,
+    }
+}
+
 /// The local network of an address.
 pub(super) fn subnet(address: &Multiaddr) -> Option<Vec<u8>> {
     Some(match ip_of(address)? {

@@ -183,7 +183,7 @@ fn gossip(config: &Config, names: &Names) -> Result<Gossip, SetupError> {
     };
     let mut gossip = Gossip::new_with_subscription_filter(gossipsub::MessageAuthenticity::Anonymous, settings, filter)
         .map_err(failed)?;
-    // Peers of a demo or a test share one address.
+    // Peers of a demo or a test share one address; how many of one public address there may be, `crowd` says.
     let mut scores =
         gossipsub::PeerScoreParams { ip_colocation_factor_weight: 0.0, app_specific_weight: 1.0, ..Default::default() };
     let topic_score = gossipsub::TopicScoreParams {

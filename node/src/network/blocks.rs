@@ -27,6 +27,8 @@ pub(crate) struct Block {
     /// For ever, if there is no time.
     pub(crate) until: Option<UnixMillis>,
     pub(crate) reason: TextMax<128>,
+    /// What it called itself.
+    pub(crate) name: TextMax<32>,
 }
 
 /// All that are blocked. Cheap to clone.
@@ -41,7 +43,12 @@ impl Blocks {
     /// Those that were blocked in a former life, and those that the settings name.
     pub(super) fn open(store: &Store, denied: &[NodeId]) -> Result<Self, StoreError> {
         let mut listed = store.blocks()?;
-        let by_settings = Block { since: clock::unix(), until: None, reason: TextMax::truncated("by the settings") };
+        let by_settings = Block {
+            since: clock::unix(),
+            until: None,
+            reason: TextMax::truncated("by the settings"),
+            name: TextMax::default(),
+        };
         listed.extend(denied.iter().map(|node| (*node, by_settings.clone())));
         Ok(Self { listed: Arc::new(Mutex::new(listed)), offences: Arc::default(), store: store.clone() })
     }
@@ -61,11 +68,9 @@ impl Blocks {
     /// Those whose time is over; they are named once.
     pub(super) fn over(&self) -> Vec<NodeId> {
         let now = clock::unix();
-        let over: Vec<NodeId> = {
-            let mut listed = self.lock();
-            let is_over = |block: &Block| block.until.is_some_and(|until| until < now);
-            listed.extract_if(.., |_, block| is_over(block)).map(|(node, _)| node).collect()
-        };
+        let mut listed = self.lock();
+        let is_over = |block: &Block| block.until.is_some_and(|until| until < now);
+        let over: Vec<NodeId> = listed.extract_if(.., |_, block| is_over(block)).map(|(node, _)| node).collect();
         for node in &over {
             if let Err(error) = self.store.unblock(node) {
                 tracing::warn!(%error, "cannot forget that a peer was blocked");
@@ -79,6 +84,9 @@ impl Blocks {
         let mut offences = self.offences.lock().unwrap_or_else(PoisonError::into_inner);
         if offences.len() >= BLOCKED_MAX {
             offences.retain(|_, (_, since)| since.elapsed() < OFFENCE_SPAN);
+            if offences.len() >= BLOCKED_MAX {
+                return false;
+            }
         }
         let (count, since) = offences.entry(node).or_insert((0, Instant::now()));
         if since.elapsed() > OFFENCE_SPAN {
@@ -99,10 +107,17 @@ impl Network {
     /// # Errors
     /// If the disk fails.
     pub(crate) async fn block(&self, node: NodeId, until: Option<UnixMillis>, reason: &str) -> Result<(), StoreError> {
-        let block = Block { since: clock::unix(), until, reason: TextMax::truncated(reason) };
-        if until.is_none() || self.blocks.lock().len() < BLOCKED_MAX {
+        let name = self.view().get(&node).map(|peer| peer.advert.name.clone()).unwrap_or_default();
+        let block = Block { since: clock::unix(), until, reason: TextMax::truncated(reason), name };
+        {
+            let mut listed = self.blocks.lock();
+            let full = listed.len() >= BLOCKED_MAX;
+            // What its operator said is not shortened by what it does; and a list that is full is full.
+            if until.is_some() && (full || listed.get(&node).is_some_and(|block| block.until.is_none())) {
+                return Ok(());
+            }
             self.blocks.store.block(&node, &block)?;
-            self.blocks.lock().insert(node, block);
+            listed.insert(node, block);
         }
         self.view().forget(&node);
         let _ = self.commands.send(Command::Block(node)).await;

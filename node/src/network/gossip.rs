@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 
-use bacnode_protocol::id::NodeId;
 use bacnode_protocol::time::{Span, Tick};
 use bacnode_protocol::view::{Change, Standing};
 use bacnode_protocol::wire::advert::{AdvertError, SignedAdvert};
@@ -46,7 +45,10 @@ pub(super) async fn run(network: Network, mut heard: mpsc::Receiver<Heard>, even
                 Err(error) => Err(error.into()),
             },
             Topic::Members => match (network.members(), envelope::open::<Signed>(&message.data)) {
-                (Some(members), Ok(signed)) => members.hear(&network, signed).map_err(|_| AdvertError::Forged),
+                (Some(members), Ok(signed)) => {
+                    let id = network.view().network();
+                    members.hear(&id, signed).await.map_err(|_| AdvertError::Forged)
+                }
                 (_, Err(error)) => Err(error.into()),
                 (None, Ok(_)) => Ok(false),
             },
@@ -57,12 +59,8 @@ pub(super) async fn run(network: Network, mut heard: mpsc::Receiver<Heard>, even
             Ok(false) | Err(AdvertError::Expired { .. }) => MessageAcceptance::Ignore,
             // Nor is whoever speaks a later version.
             Err(AdvertError::Malformed(error)) if !error.is_nonsense() => MessageAcceptance::Ignore,
-            Err(AdvertError::Malformed(_) | AdvertError::Forged) => {
-                if let Some(node) = NodeId::from_peer_id(&message.from) {
-                    network.offended(node, "gossip that is malformed or forged").await;
-                }
-                MessageAcceptance::Reject
-            }
+            // It costs its sender in the mesh. Other programs may pass on what they do not look at: they are not blocked for it.
+            Err(AdvertError::Malformed(_) | AdvertError::Forged) => MessageAcceptance::Reject,
         };
         let _ = network.commands.send(Command::Verdict(message.id, message.from, verdict)).await;
     }
@@ -72,6 +70,9 @@ pub(super) async fn run(network: Network, mut heard: mpsc::Receiver<Heard>, even
 fn answer(network: &Network, signed: &SignedCall, answered: &mut VecDeque<Tick>) -> Result<bool, AdvertError> {
     let (id, now, me) = (network.view().network(), clock::now(), network.me);
     let call = signed.open(&id, now.unix)?;
+    if network.is_put_out(&call.owner) {
+        return Ok(false);
+    }
     answered.retain(|at| now.tick.since(*at) < ANSWERS_PER);
     if answered.len() < ANSWERS_MAX && network.view().answers(&call, &me, now.unix, &mut view::rng()) {
         answered.push_back(now.tick);

@@ -4,12 +4,14 @@
 //! therefore neither identify, gossip nor DHT to speak to.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bacnode_protocol::id::NodeId;
-use bacnode_protocol::membership::{Membership, RevokeError};
+use bacnode_protocol::id::{NetworkId, NodeId};
+use bacnode_protocol::membership::{Kept, Membership, RevokeError};
 use bacnode_protocol::time::UnixMillis;
-use bacnode_protocol::wire::envelope;
+use bacnode_protocol::wire::codec::DecodeError;
 use bacnode_protocol::wire::member::{
     Answer, Certificate, Forged, Hello, Refusal, Revocations, Signed, Verdict, Voucher,
 };
@@ -20,7 +22,7 @@ use libp2p::core::UpgradeInfo;
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade};
 use libp2p::{PeerId, noise};
 
-use super::{Network, Topic, view};
+use super::{Network, view};
 use crate::clock;
 use crate::config::{Config, Founded};
 use crate::store::{Store, StoreError};
@@ -31,7 +33,9 @@ pub(super) enum AdmissionError {
     #[error(transparent)]
     Noise(#[from] noise::Error),
     #[error("the other end says nothing of a founder (is the swarm guarded, `--founder`, at one end only?)")]
-    Silent(std::io::Error),
+    Silent,
+    #[error("what the other end says of members is not understood: {0}")]
+    Foreign(std::io::Error),
     #[error("it is not let in: {0}")]
     Turned(Refusal),
     #[error("this node is not let in: {0}")]
@@ -40,11 +44,27 @@ pub(super) enum AdmissionError {
     Store(#[from] StoreError),
 }
 
+impl AdmissionError {
+    /// Another protocol begins otherwise; a later version of this one is told from that.
+    fn silent(error: std::io::Error) -> Self {
+        let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<DecodeError>());
+        match cause {
+            Some(DecodeError::Foreign) | None => Self::Silent,
+            Some(_) => Self::Foreign(error),
+        }
+    }
+}
+
 /// The part that this node takes in a swarm with a founder. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Members {
     membership: Arc<Mutex<Membership>>,
+    /// Held from a decision until it is on disk, so that the disk has them in their order. Always taken before the other.
+    deciding: Arc<tokio::sync::Mutex<()>>,
+    /// The list of those put out that everybody has been told of.
+    told: Arc<AtomicU64>,
     store: Store,
+    data_dir: PathBuf,
 }
 
 impl Members {
@@ -56,16 +76,41 @@ impl Members {
         let mut membership = match &config.founded {
             None => return Ok(None),
             Some(Founded::Here) => Membership::founder(signer),
+            // A network file names the founder to all, the founder itself included.
+            Some(Founded::By { founder, .. }) if *founder == signer.node() => Membership::founder(signer),
             Some(Founded::By { founder, voucher }) => {
                 Membership::member(signer.network(), signer.node(), *founder, voucher.clone())
             }
         };
-        membership.recall(store.members()?, clock::unix());
-        Ok(Some(Self { membership: Arc::new(Mutex::new(membership)), store: store.clone() }))
+        membership.recall(store.members(clock::unix())?, clock::unix());
+        Ok(Some(Self {
+            membership: Arc::new(Mutex::new(membership)),
+            deciding: Arc::default(),
+            told: Arc::default(),
+            store: store.clone(),
+            data_dir: config.data_dir.clone(),
+        }))
     }
 
+    /// Nothing else is locked while this is.
     fn lock(&self) -> MutexGuard<'_, Membership> {
         self.membership.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers what was decided, which must be on disk before anybody relies on it.
+    async fn keep(&self, kept: Vec<Kept>) -> Result<(), StoreError> {
+        if kept.is_empty() {
+            return Ok(());
+        }
+        let certified = kept.iter().any(|kept| matches!(kept, Kept::Certificate(_)));
+        let store = self.store.clone();
+        let written = tokio::task::spawn_blocking(move || store.keep_members(&kept)).await;
+        written.map_err(|_| StoreError::Damaged("membership"))??;
+        if certified {
+            // It has done what it was for, and others could use it.
+            crate::identity::remove_voucher(&self.data_dir);
+        }
+        Ok(())
     }
 
     async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
@@ -74,45 +119,51 @@ impl Members {
         stream: &mut S,
     ) -> Result<(), AdmissionError> {
         let node = NodeId::from_peer_id(&peer).ok_or(AdmissionError::Turned(Refusal::Forged))?;
-        let hello = self.lock().hello();
-        view::write(stream, &hello).await.map_err(AdmissionError::Silent)?;
-        let theirs: Hello = view::read(stream).await.map_err(AdmissionError::Silent)?;
-        let (answer, kept) = self.lock().judge(node, &theirs, clock::unix());
-        // Whoever is let in once only must not be let in twice over a crash.
-        self.store.keep_members(&kept)?;
-        view::write(stream, &answer).await.map_err(AdmissionError::Silent)?;
-        let theirs: Answer = view::read(stream).await.map_err(AdmissionError::Silent)?;
+        let hello = self.lock().hello(&node);
+        view::write(stream, &hello).await.map_err(AdmissionError::silent)?;
+        let theirs: Hello = view::read(stream).await.map_err(AdmissionError::silent)?;
+        let answer = {
+            let _deciding = self.deciding.lock().await;
+            let (answer, kept) = self.lock().judge(node, &theirs, clock::unix());
+            // Whoever is let in once only must not be let in twice over a crash.
+            self.keep(kept).await?;
+            answer
+        };
+        view::write(stream, &answer).await.map_err(AdmissionError::silent)?;
+        let theirs: Answer = view::read(stream).await.map_err(AdmissionError::silent)?;
+        let _deciding = self.deciding.lock().await;
         let answered = self.lock().answered(theirs, clock::unix());
-        if let Ok(kept) = &answered {
-            self.store.keep_members(kept)?;
-        }
-        let admitted = match (answer.verdict, answered) {
+        match (answer.verdict, answered) {
             (Verdict::Refused(refusal), _) => Err(AdmissionError::Turned(refusal)),
             (_, Err(refusal)) => Err(AdmissionError::Refused(refusal)),
-            (_, Ok(_)) => Ok(()),
-        };
-        if admitted.is_err() {
-            self.lock().left(&node);
+            (_, Ok(kept)) => Ok(self.keep(kept).await?),
         }
-        admitted
     }
 
     /// Takes a list of those put out from gossip; whether it is news.
     ///
     /// # Errors
-    /// If it is not the founder's word, or the disk fails.
-    pub(super) fn hear(&self, network: &Network, signed: Signed) -> Result<bool, Forged> {
-        let list = {
-            let membership = self.lock();
-            signed.open::<Revocations>(&network.view().network(), &membership.founded_by())?
-        };
+    /// If it is not the founder's word.
+    pub(super) async fn hear(&self, network: &NetworkId, signed: Signed) -> Result<bool, Forged> {
+        let founder = self.founder();
+        signed.open::<Revocations>(network, &founder)?;
+        let _deciding = self.deciding.lock().await;
         let Some(kept) = self.lock().hear(signed) else { return Ok(false) };
-        if let Err(error) = self.store.keep_members(&[kept]) {
+        if let Err(error) = self.keep(vec![kept]).await {
             tracing::warn!(%error, "cannot remember who was put out");
         }
-        let mut view = network.view();
-        list.nodes.iter().for_each(|(node, _)| view.forget(node));
         Ok(true)
+    }
+
+    /// A list of those put out that not everybody has been told of, from wherever it came, and its number.
+    pub(super) fn news(&self) -> Option<(u64, Signed, BTreeSet<NodeId>)> {
+        let newest = self.lock().newest()?;
+        (newest.0 > self.told.load(Ordering::Relaxed)).then_some(newest)
+    }
+
+    /// Everybody who is here has been told of that list.
+    pub(super) fn told(&self, sequence: u64) {
+        self.told.fetch_max(sequence, Ordering::Relaxed);
     }
 
     /// Whether the founder has put `node` out.
@@ -120,13 +171,12 @@ impl Members {
         self.lock().is_revoked(node)
     }
 
-    /// Those who are connected and are members no longer.
-    pub(super) fn lapsed(&self) -> Vec<NodeId> {
-        self.lock().lapsed(clock::unix())
-    }
-
-    pub(super) fn left(&self, node: &NodeId) {
-        self.lock().left(node);
+    /// Of these, who are connected, those who may not stay so.
+    pub(super) fn strangers(&self, connected: impl Iterator<Item = NodeId>) -> Vec<NodeId> {
+        let (now, mut membership) = (clock::unix(), self.lock());
+        let strangers = connected.filter(|node| !membership.is_member(node, now)).collect();
+        membership.expire(now);
+        strangers
     }
 
     /// Who founded the swarm.
@@ -152,29 +202,27 @@ impl Members {
         self.lock().invite(voucher)
     }
 
+    /// Puts a member out; everybody is told soon.
+    ///
+    /// # Errors
+    /// If the disk fails; within that, if this is not the founder, or that no member.
+    pub(crate) async fn revoke(&self, node: NodeId) -> Result<Result<(), RevokeError>, StoreError> {
+        let _deciding = self.deciding.lock().await;
+        let revoked = self.lock().revoke(node, clock::unix());
+        match revoked {
+            Ok(kept) => Ok(Ok(self.keep(kept).await?)),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
     /// Whom the founder has let in, and whether it has put them out again.
     pub(crate) fn list(&self) -> Vec<(Certificate, bool)> {
-        self.lock().members().map(|(certificate, out)| (*certificate, out)).collect()
+        self.lock().members()
     }
 }
 
 impl Network {
-    /// Puts a member out, and tells everybody.
-    ///
-    /// # Errors
-    /// If this is not the founder, or that no member.
-    pub(crate) async fn revoke(&self, members: &Members, node: NodeId) -> Result<Result<(), RevokeError>, StoreError> {
-        let (kept, signed) = match members.lock().revoke(node, clock::unix()) {
-            Ok(revoked) => revoked,
-            Err(error) => return Ok(Err(error)),
-        };
-        members.store.keep_members(&kept)?;
-        self.view().forget(&node);
-        self.publish(Topic::Members, envelope::seal(&signed)).await;
-        Ok(Ok(()))
-    }
-
-    /// What peers are told to do, in a swarm with a founder.
+    /// What there is to members, in a swarm with a founder.
     pub(crate) fn members(&self) -> Option<&Members> {
         self.members.as_ref()
     }
@@ -183,12 +231,6 @@ impl Network {
     pub(super) fn is_put_out(&self, node: &NodeId) -> bool {
         self.blocks.contains(node) || self.members.as_ref().is_some_and(|members| members.is_revoked(node))
     }
-}
-
-/// The members that are connected and should not be.
-pub(super) fn lapsed(network: &Network) -> BTreeSet<PeerId> {
-    let lapsed = network.members.iter().flat_map(Members::lapsed);
-    lapsed.filter_map(|node| node.peer_id()).collect()
 }
 
 /// Noise, and in a swarm with a founder what is said before anything else.

@@ -65,10 +65,12 @@ pub(crate) enum Command {
     Publish(Topic, Vec<u8>),
     Verdict(libp2p::gossipsub::MessageId, PeerId, libp2p::gossipsub::MessageAcceptance),
     Provide(Cid),
-    Providers(Cid, oneshot::Sender<BTreeSet<NodeId>>),
+    /// Who has it; of an owner's key, only nodes with its tag are meant.
+    Providers(Cid, Option<[u8; 5]>, oneshot::Sender<BTreeSet<NodeId>>),
     Peers(oneshot::Sender<Vec<PeerInfo>>),
     Addresses(bool, oneshot::Sender<Vec<Multiaddr>>),
     Reach(oneshot::Sender<String>),
+    HangUp(NodeId),
     Block(NodeId),
     Unblock(NodeId),
     Offence(NodeId),
@@ -211,7 +213,7 @@ impl Network {
 
     /// Who says in the DHT that it has `root`. A hint.
     pub async fn providers(&self, root: Cid) -> BTreeSet<NodeId> {
-        self.ask(|answer| Command::Providers(root, answer)).await.unwrap_or_default()
+        self.ask(|answer| Command::Providers(root, None, answer)).await.unwrap_or_default()
     }
 
     /// Says in the DHT where jobs of this node's are told of, so that any node can ask it that is given a job's id.
@@ -219,12 +221,16 @@ impl Network {
         self.provide(owner_key(&self.me.tag()));
     }
 
-    /// Who owns jobs with this tag in their ids, by the view or else by the DHT. Whoever it is proves it: the tag is made of its key.
+    /// Who owns jobs with this tag in their ids, by the view or else by the DHT. The tag is made of the owner's key, forty bits of
+    /// it: whoever takes the trouble of finding a key with the same tag tells tales of its jobs, and does nothing to them.
     pub(crate) async fn owner_of(&self, tag: [u8; 5]) -> Option<NodeId> {
         let known = self.view().iter().map(|(node, _)| *node).find(|node| node.tag() == tag);
         match known {
             Some(owner) => Some(owner),
-            None => self.providers(owner_key(&tag)).await.into_iter().find(|node| node.tag() == tag),
+            None => {
+                let found = self.ask(|answer| Command::Providers(owner_key(&tag), Some(tag), answer)).await;
+                found.unwrap_or_default().into_iter().find(|node| node.tag() == tag)
+            }
         }
     }
 

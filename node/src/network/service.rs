@@ -14,6 +14,7 @@ use bacnode_protocol::id::NodeId;
 use bacnode_protocol::time::Span;
 use bacnode_protocol::view::View;
 use bacnode_protocol::wire::Names;
+use bacnode_protocol::wire::envelope;
 use bacnode_protocol::wire::signed::Signer;
 use bacnode_protocol::wire::view::NodeDetail;
 use futures::StreamExt as _;
@@ -31,7 +32,7 @@ use super::address::{ip_of, is_circuit, is_private, remote_address};
 use super::behaviour::{Behaviour, BehaviourEvent, SetupError};
 use super::blocks::Blocks;
 use super::pace::Pace;
-use super::{Command, Members, Network, Topic, dag, gossip, live, market, members, transport, view};
+use super::{Command, Members, Network, Topic, dag, gossip, live, market, transport, view};
 use crate::config::{Config, Role};
 use crate::content::Content;
 use crate::driver;
@@ -43,6 +44,8 @@ use crate::store::Store;
 const COMMANDS_MAX: usize = 1024;
 /// How often the connections are looked after.
 const CARE: Duration = Duration::from_millis(500);
+/// How long a peer may take to show that its connection is alive.
+const TRIAL: Duration = Duration::from_secs(3);
 /// What an offence takes from a peer's score in the mesh; at ten times as much nothing of it is heard (gossipsub's thresholds).
 const OFFENCE_SCORE: f64 = 8.0;
 /// Fewer listeners than gossip needs to spread: each new one is worth an advert.
@@ -213,7 +216,7 @@ struct Service {
     connecting: HashMap<NodeId, Vec<oneshot::Sender<Result<(), String>>>>,
     /// Nodes whose addresses are looked up.
     routes: HashMap<kad::QueryId, NodeId>,
-    look_ups: HashMap<kad::QueryId, (BTreeSet<NodeId>, oneshot::Sender<BTreeSet<NodeId>>)>,
+    look_ups: HashMap<kad::QueryId, dht::LookUp>,
     provides: BTreeSet<Cid>,
     provides_left: usize,
     /// Nodes of the view that were handed to the DHT.
@@ -261,9 +264,10 @@ impl Service {
                 self.swarm.behaviour_mut().gossip.report_message_validation_result(&id, &from, verdict);
             }
             Command::Provide(root) => self.provide(root),
-            Command::Providers(root, answer) => self.look_up(root, answer),
+            Command::Providers(root, tag, answer) => self.look_up(root, tag, answer),
             Command::Peers(answer) => _ = answer.send(self.peers.values().cloned().collect()),
             Command::Reach(answer) => _ = answer.send(self.reached()),
+            Command::HangUp(node) => _ = node.peer_id().map(|peer| self.swarm.disconnect_peer_id(peer)),
             Command::Block(node) => self.block(node),
             Command::Unblock(node) => {
                 if let Some(peer) = node.peer_id() {
@@ -300,10 +304,7 @@ impl Service {
             self.swarm.behaviour_mut().blocks.unblock_peer(peer);
         }
         self.swarm.behaviour_mut().crowd.full = own_memory().is_some_and(|bytes| bytes > self.own_memory_max);
-        for peer in members::lapsed(&self.network) {
-            tracing::info!(%peer, "it is no member of the swarm any more");
-            let _ = self.swarm.disconnect_peer_id(peer);
-        }
+        self.keep_to_members();
         self.fill_table();
         self.end_bootstrap();
         self.announce_more();
@@ -341,8 +342,51 @@ impl Service {
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
                 tracing::debug!(address = %send_back_addr, %error, "who called is not let in");
             }
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                tracing::info!(%address, "not listening there any more");
+                self.swarm.remove_external_address(&address);
+                self.try_all();
+            }
             SwarmEvent::NewListenAddr { address, .. } => tracing::info!(%address, "listening"),
             _ => {}
+        }
+    }
+
+    /// An address of this machine is gone, and with it the connections from there, which look like any others: each peer is asked
+    /// something, and those that do not answer are called anew.
+    fn try_all(&self) {
+        for node in self.peers.values().map(|peer| peer.node) {
+            let network = self.network.clone();
+            tokio::spawn(async move {
+                let answered = tokio::time::timeout(TRIAL, network.detail_of(node)).await;
+                if !matches!(answered, Ok(Ok(_))) {
+                    let _ = network.commands.send(Command::HangUp(node)).await;
+                }
+            });
+        }
+    }
+
+    /// Tells everybody who was put out, and lets go of whoever is no member any more.
+    fn keep_to_members(&mut self) {
+        let Some(members) = self.network.members().cloned() else { return };
+        if let Some((sequence, signed, out)) = members.news() {
+            for node in &out {
+                self.network.view().forget(node);
+                if let Some(peer) = node.peer_id() {
+                    self.swarm.behaviour_mut().kad.remove_peer(&peer);
+                }
+            }
+            let published = self.swarm.behaviour_mut().gossip.publish(self.members.clone(), envelope::seal(&signed));
+            // Where nobody listens yet it is said again; who comes later is told as it comes.
+            if matches!(published, Ok(_) | Err(gossipsub::PublishError::Duplicate)) {
+                members.told(sequence);
+            }
+        }
+        for node in members.strangers(self.peers.values().map(|peer| peer.node)) {
+            tracing::info!(peer = node.short(), "it is no member of the swarm any more");
+            if let Some(peer) = node.peer_id() {
+                let _ = self.swarm.disconnect_peer_id(peer);
+            }
         }
     }
 
@@ -410,7 +454,7 @@ impl Service {
         let wide = self.is_wide();
         if info.protocols.iter().any(|protocol| protocol.as_ref() == self.kad_name) {
             for address in info.listen_addrs.into_iter().filter(|address| !wide || !is_private(address)).take(8) {
-                self.swarm.behaviour_mut().kad.add_address(&peer_id, address);
+                self.put_in_table(peer_id, address);
             }
         }
         // The peer sees us at an address of ours: then whoever sees the same network can call us there. In the internet there
@@ -472,7 +516,7 @@ impl Service {
         }
         tracing::debug!(peer = node.short(), %address, "connected");
         if endpoint.is_dialer() && !is_circuit(&address) {
-            self.swarm.behaviour_mut().kad.add_address(&peer, address.clone());
+            self.put_in_table(peer, address.clone());
             if let Err(error) = self.store.remember_peer(&node, &address) {
                 tracing::warn!(%error, "cannot remember a peer");
             }
@@ -507,9 +551,6 @@ impl Service {
         self.hung_up(peer, &info);
         self.forget_relay(&peer);
         self.network.view().disconnected(&info.node);
-        if let Some(members) = self.network.members() {
-            members.left(&info.node);
-        }
         let _ = self.events.send(driver::Event::PeerDown(info.node)).await;
     }
 }

@@ -1,7 +1,9 @@
 //! What a swarm's membership must remember: a certificate, a list, and at the founder its books.
 
 use bacnode_protocol::membership::Kept;
+use bacnode_protocol::time::UnixMillis;
 use bacnode_protocol::wire::codec;
+use bacnode_protocol::wire::member::Certificate;
 use rocksdb::{WriteBatch, WriteOptions};
 
 use super::{Column, Store, StoreError};
@@ -14,7 +16,9 @@ fn key(kept: &Kept) -> Vec<u8> {
     let (kind, of): (&[u8], &[u8]) = match kept {
         Kept::Certificate(_) => (b"certificate", &[]),
         Kept::Revocations(_) => (b"revocations", &[]),
-        Kept::Issued(certificate) => (b"issued/", &certificate.node.0),
+        Kept::Issued(Certificate { node, voucher, .. }) => {
+            return [PREFIX, b"issued/", &node.0, voucher].concat();
+        }
         Kept::Spent(voucher, _) => (b"spent/", voucher),
     };
     [PREFIX, kind, of].concat()
@@ -38,15 +42,22 @@ impl Store {
         Ok(self.db().write_opt(batch, &options)?)
     }
 
-    /// All that is remembered.
+    /// All that is remembered; what need not be any longer is forgotten.
     ///
     /// # Errors
     /// If the disk fails, or a record is damaged.
-    pub(crate) fn members(&self) -> Result<Vec<Kept>, StoreError> {
-        let read = |item: Result<super::KeyValue, StoreError>| {
-            let (_, value) = item?;
-            codec::decode(&value, KEPT_BYTES_MAX).map_err(|_| StoreError::Damaged("membership"))
-        };
-        self.scan(Column::Meta, PREFIX).map(read).collect()
+    pub(crate) fn members(&self, now: UnixMillis) -> Result<Vec<Kept>, StoreError> {
+        let (mut all, mut over) = (Vec::new(), WriteBatch::default());
+        for item in self.scan(Column::Meta, PREFIX) {
+            let (key, value) = item?;
+            let kept: Kept = codec::decode(&value, KEPT_BYTES_MAX).map_err(|_| StoreError::Damaged("membership"))?;
+            if kept.is_over(now) {
+                self.delete_in(&mut over, Column::Meta, &key);
+            } else {
+                all.push(kept);
+            }
+        }
+        self.db().write(over)?;
+        Ok(all)
     }
 }

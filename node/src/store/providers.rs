@@ -6,7 +6,8 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bacnode_protocol::id::NodeId;
 use bacnode_protocol::limits::{ADDRESS_BYTES_MAX, ADDRESSES_MAX};
@@ -26,6 +27,11 @@ use crate::clock;
 const ROWS_MAX: usize = 200_000;
 /// Of one key; later ones are not kept, whoever they are.
 const PER_KEY_MAX: usize = 20;
+/// Of one provider.
+const PER_PROVIDER_MAX: u32 = 10_000;
+/// Between two sweeps, and when there is no room.
+const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
+const SWEEP_SOON: Duration = Duration::from_secs(60);
 /// Bytes of a key: a multihash.
 const KEY_BYTES_MAX: usize = 64;
 /// Bytes of one row.
@@ -39,7 +45,47 @@ pub(crate) struct ProviderStore {
     store: Store,
     me: PeerId,
     own: HashMap<RecordKey, ProviderRecord>,
-    rows: usize,
+    counts: Arc<Mutex<Counts>>,
+    swept: Instant,
+}
+
+/// How many rows there are.
+#[derive(Debug, Default)]
+struct Counts {
+    all: usize,
+    of: HashMap<NodeId, u32>,
+}
+
+impl Counts {
+    fn add(&mut self, node: NodeId) {
+        self.all += 1;
+        *self.of.entry(node).or_default() += 1;
+    }
+
+    fn remove(&mut self, node: &NodeId) {
+        self.all = self.all.saturating_sub(1);
+        if let Some(count) = self.of.get_mut(node) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.of.remove(node);
+            }
+        }
+    }
+}
+
+/// Drops what has ended, and counts the rest.
+fn sweep(store: &Store) -> std::result::Result<Counts, StoreError> {
+    let (mut batch, mut counts) = (WriteBatch::default(), Counts::default());
+    for item in store.scan(Column::Providers, &[]) {
+        let (key, value) = item?;
+        let node = key.get(32..).and_then(|node| node.try_into().ok()).map(NodeId);
+        match (codec::decode::<Row>(&value, ROW_BYTES_MAX), node) {
+            (Ok((ends, _)), Some(node)) if ends > clock::unix() => counts.add(node),
+            _ => store.delete_in(&mut batch, Column::Providers, &key),
+        }
+    }
+    store.log().append(batch)?;
+    Ok(counts)
 }
 
 impl ProviderStore {
@@ -48,27 +94,25 @@ impl ProviderStore {
     /// # Errors
     /// If the disk fails.
     pub(crate) fn open(store: &Store, me: PeerId) -> std::result::Result<Self, StoreError> {
-        let mut providers = Self { store: store.clone(), me, own: HashMap::new(), rows: 0 };
-        providers.sweep()?;
-        Ok(providers)
+        let counts = Arc::new(Mutex::new(sweep(store)?));
+        Ok(Self { store: store.clone(), me, own: HashMap::new(), counts, swept: Instant::now() })
     }
 
-    /// Drops what has ended, and counts the rest.
-    ///
-    /// # Errors
-    /// If the disk fails.
-    pub(crate) fn sweep(&mut self) -> std::result::Result<(), StoreError> {
-        let (mut batch, mut rows) = (WriteBatch::default(), 0);
-        for item in self.store.scan(Column::Providers, &[]) {
-            let (key, value) = item?;
-            match codec::decode::<Row>(&value, ROW_BYTES_MAX) {
-                Ok((ends, _)) if ends > clock::unix() => rows += 1,
-                _ => self.store.delete_in(&mut batch, Column::Providers, &key),
-            }
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sweeps if it is time, where it holds up nobody.
+    fn sweep_soon(&mut self, full: bool) {
+        if self.swept.elapsed() < if full { SWEEP_SOON } else { SWEEP_EVERY } {
+            return;
         }
-        self.store.log().append(batch)?;
-        self.rows = rows;
-        Ok(())
+        self.swept = Instant::now();
+        let (store, counts) = (self.store.clone(), Arc::clone(&self.counts));
+        std::thread::spawn(move || match sweep(&store) {
+            Ok(swept) => *counts.lock().unwrap_or_else(PoisonError::into_inner) = swept,
+            Err(error) => tracing::warn!(%error, "cannot sweep the DHT's records"),
+        });
     }
 
     /// Keys are hashed, so that rows of one stand together whatever its length.
@@ -87,7 +131,7 @@ impl ProviderStore {
             Some(ProviderRecord {
                 key: key.clone(),
                 provider: node.peer_id()?,
-                expires: Some(Instant::now() + std::time::Duration::from_millis(left)),
+                expires: Some(Instant::now() + Duration::from_millis(left)),
                 addresses: addresses.collect(),
             })
         };
@@ -99,8 +143,15 @@ impl ProviderStore {
         let node = NodeId::from_peer_id(&record.provider).ok_or(Error::ValueTooLarge)?;
         let row = [Self::prefix(&record.key), node.0].concat();
         let known = self.store.get(Column::Providers, &row).ok().flatten().is_some();
-        if !known && (self.rows >= ROWS_MAX || self.of_others(&record.key).len() >= PER_KEY_MAX) {
-            return Err(Error::MaxProvidedKeys);
+        if !known {
+            let (full, much) = {
+                let counts = self.counts();
+                (counts.all >= ROWS_MAX, counts.of.get(&node).is_some_and(|count| *count >= PER_PROVIDER_MAX))
+            };
+            self.sweep_soon(full);
+            if full || much || self.of_others(&record.key).len() >= PER_KEY_MAX {
+                return Err(Error::MaxProvidedKeys);
+            }
         }
         let left = record.expires.map_or(0, |ends| {
             u64::try_from(ends.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(u64::MAX)
@@ -110,7 +161,9 @@ impl ProviderStore {
         let mut batch = WriteBatch::default();
         self.store.put_in(&mut batch, Column::Providers, &row, &codec::encode(&value));
         self.store.log().append(batch).map_err(|_| Error::MaxProvidedKeys)?;
-        self.rows += usize::from(!known);
+        if !known {
+            self.counts().add(node);
+        }
         Ok(())
     }
 }
@@ -160,17 +213,18 @@ impl RecordStore for ProviderStore {
         if *provider == self.me {
             self.own.remove(key);
         } else if let Some(node) = NodeId::from_peer_id(provider) {
-            let mut batch = WriteBatch::default();
-            self.store.delete_in(&mut batch, Column::Providers, &[Self::prefix(key), node.0].concat());
-            let _ = self.store.log().append(batch);
+            let (row, mut batch) = ([Self::prefix(key), node.0].concat(), WriteBatch::default());
+            if self.store.get(Column::Providers, &row).ok().flatten().is_some() {
+                self.store.delete_in(&mut batch, Column::Providers, &row);
+                let _ = self.store.log().append(batch);
+                self.counts().remove(&node);
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn record(key: u8, provider: u8, lasts: u64) -> ProviderRecord {
@@ -204,9 +258,10 @@ mod tests {
         let kept = providers.providers(&lasting.key);
         assert_eq!(kept.len(), 1);
         assert_eq!((&kept[0].provider, &kept[0].addresses), (&lasting.provider, &lasting.addresses));
-        assert_eq!(providers.rows, 1, "what has ended is swept away");
+        assert_eq!(providers.counts().all, 1, "what has ended is swept away");
         providers.remove_provider(&lasting.key, &lasting.provider);
         assert!(providers.providers(&lasting.key).is_empty());
+        assert!(providers.counts().all == 0 && providers.counts().of.is_empty());
     }
 
     #[test]

@@ -220,6 +220,12 @@ fn check_targets(path: &str, task: &TaskSpec, problems: &mut Problems) {
             problems.add(format!("{path}.InputSources[{i}].Target"), format!("`{}` is used twice", input.target));
         }
     }
+    let mut aliases = BTreeSet::new();
+    for (i, input) in task.input_sources.iter().enumerate() {
+        if !input.alias.is_empty() && !aliases.insert(&input.alias) {
+            problems.add(format!("{path}.InputSources[{i}].Alias"), format!("`{}` is used twice", input.alias));
+        }
+    }
     if task.result_paths.len() > OUTPUTS_MAX {
         let message = format!("has {} entries; at most {OUTPUTS_MAX} are kept", task.result_paths.len());
         problems.add(format!("{path}.ResultPaths"), message);

@@ -73,6 +73,8 @@ pub enum AdvertError {
     },
 }
 
+/// Seconds for which an advert counts at most.
+const TTL_S_MAX: u32 = 86_400;
 /// Bits of a sequence that count the adverts of one life.
 const COUNT_BITS: u32 = 24;
 
@@ -111,11 +113,17 @@ impl Advert {
         }
     }
 
+    /// How long it counts; a day at most, whatever it says.
+    #[must_use]
+    pub const fn ttl(&self) -> Span {
+        Span::secs(if self.ttl_s < TTL_S_MAX { self.ttl_s } else { TTL_S_MAX } as u64)
+    }
+
     /// Whether the advert still counts at `now`.
     #[must_use]
     pub fn is_current(&self, now: UnixMillis) -> bool {
         let skew = CLOCK_SKEW_MAX.as_millis();
-        let expires = self.issued.0.saturating_add(u64::from(self.ttl_s).saturating_mul(1_000));
+        let expires = self.issued.0.saturating_add(self.ttl().as_millis());
         self.issued.0 <= now.0.saturating_add(skew) && now.0 <= expires.saturating_add(skew)
     }
 }

@@ -4,6 +4,8 @@
 //! more). The founder signs [`Voucher`]s, which go into invites; whoever comes to it with one is given a [`Certificate`] for
 //! its own id, and shows that to everybody else. [`Revocations`] go from member to member.
 
+use std::fmt;
+
 use super::bounded::{BytesMax, ListMax};
 use super::codec::{self, Decode, Encode};
 use super::envelope::Message;
@@ -71,12 +73,19 @@ impl Statement for Revocations {
 }
 
 /// A [`Statement`] with the founder's signature, exactly as it was made.
-#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Signed {
     /// The encoded statement.
     pub bytes: BytesMax<STATEMENT_BYTES_MAX>,
     /// Over `bytes`.
     pub signature: SignatureBytes,
+}
+
+/// A voucher is worth something to whoever reads it.
+impl fmt::Debug for Signed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Signed({} bytes)", self.bytes.len())
+    }
 }
 
 /// Not what the founder said.
@@ -185,4 +194,7 @@ pub enum Refusal {
     /// Not the founder's word, or somebody else's certificate.
     #[error("it is not the founder's word on this node")]
     Forged,
+    /// The founder has let in as many as it keeps books of.
+    #[error("the swarm has as many members as its founder lets in")]
+    Full,
 }

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use bacnode_protocol::content::Cid;
 use bacnode_protocol::id::NodeId;
 use libp2p::metrics::{Recorder as _, Registry};
-use libp2p::{Multiaddr, kad};
+use libp2p::{Multiaddr, PeerId, kad};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::sync::oneshot;
 
 use super::Service;
-use crate::network::address::is_private;
+use crate::network::address::{are_near, is_private};
 
 /// Roots announced in the DHT at each turn of care, and at once if there were none for a while.
 const PROVIDES_PER_CARE: usize = 2;
@@ -20,8 +20,17 @@ const PROVIDES_MAX: usize = 1_000;
 /// Nodes of the view that are handed to the DHT at each turn of care, and addresses of each.
 const TABLED_PER_CARE: usize = 128;
 const ADDRESSES_MAX: usize = 4;
+/// Nodes of one network of public addresses in a bucket of the table.
+const NEAR_MAX: usize = kad::K_VALUE.get() / 4;
 /// Nodes found in the DHT that are named as providers.
 const PROVIDERS_MAX: usize = 20;
+
+/// Who has something, as far as it is known.
+pub(super) struct LookUp {
+    found: BTreeSet<NodeId>,
+    tag: Option<[u8; 5]>,
+    answer: oneshot::Sender<BTreeSet<NodeId>>,
+}
 
 /// What look-ups cost.
 pub(super) struct LookUpMetrics {
@@ -81,10 +90,26 @@ impl Service {
             // A newcomer to a full bucket would have an old entry called, to see whether that still lives.
             if kad.kbucket(peer).is_some_and(|bucket| bucket.num_entries() < kad::K_VALUE.get()) {
                 for address in addresses.into_iter().filter(|address| !wide || !is_private(address)) {
-                    kad.add_address(&peer, address);
+                    self.put_in_table(peer, address);
                 }
             }
         }
+    }
+
+    /// Puts a node into the DHT's table, unless those of one network of public addresses would have more than their share of its
+    /// bucket: whoever has many addresses should not be all that a look-up meets.
+    pub(super) fn put_in_table(&mut self, peer: PeerId, address: Multiaddr) {
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        if !is_private(&address) {
+            let near = kad.kbucket(peer).map_or(0, |bucket| {
+                let others = bucket.iter().filter(|entry| *entry.node.key.preimage() != peer);
+                others.filter(|entry| entry.node.value.iter().any(|other| are_near(other, &address))).count()
+            });
+            if near >= NEAR_MAX {
+                return;
+            }
+        }
+        kad.add_address(&peer, address);
     }
 
     /// A table that adverts have filled need not be filled by searching, which means calling a good part of the network.
@@ -100,9 +125,9 @@ impl Service {
         }
     }
 
-    pub(super) fn look_up(&mut self, root: Cid, answer: oneshot::Sender<BTreeSet<NodeId>>) {
+    pub(super) fn look_up(&mut self, root: Cid, tag: Option<[u8; 5]>, answer: oneshot::Sender<BTreeSet<NodeId>>) {
         let query = self.swarm.behaviour_mut().kad.get_providers(kad::RecordKey::new(&root.multihash()));
-        self.look_ups.insert(query, (BTreeSet::new(), answer));
+        self.look_ups.insert(query, LookUp { found: BTreeSet::new(), tag, answer });
     }
 
     /// Announces roots in the DHT: some at once, many at a steady pace. Somebody must be there to be told.
@@ -133,15 +158,17 @@ impl Service {
         self.metrics.record(&event);
         match event {
             kad::Event::OutboundQueryProgressed { id, result: kad::QueryResult::GetProviders(result), stats, step } => {
-                let Some((found, _)) = self.look_ups.get_mut(&id) else { return };
+                let Some(LookUp { found, tag, .. }) = self.look_ups.get_mut(&id) else { return };
+                // Anybody can say that it provides anything: of an owner's key, only the owner is an answer.
+                let meant = |node: &NodeId| tag.is_none_or(|tag| node.tag() == tag);
                 if let Ok(kad::GetProvidersOk::FoundProviders { providers, .. }) = result {
-                    found.extend(providers.iter().filter_map(NodeId::from_peer_id));
+                    found.extend(providers.iter().filter_map(NodeId::from_peer_id).filter(meant));
                 }
                 let enough = found.len() >= PROVIDERS_MAX || found.iter().any(|node| *node != self.network.me);
                 // Waiting for the rest of the network to say "nor do I" would only take time.
                 if step.last || enough {
                     self.look_up_metrics.ended(&stats);
-                    if let Some((found, answer)) = self.look_ups.remove(&id) {
+                    if let Some(LookUp { found, answer, .. }) = self.look_ups.remove(&id) {
                         let _ = answer.send(found);
                     }
                     if let Some(mut query) = self.swarm.behaviour_mut().kad.query_mut(&id) {

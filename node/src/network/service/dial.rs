@@ -81,6 +81,8 @@ impl Service {
             if self.routes.len() < ROUTES_MAX {
                 let query = self.swarm.behaviour_mut().kad.get_closest_peers(peer);
                 self.routes.insert(query, node);
+            } else {
+                self.answer_connect(&node, Err("too many nodes are looked for at once"));
             }
             return;
         }
@@ -228,6 +230,19 @@ impl crate::network::Network {
     }
 }
 
+/// What a connection that came to be and then did not go on may mean.
+fn in_handshake(cause: String) -> String {
+    let hung_up = ["reset by peer", "end of file", "eof", "Broken pipe"].iter().any(|text| cause.contains(text));
+    let silent = ["Timeout", "timed out"].iter().any(|text| cause.contains(text));
+    match (hung_up, silent) {
+        (true, _) => {
+            format!("it hangs up in the handshake ({cause}): it takes another swarm key, or none, or has no room")
+        }
+        (_, true) => format!("it says nothing in the handshake ({cause}): it may take a swarm key"),
+        _ => cause,
+    }
+}
+
 /// The cause of a failed call, in words.
 fn reason(error: &libp2p::swarm::DialError) -> String {
     use libp2p::swarm::DialError;
@@ -236,7 +251,7 @@ fn reason(error: &libp2p::swarm::DialError) -> String {
         DialError::Transport(errors) => errors.first().map_or_else(
             || "no address".to_owned(),
             |(_, error)| match error {
-                libp2p::TransportError::Other(error) => deepest(error),
+                libp2p::TransportError::Other(error) => in_handshake(deepest(error)),
                 libp2p::TransportError::MultiaddrNotSupported(_) => "this kind of address is not offered".to_owned(),
             },
         ),
