@@ -295,7 +295,7 @@ impl View {
             let here = self.peers.get(node).map(|peer| &peer.signed);
             here.or_else(|| self.left.get(node).map(|departure| &departure.signed))
         };
-        nodes.iter().filter_map(last).cloned().take(VIEW_ITEMS_MAX).collect()
+        nodes.iter().filter_map(last).take(VIEW_ITEMS_MAX).cloned().collect()
     }
 
     /// Every node that could ever run `task`, and why each other one could not.

@@ -218,7 +218,17 @@ fn of_inputs() {
         {"Source": {"Type": "ipfs", "Params": {"CID": cid().to_string()}}, "Target": "/a"},
         {"Source": {"Type": "ipfs", "Params": {"CID": cid().to_string()}}, "Target": "/a"},
     ]);
-    each_is_told("docker", &[(".InputSources", twice, "InputSources[1].Target: `/a` is used twice")]);
+    let aliased = json!([
+        {"Source": {"Type": "ipfs", "Params": {"CID": cid().to_string()}}, "Target": "/a", "Alias": "x"},
+        {"Source": {"Type": "ipfs", "Params": {"CID": cid().to_string()}}, "Target": "/b", "Alias": "x"},
+    ]);
+    each_is_told(
+        "docker",
+        &[
+            (".InputSources", twice, "InputSources[1].Target: `/a` is used twice"),
+            (".InputSources", aliased, "InputSources[1].Alias: `x` is used twice"),
+        ],
+    );
 }
 
 #[test]

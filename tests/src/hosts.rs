@@ -86,6 +86,9 @@ impl Internet {
     }
 
     /// A machine with a public address.
+    ///
+    /// # Panics
+    /// If it cannot be had.
     pub fn host(&mut self) -> Host {
         self.host_in(0)
     }
@@ -118,6 +121,9 @@ impl Internet {
     }
 
     /// Gives a machine another address in the place of its own.
+    ///
+    /// # Panics
+    /// If the wire is a bridge.
     pub fn readdress(&mut self, host: &mut Host) {
         self.hosts += 1;
         let address = format!("{}.{}", INTERNET[0], self.hosts);

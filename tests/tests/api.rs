@@ -72,6 +72,31 @@ fn malformed() -> Vec<Vec<u8>> {
 }
 
 #[tokio::test]
+async fn what_is_handed_in_twice_with_one_token_is_one_job() {
+    let swarm = Swarm::new(1);
+    let jobs = format!("{}/api/v1/orchestrator/jobs", swarm.nodes[0].identity.api);
+    let spec = json!({
+        "Job": {"Name": "once", "Type": "batch", "Tasks": [{
+            "Name": "main",
+            "Engine": {"Type": "wasm", "Params": {"EntryModule": "/main.wasm"}},
+            "InputSources": [{"Source": {"Type": "inline", "Params": {"URL": "data:,x"}}, "Target": "/main.wasm"}],
+        }]},
+    });
+    let put = async |query: &str| {
+        let answer = client().put(format!("{jobs}{query}")).json(&spec).send().await.expect("an answer");
+        let answer: Value = answer.json().await.expect("JSON");
+        answer["JobID"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+    };
+    let first = put("?idempotency_token=morning").await;
+    assert_eq!(put("?idempotency_token=morning").await, first);
+    let others = [put("?idempotency_token=evening").await, put("").await, put("").await];
+    let all: std::collections::BTreeSet<&String> = others.iter().chain([&first]).collect();
+    assert_eq!(all.len(), 4, "{all:?}");
+    let listed: Value = client().get(&jobs).send().await.expect("an answer").json().await.expect("JSON");
+    assert_eq!(listed["Items"].as_array().expect("jobs").len(), 4);
+}
+
+#[tokio::test]
 async fn malformed_bodies_are_refused_with_a_sentence() {
     let mut swarm = Swarm::empty(&[]);
     let api = swarm.add("one", &["--no-docker"]).identity.api.clone();

@@ -55,11 +55,11 @@ fn it_stays_small_with_two_hundred_connections() {
 
 #[test]
 fn a_bootstrap_peer_that_is_full_makes_room_for_newcomers() {
-    let mut swarm = Swarm::empty(&["--max-connections", "16"]);
+    let mut swarm = Swarm::empty(&["--max-connections", "40"]);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let crowd = runtime.block_on(crowd(&swarm, 24, 3));
+    let crowd = runtime.block_on(crowd(&swarm, 50, 3));
     swarm.add("newcomer", &["--no-docker"]);
-    eventually("it knows all of them", || (known(&swarm.nodes[0]) == 26).then_some(()));
+    eventually("it knows all of them", || (known(&swarm.nodes[0]) == 52).then_some(()));
     swarm.nodes[0].run(&["submit", &example("hello/job.yaml")]).ok();
     drop(crowd);
     runtime.shutdown_background();

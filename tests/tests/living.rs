@@ -82,6 +82,18 @@ fn settings_are_written_where_serve_finds_them() {
 }
 
 #[test]
+fn the_journal_is_told_how_grave_each_line_is() {
+    let mut swarm = Swarm::empty(&[]);
+    let node = swarm.add_with("node-0", &["--no-docker", "--bootstrap", "127.0.0.1:1"], &[("JOURNAL_STREAM", "8:1")]);
+    let lines = bacnode_tests::eventually("lines of both kinds", || {
+        let log = node.log();
+        (log.contains("<6>") && log.contains("<4>a bootstrap peer cannot be reached")).then_some(log)
+    });
+    let told = lines.lines().filter(|line| line.starts_with('<'));
+    assert!(told.clone().count() >= 2 && told.clone().all(|line| !line.contains("INFO")), "{lines}");
+}
+
+#[test]
 fn it_is_installed_and_uninstalled_without_a_trace() {
     let top =
         ["Makefile", "../Makefile"].map(PathBuf::from).into_iter().find(|path| path.exists()).expect("a Makefile");

@@ -65,9 +65,8 @@ fn scope(method: &Method, path: &str) -> Option<&'static str> {
     let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(method);
     let of = |read, write| Some(if reads { read } else { write });
     match path {
-        "agent/alive" | "/livez" => None,
         // The console is the same for everybody; what it shows is not.
-        "/" => None,
+        "agent/alive" | "/livez" | "/" => None,
         path if path.starts_with("/console/") => None,
         "network/content/gc" => Some("write:node"),
         path if path.starts_with("orchestrator/jobs") || path.starts_with("network/jobs") => {

@@ -19,6 +19,12 @@ use super::submit::version_of;
 use super::{Api, elsewhere};
 use crate::driver::Event;
 
+fn nowhere(text: &str) -> ApiError {
+    let shown: String = text.chars().take(80).collect();
+    ApiError::not_found(format!("there is no job `{shown}` at this node"))
+        .hint("`bacnode job list` shows this node's jobs; ask the node at which it was submitted")
+}
+
 /// The job that `text` means: its id, a unique start of it, or its name (then the latest run).
 pub(super) fn resolve(api: &Api, text: &str) -> Result<JobId, ApiError> {
     let not_here = || {
@@ -32,9 +38,7 @@ pub(super) fn resolve(api: &Api, text: &str) -> Result<JobId, ApiError> {
                 "describe, executions, history and results are told by any node; for the rest ask that one (`--api`)",
             );
         }
-        let shown: String = text.chars().take(80).collect();
-        ApiError::not_found(format!("there is no job `{shown}` at this node"))
-            .hint("`bacnode job list` shows this node's jobs; ask the node at which it was submitted")
+        nowhere(text)
     };
     if let Ok(id) = text.parse::<JobId>() {
         return if api.store.job(&id)?.is_some() { Ok(id) } else { Err(not_here()) };
@@ -70,7 +74,12 @@ enum Found {
 async fn find(api: &Api, text: &str) -> Result<Found, ApiError> {
     match load(api, text) {
         Ok((record, job)) => Ok(Found::Here(Box::new(record), Box::new(job))),
-        Err(error) => Ok(Found::Elsewhere(Box::new(elsewhere::job(api, text).await?.ok_or(error)?))),
+        Err(error) => match elsewhere::job(api, text).await? {
+            Some(told) => Ok(Found::Elsewhere(Box::new(told))),
+            // Its owner does not know of it either.
+            None if text.parse::<JobId>().is_ok() => Err(nowhere(text)),
+            None => Err(error),
+        },
     }
 }
 

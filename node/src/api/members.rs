@@ -114,11 +114,11 @@ pub(super) async fn revoke(State(api): State<Api>, Path(text): Path<String>) -> 
     let found: Vec<_> = if own.is_founder() { own.list().into_iter().filter(meant).collect() } else { Vec::new() };
     let node = match found[..] {
         [(member, _)] => member.node,
-        [] => text.parse().map_err(|_| match own.is_founder() {
-            true => {
-                ApiError::not_found(format!("no member `{text}` is known")).hint("`bacnode swarm members` lists them")
+        [] => text.parse().map_err(|_| {
+            if !own.is_founder() {
+                return refused(RevokeError::NotFounder, &own.founder());
             }
-            false => refused(RevokeError::NotFounder, &own.founder()),
+            ApiError::not_found(format!("no member `{text}` is known")).hint("`bacnode swarm members` lists them")
         })?,
         _ => return Err(ApiError::bad(format!("`{text}` is several members")).hint("write more of its id")),
     };

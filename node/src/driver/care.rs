@@ -67,16 +67,16 @@ impl Running {
     /// What there is of everything now, for `/metrics`.
     fn count(&self) {
         let (totals, load) = (&self.hands.network.totals, self.compute.load());
-        totals.jobs_open.set(self.requester.jobs().count() as i64);
+        totals.jobs_open.set(gauge(self.requester.jobs().count()));
         totals.runs_running.set(load.running.into());
         totals.runs_queued.set(load.queued.into());
         let (known, connected) = {
             let view = self.hands.network.view();
             (view.len(), view.connected_count())
         };
-        totals.nodes_known.set(known as i64);
-        totals.peers_connected.set(connected as i64);
-        totals.content_bytes.set(self.hands.content.used_in_all() as i64);
+        totals.nodes_known.set(gauge(known));
+        totals.peers_connected.set(gauge(connected));
+        totals.content_bytes.set(gauge(self.hands.content.used_in_all()));
     }
 
     /// Sweeps content away that nobody keeps: every so often, and sooner when room is short.
@@ -118,4 +118,9 @@ impl Running {
             }
         });
     }
+}
+
+/// What there is, as a gauge has it.
+fn gauge(count: impl TryInto<i64>) -> i64 {
+    count.try_into().unwrap_or(i64::MAX)
 }

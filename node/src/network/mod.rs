@@ -127,7 +127,7 @@ use self::pace::Pace;
 pub(crate) use self::service::{Handlers, start};
 
 /// What the owner of jobs with this tag provides in the DHT: the CID of a block that says so.
-fn owner_key(tag: &[u8; 5]) -> Cid {
+fn owner_key(tag: [u8; 5]) -> Cid {
     Cid::of(Codec::Raw, &[b"bacnode/owner/1\0", &tag[..]].concat())
 }
 
@@ -218,20 +218,18 @@ impl Network {
 
     /// Says in the DHT where jobs of this node's are told of, so that any node can ask it that is given a job's id.
     pub(crate) fn provide_owner(&self) {
-        self.provide(owner_key(&self.me.tag()));
+        self.provide(owner_key(self.me.tag()));
     }
 
     /// Who owns jobs with this tag in their ids, by the view or else by the DHT. The tag is made of the owner's key, forty bits of
     /// it: whoever takes the trouble of finding a key with the same tag tells tales of its jobs, and does nothing to them.
     pub(crate) async fn owner_of(&self, tag: [u8; 5]) -> Option<NodeId> {
         let known = self.view().iter().map(|(node, _)| *node).find(|node| node.tag() == tag);
-        match known {
-            Some(owner) => Some(owner),
-            None => {
-                let found = self.ask(|answer| Command::Providers(owner_key(&tag), Some(tag), answer)).await;
-                found.unwrap_or_default().into_iter().find(|node| node.tag() == tag)
-            }
+        if known.is_some() {
+            return known;
         }
+        let found = self.ask(|answer| Command::Providers(owner_key(tag), Some(tag), answer)).await;
+        found.unwrap_or_default().into_iter().find(|node| node.tag() == tag)
     }
 
     /// How others reach this node, in words.

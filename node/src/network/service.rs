@@ -328,7 +328,7 @@ impl Service {
                 self.established(peer_id, &endpoint, num_established.get()).await;
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, .. } => {
-                self.forget_circuit(&peer_id, connection_id);
+                self.forget_connection(&peer_id, connection_id);
                 if num_established == 0 {
                     self.closed(peer_id).await;
                 }

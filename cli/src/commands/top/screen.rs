@@ -221,14 +221,14 @@ mod tests {
             };
             node.info = NodeInfo { name: name.into(), node_id: format!("12D3KooW{name}"), load, ..NodeInfo::default() };
             node.info.compute.execution_engines = vec!["wasm".into()];
-            node.info.compute.running_executions = u32::from(load / 50).into();
+            node.info.compute.running_executions = (load / 50).into();
             node
         };
         let job = |name: &str, state: &str, why: &str| {
             let mut job = Job { name: name.into(), kind: "batch".into(), ..Job::default() };
             (job.state.state_type, job.state.message) = (state.into(), why.into());
-            // Long ago, so that it is shown in days that do not matter here.
-            job.create_time = 0;
+            // Whenever this is run, that is now.
+            job.create_time = u64::MAX;
             job
         };
         let peer = Peer { peer_id: "12D3KooWbob".into(), rtt_ms: Some(12.34), ..Peer::default() };
@@ -256,7 +256,7 @@ mod tests {
         let buffer = terminal.backend().buffer();
         let lines = buffer.content().chunks(usize::from(width));
         lines
-            .map(|line| line.iter().map(|cell| cell.symbol()).collect::<String>().trim_end().to_owned() + "\n")
+            .map(|line| line.iter().map(ratatui::buffer::Cell::symbol).collect::<String>().trim_end().to_owned() + "\n")
             .collect()
     }
 
@@ -266,7 +266,6 @@ mod tests {
         screen.take(tables());
         screen.happened("12:00:00  j-abc-def  bob wins: 0 ms".into());
         let text = shown(&screen, 80, 24);
-        let text = regex::Regex::new(r"\d+ days ago").expect("a pattern").replace_all(&text, "N days ago").into_owned();
         insta::assert_snapshot!(text);
     }
 

@@ -5,6 +5,7 @@
 //! the DHT. A network all of whose addresses are private is one local network, and takes them for what they are.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use bacnode_protocol::id::NodeId;
@@ -17,7 +18,7 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, PeerId, StreamProtocol, kad, mdns, relay};
 
 use super::Service;
-use crate::network::address::{is_circuit, is_private, remote_address, subnet, without_own_id};
+use crate::network::address::{ip_of, is_circuit, is_private, remote_address, subnet, without_own_id};
 use crate::network::behaviour::NatEvent;
 
 /// How long after the first connection an address of one's own may be found to work before relays are asked.
@@ -28,6 +29,8 @@ const RELAYS_WANTED: usize = 2;
 const REST: Duration = Duration::from_secs(15);
 /// How long a circuit stays beside a direct connection, which the other end may not have seen yet.
 const OVERLAP: Duration = Duration::from_secs(1);
+/// Connections to one peer that come to be within this did so together.
+const AT_ONCE: Duration = Duration::from_secs(2);
 /// Addresses of others that the local network offers at once.
 const NEARBY_MAX: usize = 16;
 
@@ -42,7 +45,9 @@ pub(super) struct Reach {
     asked: HashMap<PeerId, (Option<ListenerId>, Instant)>,
     /// Connections that go through a relay.
     circuits: HashMap<PeerId, HashSet<ConnectionId>>,
-    /// Those that direct ones took the place of, and until when they stay.
+    /// The last one to each peer that does not, from where and since when.
+    direct: HashMap<PeerId, (ConnectionId, IpAddr, Instant)>,
+    /// Those that others took the place of, and until when they stay.
     closing: Vec<(Instant, ConnectionId)>,
     /// Whether others may ask this node in the DHT.
     serves: Option<bool>,
@@ -99,15 +104,16 @@ impl Service {
             seen.partition(|address| address.iter().any(|part| matches!(part, Protocol::Tcp(_))));
         let of = [tcp, udp].into_iter().find(|seen| seen.len() > 1)?;
         let same = of.iter().all(|address| address.iter().take(2).eq(of[0].iter().take(2)));
-        Some(match same {
-            true => "keeps one port for all: holes can be punched",
-            false => "takes a port for each peer: no hole can be punched, relays do",
+        Some(if same {
+            "keeps one port for all: holes can be punched"
+        } else {
+            "takes a port for each peer: no hole can be punched, relays do"
         })
     }
 
     /// Whoever cannot be called asks relays, and does not serve the DHT.
     pub(super) fn be_reachable(&mut self, now: Instant) {
-        self.close_circuits(now);
+        self.close_replaced(now);
         if self.peers.is_empty() {
             self.reach.joined = None;
             return;
@@ -174,6 +180,7 @@ impl Service {
             self.reach.circuits.entry(peer).or_default().insert(connection);
             return;
         }
+        self.follow(peer, connection, endpoint);
         let circuits = self.reach.circuits.remove(&peer).unwrap_or_default();
         let over = Instant::now() + OVERLAP;
         self.reach.closing.extend(circuits.iter().map(|circuit| (over, *circuit)));
@@ -184,14 +191,34 @@ impl Service {
         }
     }
 
-    /// Gives up circuits that are not needed any more.
-    fn close_circuits(&mut self, now: Instant) {
+    /// A peer that comes from elsewhere has moved, and what it left behind leads nowhere though it looks alive. Two connections
+    /// that came to be at once are not that: both ends may have called.
+    fn follow(&mut self, peer: PeerId, connection: ConnectionId, endpoint: &ConnectedPoint) {
+        let Some(ip) = ip_of(endpoint.get_remote_address()) else { return };
+        let now = Instant::now();
+        let Some((old, from, since)) = self.reach.direct.insert(peer, (connection, ip, now)) else { return };
+        if from == ip || now.duration_since(since) < AT_ONCE {
+            return;
+        }
+        self.reach.closing.push((now + OVERLAP, old));
+        if let Some(info) = self.peers.get_mut(&peer) {
+            info.address = remote_address(endpoint);
+            info.outgoing = endpoint.is_dialer();
+            tracing::info!(peer = info.node.short(), address = %info.address, "it has moved");
+        }
+    }
+
+    /// Gives up connections that are not needed any more.
+    fn close_replaced(&mut self, now: Instant) {
         for (_, circuit) in self.reach.closing.extract_if(.., |(over, _)| *over <= now) {
             self.swarm.close_connection(circuit);
         }
     }
 
-    pub(super) fn forget_circuit(&mut self, peer: &PeerId, connection: ConnectionId) {
+    pub(super) fn forget_connection(&mut self, peer: &PeerId, connection: ConnectionId) {
+        if self.reach.direct.get(peer).is_some_and(|(direct, ..)| *direct == connection) {
+            self.reach.direct.remove(peer);
+        }
         if let Some(circuits) = self.reach.circuits.get_mut(peer) {
             circuits.remove(&connection);
             if circuits.is_empty() {
