@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use bacnode_bootstrap::network::NetworkFile;
-use bacnode_node::config::{Config, Founded, LocalPath, RelayLimits};
+use bacnode_node::config::{Config, Founded, LocalPath};
 use bacnode_node::identity::PreSharedKey;
 use bacnode_node::identity::{self, KeyError};
 use bacnode_node::tokens::Tokens;
@@ -32,6 +32,10 @@ struct ConfigFile {
     bootstrap: Option<Vec<String>>,
     mdns: Option<bool>,
     relay: Option<bool>,
+    relay_peers: Option<usize>,
+    relay_connections: Option<usize>,
+    relay_mib: Option<u64>,
+    relay_minutes: Option<u64>,
     network: Option<String>,
     swarm_key: Option<PathBuf>,
     founder: Option<String>,
@@ -267,8 +271,6 @@ impl Settings {
             return Err(Failure::usage("--mdns: a private swarm does not call out on the local network")
                 .hint("name a peer with --bootstrap"));
         }
-        let relay = chooser.choose("relay", args.relay.then_some(true), file.relay, false, ToString::to_string);
-        config.relay = relay.then(RelayLimits::default);
         config.name = chooser.choose("name", args.name.clone(), file.name, host_name(), Clone::clone);
         let labels = chooser.choose("label", some(&args.label), file.label, Vec::new(), |l| listed(l));
         config.labels = labels.iter().map(|text| pair("label", text)).collect::<Result<_>>()?;

@@ -46,6 +46,21 @@ fn known_peers_are_found_again_without_the_bootstrap_peer() {
 }
 
 #[test]
+fn a_machine_that_slept_is_there_again_when_it_wakes() {
+    let swarm = Swarm::new(2);
+    let sleeper = &swarm.nodes[1];
+    let pid = rustix::process::Pid::from_raw(i32::try_from(sleeper.pid()).expect("an id")).expect("an id");
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("it sleeps");
+    // Longer than connections are waited for that say nothing.
+    std::thread::sleep(Duration::from_secs(25));
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).expect("it wakes");
+    let woken = Instant::now();
+    sleeper.run(&["submit", &example("hello/job.yaml")]).ok();
+    swarm.everybody_knows(3);
+    assert!(woken.elapsed() < Duration::from_secs(20), "{:?}", woken.elapsed());
+}
+
+#[test]
 fn one_line_is_all_that_a_newcomer_needs() {
     let keys = tempfile::tempdir().expect("a folder");
     let path = |name: &str| keys.path().join(name).to_string_lossy().into_owned();

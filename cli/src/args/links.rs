@@ -5,6 +5,21 @@ use clap::Args;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Connections")]
 pub(crate) struct LinkArgs {
+    /// Pass on between peers that cannot call each other, as bootstrap peers do
+    #[arg(long, env = "BACNODE_RELAY", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(crate) relay: bool,
+    /// Peers that can be reached through this one, if it passes on (256 by default)
+    #[arg(long, env = "BACNODE_RELAY_PEERS", value_name = "N")]
+    pub(crate) relay_peers: Option<usize>,
+    /// Connections that it passes on at one time (128 by default)
+    #[arg(long, env = "BACNODE_RELAY_CONNECTIONS", value_name = "N")]
+    pub(crate) relay_connections: Option<usize>,
+    /// Mebibytes that pass each way on one of them (16 by default)
+    #[arg(long, env = "BACNODE_RELAY_MIB", value_name = "N")]
+    pub(crate) relay_mib: Option<u64>,
+    /// Minutes that one of them lasts (30 by default)
+    #[arg(long, env = "BACNODE_RELAY_MINUTES", value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1440))]
+    pub(crate) relay_minutes: Option<u64>,
     /// Speak to these peers only, by their ids; may be repeated
     #[arg(long, env = "BACNODE_ALLOW_PEER", value_name = "PEER", value_delimiter = ',')]
     pub(crate) allow_peer: Vec<String>,

@@ -33,9 +33,6 @@ pub(crate) struct Serve {
     /// Look for peers on the local network (never with a swarm key)
     #[arg(long, env = "BACNODE_MDNS", value_parser = clap::builder::BoolishValueParser::new())]
     pub(crate) mdns: bool,
-    /// Pass on between peers that cannot call each other, within limits, as bootstrap peers do
-    #[arg(long, env = "BACNODE_RELAY", value_parser = clap::builder::BoolishValueParser::new())]
-    pub(crate) relay: bool,
     /// The network: a name, or a network file
     #[arg(long, env = "BACNODE_NETWORK", value_name = "NAME|FILE")]
     pub(crate) network: Option<String>,

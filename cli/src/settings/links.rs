@@ -1,6 +1,8 @@
 //! With whom a node is connected, how often, and how fast.
 
-use bacnode_node::config::Config;
+use std::time::Duration;
+
+use bacnode_node::config::{Config, RelayLimits};
 use bacnode_node::network::PACE_MIN;
 use bacnode_protocol::id::NodeId;
 use bacnode_protocol::job::{format_bytes, parse_bytes};
@@ -8,6 +10,20 @@ use bacnode_protocol::job::{format_bytes, parse_bytes};
 use super::{Chooser, ConfigFile, listed, some};
 use crate::args::LinkArgs;
 use crate::error::{Failure, Result};
+
+/// Whether, and how much, the node passes on between others.
+fn relay(config: &mut Config, args: &LinkArgs, file: &ConfigFile, chooser: &mut Chooser<'_>) {
+    let (usual, number) = (RelayLimits::default(), ToString::to_string);
+    let willing = chooser.choose("relay", args.relay.then_some(true), file.relay, false, ToString::to_string);
+    let peers = chooser.choose("relay_peers", args.relay_peers, file.relay_peers, usual.peers, number);
+    let circuits =
+        chooser.choose("relay_connections", args.relay_connections, file.relay_connections, usual.circuits, number);
+    let mib = chooser.choose("relay_mib", args.relay_mib, file.relay_mib, usual.bytes >> 20, ToString::to_string);
+    let minutes = usual.duration.as_secs() / 60;
+    let minutes = chooser.choose("relay_minutes", args.relay_minutes, file.relay_minutes, minutes, ToString::to_string);
+    let duration = Duration::from_secs(minutes * 60);
+    config.relay = willing.then_some(RelayLimits { peers, circuits, duration, bytes: mib << 20 });
+}
 
 /// Connections that a node needs at least to be part of a network.
 const CONNECTIONS_MIN: u32 = 4;
@@ -22,6 +38,7 @@ pub(super) fn choose(config: &mut Config, args: &LinkArgs, file: &ConfigFile, ch
     };
     config.allow_peers = peers("allow_peer", &args.allow_peer, &file.allow_peer)?;
     config.deny_peers = peers("deny_peer", &args.deny_peer, &file.deny_peer)?;
+    relay(config, args, file, chooser);
     let mut count = |id: &str, typed: Option<u32>, named: Option<u32>, least: u32, into: &mut u32| {
         *into = chooser.choose(id, typed, named, *into, ToString::to_string);
         let flag = id.replace('_', "-");

@@ -16,6 +16,9 @@ use super::{PeerInfo, Service};
 /// Pauses between attempts to reach one address.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// Rests of a bootstrap peer that this node can do without.
+const REST_MIN: Duration = Duration::from_secs(15);
+const REST_MAX: Duration = Duration::from_secs(600);
 /// Nodes that are called at once for want of peers.
 const SOUGHT_AT_ONCE: usize = 2;
 /// Nodes whose addresses are looked up in the DHT at one time.
@@ -29,6 +32,8 @@ pub(super) struct Anchor {
     pub(super) peer: Option<PeerId>,
     next: Instant,
     pause: Duration,
+    /// Before it is called again that has let go of this node, which has others.
+    rest: Duration,
     warned: bool,
 }
 
@@ -38,7 +43,7 @@ impl Anchor {
             Protocol::P2p(peer) => Some(peer),
             _ => None,
         });
-        Self { address, peer, next: Instant::now(), pause: RETRY_MIN, warned: false }
+        Self { address, peer, next: Instant::now(), pause: RETRY_MIN, rest: REST_MIN, warned: false }
     }
 
     /// Whether this is to be said: once, until it answers.
@@ -188,7 +193,14 @@ impl Service {
 
     /// A connection that was closed before anything was said may have been turned away by what only the other end knows.
     pub(super) fn hung_up(&mut self, peer: PeerId, info: &PeerInfo) {
+        let enough = self.peers_wanted > 0 && self.network.view().connected_known() >= self.peers_wanted;
         let Some(anchor) = self.anchors.iter_mut().find(|anchor| anchor.peer == Some(peer)) else { return };
+        if enough {
+            // It may be full, and have others to help: the more so, the sooner it lets go again.
+            let soon = info.since.elapsed() < REST_MAX;
+            anchor.rest = if soon { (anchor.rest * 2).min(REST_MAX) } else { REST_MIN };
+            anchor.next = Instant::now() + anchor.rest;
+        }
         if info.agent.is_empty() {
             let why = "it hangs up before it says who it is; a swarm with a founder takes an invite (--join)";
             self.network.complain(&anchor.address, Some(why.into()));
