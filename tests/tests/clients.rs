@@ -173,6 +173,47 @@ fn job_files_for_containers_give_what_they_should() {
 }
 
 #[test]
+fn what_goes_through_a_container_comes_out_as_it_should() {
+    if !docker::is_here() {
+        return;
+    }
+    let swarm = Swarm::new(1);
+    let through = |name: &str, text: &str, command: &[&str]| {
+        let spec = json!({"Name": name, "Type": "batch", "Count": 1, "Tasks": [{
+            "Name": "main",
+            "Engine": {"Type": "docker", "Params": {
+                "Image": IMAGE, "Entrypoint": command, "EnvironmentVariables": ["FRUIT=kiwi", "COUNT=2"],
+            }},
+            "InputSources": [{
+                "Source": {"Type": "inline", "Params": {"URL": format!("data:;base64,{}", base64(text.as_bytes()))}},
+                "Target": "/hello",
+            }],
+        }]});
+        printed(&swarm, &format!("{name}.json"), &spec.to_string()).concat()
+    };
+    let fruit = "apple is sour\nkiwi is delicious\npear is sweet\nkiwi is delicious\n";
+    assert_eq!(through("cat", fruit, &["cat", "/hello"]), fruit);
+    assert_eq!(through("grep", fruit, &["grep", "kiwi", "/hello"]), "kiwi is delicious\n".repeat(2));
+    let places = "OPORTO,41.15,-8.61\nLISBON,38.72,-9.13\nFARO,37.01,-7.93\n".repeat(5);
+    let lisbon = through("sed", &places, &["sed", "-n", "/38.7[0-9],-9.1[0-9]/p", "/hello"]);
+    assert_eq!(lisbon, "LISBON,38.72,-9.13\n".repeat(5));
+    let numbers = (0..1_001).map(|n| format!("{n},{}\n", n * n)).collect::<Vec<_>>().concat();
+    let even = through("awk", &numbers, &["awk", "-F,", "{if ($1 % 2 == 0) print $2}", "/hello"]);
+    assert_eq!((even.lines().count(), even.lines().last()), (501, Some("1000000")));
+    let env = through("env", "", &["sh", "-c", "env | grep -E '^(FRUIT|COUNT|BACALHAU_JOB_TYPE)=' | sort"]);
+    assert_eq!(env, "BACALHAU_JOB_TYPE=batch\nCOUNT=2\nFRUIT=kiwi\n");
+    // More than is told in place is in the result.
+    let words = through("much", "", &["sh", "-c", "yes 0123456789abcde | head -n 12800"]);
+    assert!(words.len() < 204_800 && words.starts_with("0123456789abcde\n"), "{} bytes are told", words.len());
+    let to = swarm.dir().join("much").to_string_lossy().into_owned();
+    swarm.nodes[0].run(&["job", "get", "much", "-o", &to]).ok();
+    let whole = std::fs::metadata(std::path::Path::new(&to).join("stdout")).expect("all that was printed");
+    assert_eq!(whole.len(), 204_800);
+    let last = swarm.nodes[0].run(&["job", "logs", "much", "--tail", "2"]).ok();
+    assert_eq!(last.stdout, "0123456789abcde\n".repeat(2));
+}
+
+#[test]
 fn job_files_that_are_wrong_are_told_so() {
     let swarm = Swarm::new(1);
     let node = &swarm.nodes[0];

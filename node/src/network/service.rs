@@ -2,6 +2,7 @@
 
 mod dht;
 mod dial;
+mod keep;
 mod listen;
 mod reach;
 
@@ -14,7 +15,6 @@ use bacnode_protocol::id::NodeId;
 use bacnode_protocol::time::Span;
 use bacnode_protocol::view::View;
 use bacnode_protocol::wire::Names;
-use bacnode_protocol::wire::envelope;
 use bacnode_protocol::wire::signed::Signer;
 use bacnode_protocol::wire::view::NodeDetail;
 use futures::StreamExt as _;
@@ -44,10 +44,6 @@ use crate::store::Store;
 const COMMANDS_MAX: usize = 1024;
 /// How often the connections are looked after.
 const CARE: Duration = Duration::from_millis(500);
-/// How long a peer may take to show that its connection is alive.
-const TRIAL: Duration = Duration::from_secs(3);
-/// What an offence takes from a peer's score in the mesh; at ten times as much nothing of it is heard (gossipsub's thresholds).
-const OFFENCE_SCORE: f64 = 8.0;
 /// Fewer listeners than gossip needs to spread: each new one is worth an advert.
 const LISTENERS_FEW: usize = 3;
 /// A connected peer.
@@ -192,12 +188,6 @@ pub(crate) async fn start(
     Ok(Started { network, listening, task, live })
 }
 
-/// Memory of this process, in bytes, where that can be told.
-fn own_memory() -> Option<u64> {
-    let pages: u64 = std::fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
-}
-
 struct Service {
     swarm: Swarm<Behaviour>,
     network: Network,
@@ -269,11 +259,7 @@ impl Service {
             Command::Reach(answer) => _ = answer.send(self.reached()),
             Command::HangUp(node) => _ = node.peer_id().map(|peer| self.swarm.disconnect_peer_id(peer)),
             Command::Block(node) => self.block(node),
-            Command::Unblock(node) => {
-                if let Some(peer) = node.peer_id() {
-                    self.swarm.behaviour_mut().blocks.unblock_peer(peer);
-                }
-            }
+            Command::Unblock(node) => self.unblock(node),
             Command::Offence(node) => self.mark_down(node),
             Command::Addresses(confirmed, answer) => _ = answer.send(self.addresses(confirmed)),
         }
@@ -300,11 +286,7 @@ impl Service {
             self.seek_peers(now);
         }
         self.trim();
-        for peer in self.network.blocks().over().iter().filter_map(NodeId::peer_id) {
-            self.swarm.behaviour_mut().blocks.unblock_peer(peer);
-        }
-        self.swarm.behaviour_mut().crowd.full = own_memory().is_some_and(|bytes| bytes > self.own_memory_max);
-        self.keep_to_members();
+        self.look_who_stays();
         self.fill_table();
         self.end_bootstrap();
         self.announce_more();
@@ -350,60 +332,6 @@ impl Service {
             SwarmEvent::NewListenAddr { address, .. } => tracing::info!(%address, "listening"),
             _ => {}
         }
-    }
-
-    /// An address of this machine is gone, and with it the connections from there, which look like any others: each peer is asked
-    /// something, and those that do not answer are called anew.
-    fn try_all(&self) {
-        for node in self.peers.values().map(|peer| peer.node) {
-            let network = self.network.clone();
-            tokio::spawn(async move {
-                let answered = tokio::time::timeout(TRIAL, network.detail_of(node)).await;
-                if !matches!(answered, Ok(Ok(_))) {
-                    let _ = network.commands.send(Command::HangUp(node)).await;
-                }
-            });
-        }
-    }
-
-    /// Tells everybody who was put out, and lets go of whoever is no member any more.
-    fn keep_to_members(&mut self) {
-        let Some(members) = self.network.members().cloned() else { return };
-        if let Some((sequence, signed, out)) = members.news() {
-            for node in &out {
-                self.network.view().forget(node);
-                if let Some(peer) = node.peer_id() {
-                    self.swarm.behaviour_mut().kad.remove_peer(&peer);
-                }
-            }
-            let published = self.swarm.behaviour_mut().gossip.publish(self.members.clone(), envelope::seal(&signed));
-            // Where nobody listens yet it is said again; who comes later is told as it comes.
-            if matches!(published, Ok(_) | Err(gossipsub::PublishError::Duplicate)) {
-                members.told(sequence);
-            }
-        }
-        for node in members.strangers(self.peers.values().map(|peer| peer.node)) {
-            tracing::info!(peer = node.short(), "it is no member of the swarm any more");
-            if let Some(peer) = node.peer_id() {
-                let _ = self.swarm.disconnect_peer_id(peer);
-            }
-        }
-    }
-
-    fn block(&mut self, node: NodeId) {
-        let Some(peer) = node.peer_id() else { return };
-        self.known.retain(|(known, _)| *known != node);
-        self.swarm.behaviour_mut().kad.remove_peer(&peer);
-        self.swarm.behaviour_mut().blocks.block_peer(peer);
-    }
-
-    /// What a peer did wrong counts in the mesh, too.
-    fn mark_down(&mut self, node: NodeId) {
-        let Some(peer) = node.peer_id() else { return };
-        let Some(info) = self.peers.get_mut(&peer) else { return };
-        info.offences += 1;
-        let score = -f64::from(info.offences) * OFFENCE_SCORE;
-        self.swarm.behaviour_mut().gossip.set_application_score(&peer, score);
     }
 
     fn gossip(&mut self, event: gossipsub::Event) {
