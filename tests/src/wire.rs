@@ -43,7 +43,7 @@ type OnWay = (Instant, u64, Ipv4Addr, Vec<u8>);
 #[derive(Default)]
 struct State {
     quality: Quality,
-    /// Where each address leads. Routes have a mask in bits.
+    /// Where each address leads.
     ends: HashMap<Ipv4Addr, Arc<SyncDevice>>,
     /// Those who do not hear from each other.
     cut: HashSet<(Ipv4Addr, Ipv4Addr)>,
