@@ -1,8 +1,9 @@
 //! The part of bacnode that decides.
 //!
-//! This crate holds the types, the wire format and the two pure state machines of the network: the
-//! [`requester`], which takes a job from its user, has peers bid for it and brings the result home, and
-//! the [`compute`] machine, which bids, runs what it was awarded and reports. Neither opens a socket, reads
+//! This crate holds the types, the wire format and the three pure state machines of the network: the
+//! [`requester`], which takes a job from its user, has peers bid for it and brings the result home, the
+//! [`compute`] machine, which bids, runs what it was awarded and reports, and the [`guardian`] machine, which
+//! keeps the jobs of others and leads on when their node is gone. None of them opens a socket, reads
 //! a clock or touches a file: inputs come in with the time as an argument, effects go out through an
 //! [`outbox::Outbox`]. The same code therefore runs under `bacnode serve` and under a simulator.
 //!
@@ -16,7 +17,7 @@
 //! | [`membership`] | who is let into a swarm with a founder |
 //! | [`view`] | the bounded picture of the other peers, and how they are ranked |
 //! | [`outbox`], [`timers`] | the seam between a machine and the world |
-//! | [`requester`], [`compute`] | the machines |
+//! | [`requester`], [`compute`], [`guardian`] | the machines |
 //!
 //! Purity is kept by the build: the crate compiles for `wasm32-unknown-unknown`, and `clippy.toml` bans clocks,
 //! files, threads and maps with a random order.
@@ -24,6 +25,7 @@
 pub mod api;
 pub mod compute;
 pub mod content;
+pub mod guardian;
 pub mod id;
 pub mod job;
 pub mod limits;

@@ -43,6 +43,27 @@ pub const TARGETS_MAX: usize = VIEW_NODES_MAX;
 pub const TARGETS_ASKED_MAX: usize = 64;
 /// Ended attempts that are kept of each slot of a job without an end.
 pub const ENDED_KEPT_MAX: usize = 3;
+/// Entries in one message of a group, and their bytes; a longer entry goes alone.
+pub const APPEND_ENTRIES_MAX: usize = 256;
+/// Bytes of entries in one message of a group.
+pub const APPEND_BYTES_MAX: usize = 96 << 10;
+/// Bytes of a spec as it is kept for others; longer ones are kept in short.
+pub const GUARDED_SPEC_BYTES_MAX: usize = 128 << 10;
+/// Entries that a leader keeps for members that are behind; whoever lacks more asks for everything.
+pub const TAIL_MAX: usize = 8_192;
+/// Owners whose jobs one node keeps.
+pub const GUARDED_OWNERS_MAX: usize = 256;
+/// Bytes of one owner's jobs that others keep.
+pub const LEDGER_BYTES_MAX: usize = 64 << 20;
+/// Ended jobs of one owner that others keep.
+pub const LEDGER_ENDED_MAX: usize = 1_000;
+/// Bytes of a result, or an input, that is held at another node before anybody is told of it, unless the operator says
+/// otherwise.
+pub const REPLICA_BYTES_MAX: u64 = 64 << 20;
+/// How long somebody who could hold it is waited for; then there is one copy, and the job's story says so.
+pub const REPLICA_TIMEOUT: Span = Span::secs(10);
+/// Silence after which a leader may be replaced by a member, unless the owner chose another.
+pub const OWNERSHIP_LEASE: Span = Span::secs(15);
 /// Jobs of one requester that have not ended.
 pub const OPEN_JOBS_MAX: usize = 10_000;
 /// Inputs of a task.

@@ -7,6 +7,8 @@ pub enum When {
     Now,
     /// Only when every record appended up to here is on disk: somebody will rely on it.
     AfterSync,
+    /// Only when it is on the disk of another member of the group, too, that keeps the jobs with this owner's tag.
+    AfterQuorum([u8; 5]),
 }
 
 impl When {

@@ -8,6 +8,7 @@ use crate::limits::{PORTS_MAX, STORED_SPEC_BYTES_MAX};
 use crate::time::UnixMillis;
 use crate::wire::bounded::{BytesMax, ListMax, TextMax};
 use crate::wire::codec::{self, Decode, Encode};
+use crate::wire::group::{At, Certificate, Charter, Entry};
 use crate::wire::market::{Lease, Outcome, Phase, RESULT_BODY_BYTES_MAX, ResultBody, SignedResult, Text};
 use crate::wire::signed::SignatureBytes;
 use crate::wire::task::{OpenPort, Task};
@@ -33,6 +34,31 @@ pub enum Record {
     Held(Box<HeldRecord>),
     /// Compute: nothing more is owed for this award.
     Forget(ExecutionId),
+    /// Compute: who keeps the jobs of an owner, for whom something is held.
+    Ward(Charter),
+    /// Compute: nothing is, any more.
+    DropWard(NodeId),
+    /// Guardian: where a group stands.
+    Group(Box<GroupRecord>),
+    /// Guardian: one thing of an owner's jobs, by its key; none if it is not kept any more.
+    Kept(NodeId, Vec<u8>, Option<Box<Entry>>),
+    /// Guardian: this node keeps that owner's jobs no more, or begins anew.
+    DropGroup(NodeId),
+}
+
+/// Where a group stands, as a member remembers it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct GroupRecord {
+    /// Who leads, and who is in it.
+    pub charter: Charter,
+    /// Members as they are to be, if that is not known to be decided: until then both must agree to whoever is to lead.
+    pub pending: Option<Charter>,
+    /// That it leads.
+    pub certificate: Option<Certificate>,
+    /// The newest epoch that was promised, and to whom.
+    pub promised: (u64, NodeId),
+    /// What this node holds.
+    pub at: At,
 }
 
 /// What people call something.
@@ -254,6 +280,16 @@ pub enum What {
     },
     /// A node that matches, but could not be had, is given up; the others go on.
     GivenUp,
+    /// Another node leads the job now, since the one before was not heard, or wanted it so.
+    Adopted {
+        /// Who led before.
+        from: Text,
+    },
+    /// What is said to be done or submitted is held by its maker and its owner alone: no guardian could hold it in time.
+    OneCopy {
+        /// Bytes.
+        size: u64,
+    },
 }
 
 /// An award as its holder remembers it.
@@ -301,4 +337,10 @@ pub struct Records {
     pub events: Vec<(JobId, u32)>,
     /// Awards held.
     pub held: Vec<HeldRecord>,
+    /// Who keeps the jobs that they are of.
+    pub wards: Vec<Charter>,
+    /// Groups that this node is in.
+    pub groups: Vec<GroupRecord>,
+    /// What it keeps for them.
+    pub kept: Vec<(NodeId, Entry)>,
 }

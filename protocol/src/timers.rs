@@ -56,6 +56,12 @@ impl<K: Ord + Clone> Timers<K> {
         Some(key)
     }
 
+    /// Whether `key` is set to fire.
+    #[must_use]
+    pub fn is_set(&self, key: &K) -> bool {
+        self.by_key.contains_key(key)
+    }
+
     /// How many timers are set.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -197,6 +197,8 @@ fn submission(n: u8) -> Submission {
         elsewhere: if n.is_multiple_of(2) { vec![Cid::of(Codec::Raw, b"x")] } else { Vec::new() },
         only_here: false,
         waits: n.is_multiple_of(2),
+        guarded: n.is_multiple_of(3),
+        here: Vec::new(),
     }
 }
 
@@ -224,7 +226,7 @@ proptest! {
             policy: compute::Policy { probes: true, reach: Reach::Host, ..compute::Policy::default() },
         };
         let (mut asked, mut awarded) = (Outbox::default(), Outbox::default());
-        let mut compute = compute::State::restore(me.clone(), BootId(1), config, Vec::new(), Vec::new(), now, &mut awarded);
+        let mut compute = compute::State::restore(me.clone(), BootId(1), config, Default::default(), Vec::new(), now, &mut awarded);
         let mut requester = requester::State::restore(
             me, 1, [1; 32], requester::Config::default(), Records::default(), now, &view, &mut asked,
         );

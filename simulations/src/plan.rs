@@ -39,6 +39,9 @@ pub struct Plan {
     /// Only owners keep a picture of the others: what the largest networks cost can be tried without a machine for each.
     #[serde(default)]
     pub lean: bool,
+    /// Milliseconds after which a silent leader of a group may be replaced.
+    #[serde(default)]
+    pub ownership_ms: u64,
     /// Whether every signature is really made and checked, adverts included.
     pub real_signatures: bool,
 }
@@ -147,6 +150,9 @@ pub struct JobPlan {
     pub total_timeout: Option<Micros>,
     /// Seconds: heartbeat, lease, grace, orphan time.
     pub lease: [u32; 4],
+    /// Whether a group keeps it.
+    #[serde(default)]
+    pub guarded: bool,
 }
 
 /// How a program ends.
@@ -211,6 +217,11 @@ pub enum What {
         down: Micros,
         /// Whether the machine loses power with it.
         power: bool,
+    },
+    /// The machine is gone for good.
+    Gone {
+        /// Whose.
+        node: usize,
     },
     /// The disk is lost: the node comes back with its key and nothing else.
     Wipe {
@@ -298,11 +309,12 @@ impl What {
             Self::FullDisk { .. } => "full disk",
             Self::ClockJump { .. } => "clock jump",
             Self::Suspend { .. } => "suspend",
+            Self::Gone { .. } => "gone",
         }
     }
 
     /// Every name, in the order of tables.
-    pub const NAMES: [&'static str; 12] = [
+    pub const NAMES: [&'static str; 13] = [
         "kill",
         "power loss",
         "kill at output",
@@ -315,6 +327,7 @@ impl What {
         "full disk",
         "clock jump",
         "suspend",
+        "gone",
     ];
 
     /// The nodes that it strikes.
@@ -326,6 +339,7 @@ impl What {
             | Self::PowerLoss { node, .. }
             | Self::KillAtOutput { node, .. }
             | Self::Wipe { node, .. }
+            | Self::Gone { node }
             | Self::Clog { node, .. }
             | Self::Flap { node, .. }
             | Self::SlowDisk { node, .. }
@@ -367,7 +381,7 @@ impl Plan {
                 job.queue_timeout = 1_800 * SECOND;
             }
         }
-        let faults = if alone { Vec::new() } else { draw_faults(&nodes, &jobs, safety, rng) };
+        let mut faults = if alone { Vec::new() } else { draw_faults(&nodes, &jobs, safety, rng) };
         let harsh = !alone && rng.random_bool(0.6);
         let links = LinkPlan {
             near: rng.random_range(100..2_000),
@@ -377,6 +391,7 @@ impl Plan {
             delay: if harsh { rng.random_range(0..200) } else { 0 },
             delay_max: rng.random_range(100..30_000) * MILLI,
         };
+        let ownership_ms = draw_groups(&nodes, &mut jobs, &mut faults, &mut ChaCha12Rng::seed_from_u64(seed ^ 0x6a0e));
         let bad_runs = if !alone && rng.random_bool(0.6) { rng.random_range(0..200) } else { 0 };
         Self {
             seed,
@@ -387,9 +402,33 @@ impl Plan {
             bad_runs,
             safety,
             lean: false,
+            ownership_ms,
             real_signatures: seed.is_multiple_of(64),
         }
     }
+}
+
+/// In half of the honest networks of four nodes or more most jobs are kept by groups. Disks are not lost then, but now and
+/// then a machine is, for good.
+fn draw_groups(nodes: &[NodePlan], jobs: &mut [JobPlan], faults: &mut Vec<Fault>, rng: &mut ChaCha12Rng) -> u64 {
+    let ownership_ms = *[1_000, 3_000, 15_000].choose(rng).unwrap_or(&15_000);
+    let honest = nodes.iter().all(|node| node.evil.is_none());
+    if nodes.len() < 4 || !honest || !rng.random_bool(0.5) {
+        return ownership_ms;
+    }
+    jobs.iter_mut().for_each(|job| job.guarded = rng.random_bool(0.9));
+    faults.retain(|fault| !matches!(fault.what, What::Wipe { .. }));
+    if let Some(job) = jobs.choose(rng).filter(|_| rng.random_bool(0.5)) {
+        let at = job.at + rng.random_range(0..20 * SECOND);
+        let node = if rng.random_bool(0.7) { job.owner } else { rng.random_range(0..nodes.len()) };
+        faults.push(Fault { at, what: What::Gone { node } });
+        faults.sort_by_key(|fault| fault.at);
+        // What only that node would take, or what its user did not say again, is not there to be waited for.
+        for job in jobs.iter_mut().filter(|job| job.owner == node) {
+            job.guarded = true;
+        }
+    }
+    ownership_ms
 }
 
 /// Three to fifty, seven in the middle: most faults show in small networks, and small ones are quick.
@@ -435,6 +474,7 @@ fn draw_jobs(nodes: &[NodePlan], safety: Micros, rng: &mut ChaCha12Rng) -> Vec<J
                 update: None,
                 picky: false,
                 priority: 0,
+                guarded: false,
                 at: rng.random_range(SECOND..safety * 9 / 10),
                 owner: *owners.choose(rng).unwrap_or(&0),
                 slots: if rng.random_bool(0.65) { 1 } else { rng.random_range(2..=12) },

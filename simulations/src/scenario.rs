@@ -241,6 +241,7 @@ impl Scenario {
                     queue_timeout: 1_800 * SECOND,
                     total_timeout: None,
                     lease: [10, 60, 15, 3_600],
+                    guarded: false,
                 }
             })
             .collect();
@@ -255,7 +256,7 @@ impl Scenario {
             delay_max: 0,
         };
         let lean = nodes.len() > 256;
-        Plan { seed, nodes, jobs, links, faults, bad_runs: 0, safety, lean, real_signatures: false }
+        Plan { seed, nodes, jobs, links, faults, bad_runs: 0, safety, lean, ownership_ms: 15_000, real_signatures: false }
     }
 
     fn faults(&self, nodes: usize, owners: usize, safety: u64, rng: &mut ChaCha12Rng) -> Vec<Fault> {

@@ -28,6 +28,8 @@ pub struct Stats {
     pub runs: u64,
     /// Of these, taken up again after a restart.
     pub resumed: u64,
+    /// Groups whose jobs another node went on with.
+    pub takeovers: u64,
     /// Market messages and their bytes.
     pub messages: u64,
     /// Bytes of market messages.
@@ -122,6 +124,7 @@ impl Stats {
             (&mut self.records, other.records),
             (&mut self.runs, other.runs),
             (&mut self.resumed, other.resumed),
+            (&mut self.takeovers, other.takeovers),
             (&mut self.messages, other.messages),
             (&mut self.message_bytes, other.message_bytes),
             (&mut self.advert_bytes, other.advert_bytes),

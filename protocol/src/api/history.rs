@@ -149,6 +149,18 @@ fn tell(event: &JobEvent) -> (&'static str, String, BTreeMap<String, String>) {
             detail("CID", root.to_string());
             ("Accepted", format!("{node}'s result is held here: {root}"))
         }
+        What::Adopted { from } => {
+            detail("From", from.to_string());
+            ("Adopted", format!("{node} leads it now: {from} is not heard, or gave it up"))
+        }
+        What::OneCopy { size: 0 } => {
+            ("OneCopy", "what it reads is held here alone: no guardian could hold it in time".to_owned())
+        }
+        What::OneCopy { size } => {
+            detail("Size", size.to_string());
+            let size = crate::job::format_bytes(*size);
+            ("OneCopy", format!("no guardian holds a copy of it ({size})"))
+        }
         What::Cancelled { reason } => ("Cancelled", format!("{node} is told to stop: {reason}")),
         What::Queued { reason } => ("Queued", format!("no place is free: {reason}")),
         What::Ended { state, message } => {

@@ -42,6 +42,10 @@ fn decline(to: NodeId, ask: &Ask, reasons: &[String], later: bool, out: &mut Out
 
 impl State {
     pub(super) fn ask(&mut self, from: NodeId, ask: Ask, now: Now, out: &mut Outbox<Output>) {
+        if !self.wards.may_speak(&from, &ask.job) {
+            // Unless it shows that it may: who leads another's jobs is not known everywhere at once.
+            return decline(from, &ask, &["the job belongs to another node".to_owned()], true, out);
+        }
         let never = self.never(from, &ask);
         let considers = self.config.policy.considers(&ask.task);
         let reasons = if never.is_empty() {
@@ -116,9 +120,6 @@ impl State {
     /// Reasons that will hold at any time.
     fn never(&self, from: NodeId, ask: &Ask) -> Vec<String> {
         let mut reasons = Vec::new();
-        if ask.job.tag() != from.tag() {
-            reasons.push("the job belongs to another node".into());
-        }
         let engine = ask.task.engine.engine();
         if self.config.engines.0 == 0 {
             reasons.push("runs no jobs".into());

@@ -29,7 +29,11 @@ impl State {
             return;
         }
         let named = ExecutionId::new(&award.job, award.slot, award.token, &self.signer.node());
-        let sent = if named == execution { self.take_bid(from, &award) } else { Err("the award is for another node") };
+        let sent = match named == execution {
+            true if self.wards.may_speak(&from, &award.job) => self.take_bid(from, &award),
+            true => Err("the job is another node's to give away"),
+            false => Err("the award is for another node"),
+        };
         let (sent, image) = match sent {
             Ok(taken) => taken,
             Err(reason) => {
@@ -144,7 +148,12 @@ impl State {
             out.now(Output::Send { to: held.record.owner, message });
         }
         let heartbeat = Span::millis(u64::from(held.record.lease.heartbeat_ms).max(500));
+        let job = held.record.job;
+        let unheard = now.tick.since(held.word_from) > heartbeat.times(2);
         self.timers.set(Timer::Beat(execution), now.tick + heartbeat);
+        if unheard {
+            self.seek(&job, out);
+        }
     }
 
     pub(super) fn beat_ack(&mut self, from: NodeId, execution: ExecutionId, beat: u64, out: &mut Outbox<Output>) {
@@ -194,10 +203,15 @@ impl State {
     }
 
     pub(super) fn query(&mut self, from: NodeId, execution: ExecutionId, now: Now, out: &mut Outbox<Output>) {
-        match self.held.get(&execution).filter(|held| held.record.owner == from) {
+        match self.held.get(&execution) {
             None => {
                 let message = Market::Beat { execution, beat: 0, phase: Phase::Unknown };
                 out.now(Output::Send { to: from, message });
+            }
+            // Who leads now may be told later than it asks: then it hears of this one when that is known.
+            Some(held) if held.record.owner != from => {
+                let job = held.record.job;
+                self.seek(&job, out);
             }
             Some(held) if held.phase == Phase::Ended => self.timers.set(Timer::Resend(execution), now.tick),
             Some(_) => self.beat(execution, now, out),

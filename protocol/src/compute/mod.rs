@@ -10,6 +10,7 @@ mod asks;
 mod awards;
 mod policy;
 mod state;
+mod wards;
 mod withheld;
 
 use std::collections::BTreeMap;

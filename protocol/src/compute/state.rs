@@ -13,6 +13,7 @@ use crate::record::{HeldRecord, Record};
 use crate::time::{Now, Span, Tick};
 use crate::timers::Timers;
 use crate::wire::bounded::{ListMax, TextMax};
+use crate::wire::group::Charter;
 use crate::wire::market::{Ask, Market, Outcome, Phase};
 use crate::wire::signed::Signer;
 use crate::wire::task::{Engines, OpenPort, Resources, Task};
@@ -110,6 +111,8 @@ pub struct State {
     pub(super) queue: VecDeque<ExecutionId>,
     pub(super) used: Resources,
     pub(super) holdings: Holdings,
+    /// Who keeps the jobs of owners for whom something is held.
+    pub(super) wards: super::wards::Wards,
     /// How long runs take, in milliseconds, as a moving average.
     pub(super) run_ms: u64,
     pub(super) timers: Timers<Timer>,
@@ -124,7 +127,7 @@ impl State {
         signer: Signer,
         boot: BootId,
         config: Config,
-        held: Vec<HeldRecord>,
+        (held, wards): (Vec<HeldRecord>, Vec<Charter>),
         left: Vec<Run>,
         now: Now,
         out: &mut Outbox<Output>,
@@ -143,6 +146,7 @@ impl State {
             queue: VecDeque::new(),
             used: Resources::default(),
             holdings: Holdings::default(),
+            wards: super::wards::Wards::new(wards),
             run_ms: 100,
             timers: Timers::default(),
         };
@@ -158,7 +162,8 @@ impl State {
 
     /// Whether a run that was left running is the one that the record is of, and may have what it has.
     fn may_go_on(&self, record: &HeldRecord, run: &Run, now: Now) -> bool {
-        let same = (run.owner, run.job, run.slot) == (record.owner, record.job, record.slot);
+        // Its owner may be another by now.
+        let same = (run.job, run.slot) == (record.job, record.slot);
         let resources = run.task.resources.at_least(&RUN_RESOURCES_MIN);
         let room = resources.fits(&self.config.total.minus(&self.used));
         same && room && record.result.is_none() && run.until > now.tick
@@ -284,6 +289,7 @@ impl State {
     }
 
     fn message(&mut self, from: NodeId, message: Market, now: Now, out: &mut Outbox<Output>) {
+        self.correct(from, &message, out);
         match message {
             Market::Ask(ask) => self.ask(from, ask, now, out),
             Market::BidRelease { boot, bid } => self.bid_release(from, boot, bid),
@@ -303,6 +309,7 @@ impl State {
             | Market::Beat { .. }
             | Market::Result(_)
             | Market::CancelAck { .. } => {}
+            Market::Group(group) => self.group(from, *group, now, out),
         }
     }
 
@@ -334,8 +341,12 @@ impl State {
         let Some(held) = self.held.get_mut(&execution) else { return };
         let Some(result) = held.record.result.as_ref().filter(|_| !held.record.withheld) else { return };
         out.now(Output::Send { to: held.record.owner, message: Market::Result(result.clone()) });
+        let (job, unheard) = (held.record.job, held.resend > RESEND_MIN);
         held.resend = Span(held.resend.0.saturating_mul(2)).min(RESEND_MAX);
         self.timers.set(Timer::Resend(execution), now.tick + held.resend);
+        if unheard {
+            self.seek(&job, out);
+        }
     }
 
     /// Forgets an award and everything kept for it.

@@ -4,7 +4,7 @@ use super::state::{State, Timer};
 use super::{Fetch, Output};
 use crate::id::{ExecutionId, JobId, NodeId};
 use crate::job::state::{ExecutionState, JobState};
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, When};
 use crate::record::{JobStateRecord, Record, What};
 use crate::time::Now;
 use crate::view::View;
@@ -25,6 +25,9 @@ impl State {
     ) {
         let id = result.execution;
         let Some(execution) = self.executions.get(&id).filter(|execution| execution.record.node == from) else {
+            if self.is_unled(&id) {
+                return;
+            }
             // Decided long ago, or another's: in both cases the sender need not keep it for us.
             out.now(Output::Send { to: from, message: Market::Release { execution: id } });
             return;
@@ -51,11 +54,13 @@ impl State {
             return Err("sent a result with a forged signature");
         }
         let record = &self.executions.get(&result.execution).ok_or("sent a result for nothing")?.record;
+        let guarded = self.jobs.get(&record.job).is_some_and(|job| job.guarded);
         let bound = body.execution == record.id
             && body.job == record.job
             && body.slot == record.slot
             && body.maker == from
-            && body.mac == self.award_mac(&record.id);
+            // Whoever led before marked it, and no mark is needed of what is in the books.
+            && (guarded || body.mac == self.award_mac(&record.id));
         match body.outcome {
             _ if !bound => Err("sent a result for another award"),
             Outcome::Completed { .. } if body.root.is_none() => Err("sent a result without content"),
@@ -70,6 +75,7 @@ impl State {
         execution.heard = now.tick;
         execution.record.result = Some((result.body, result.signature));
         execution.result = Some(body.clone());
+        execution.blocks = result.blocks.to_vec();
         execution.become_state(ExecutionState::Publishing, "", now, out);
         let record = execution.record.clone();
         self.timers.cancel(&Timer::Award(id));
@@ -120,19 +126,20 @@ impl State {
         let failed_job = matches!(execution.result.as_ref().map(|r| &r.outcome), Some(Outcome::Failed { .. }))
             || self.jobs.get(&execution.record.job).is_some_and(|job| job.task.kind.is_endless());
         match held {
-            Ok(()) => self.decide(id, now, view, out),
+            Ok(()) => self.held_here(id, now, view, out),
             // What a failed program printed is worth having, but its job has failed without it too.
             Err(_) if failed_job => self.decide(id, now, view, out),
             Err(cause) => self.lose(id, &format!("its result could not be fetched: {cause}"), now, view, out),
         }
     }
 
-    /// The bytes are here: the slot is filled, or the job has failed.
-    fn decide(&mut self, id: ExecutionId, now: Now, view: &View, out: &mut Outbox<Output>) {
+    /// The bytes are here, and elsewhere if they should be: the slot is filled, or the job has failed.
+    pub(super) fn decide(&mut self, id: ExecutionId, now: Now, view: &View, out: &mut Outbox<Output>) {
         let Some(execution) = self.executions.get_mut(&id) else { return };
         let Some(body) = execution.result.clone() else { return };
         let (job, slot, node) = (execution.record.job, execution.record.slot, execution.record.node);
         let kind = self.jobs.get(&job).map(|job| job.task.kind).unwrap_or_default();
+        let durable = self.jobs.get(&job).map_or(When::AfterSync, super::job::Job::durable);
         if kind.is_endless() {
             return self.endless_ended(id, &body, now, view, out);
         }
@@ -141,7 +148,7 @@ impl State {
             execution.become_state(ExecutionState::Failed, cause, now, out);
             execution.result = None;
             self.drop_execution(id, ExecutionState::Failed, cause, What::Phase(Phase::Ended), now, view, out);
-            verdict(node, id, false, out);
+            verdict(durable, node, id, false, out);
             if kind == JobKind::Ops {
                 return self.give_up(job, slot, cause, now, view, out);
             }
@@ -154,7 +161,7 @@ impl State {
         if let Some(state) = self.jobs.get_mut(&job).and_then(|job| job.slots.get_mut(slot as usize)) {
             state.accepted = Some(id);
         }
-        verdict(node, id, true, out);
+        verdict(durable, node, id, true, out);
         let what = body.root.map_or(What::Phase(Phase::Ended), |root| What::Accepted { root });
         self.drop_execution(id, ExecutionState::Completed, "", what, now, view, out);
         self.cancel_live(job, Some(slot), "another node was first", now, view, out);
@@ -197,12 +204,15 @@ impl State {
         let message = TextMax::truncated(&message);
         let record = JobStateRecord { id, state, message: message.clone(), modified: now.unix };
         out.now(Output::Persist(Record::JobState(record)));
-        job.tell_when(crate::outbox::When::AfterSync, now.unix, view, None, None, What::Ended { state, message }, out);
+        if let Some((request, answer)) = job.answer.take() {
+            out.push(job.durable(), Output::Answer(request, answer));
+        }
+        job.tell_when(job.durable(), now.unix, view, None, None, What::Ended { state, message }, out);
     }
 }
 
 /// Tells whoever made a result whether it counts, and that it need not be kept for us any more.
-pub(super) fn verdict(maker: NodeId, execution: ExecutionId, accepted: bool, out: &mut Outbox<Output>) {
-    out.after_sync(Output::Send { to: maker, message: Market::Verdict { execution, accepted } });
-    out.after_sync(Output::Send { to: maker, message: Market::Release { execution } });
+pub(super) fn verdict(when: When, maker: NodeId, execution: ExecutionId, accepted: bool, out: &mut Outbox<Output>) {
+    out.push(when, Output::Send { to: maker, message: Market::Verdict { execution, accepted } });
+    out.push(when, Output::Send { to: maker, message: Market::Release { execution } });
 }

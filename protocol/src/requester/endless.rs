@@ -34,7 +34,8 @@ impl State {
             Outcome::Cancelled => (ExecutionState::Cancelled, "it was stopped".to_owned()),
         };
         self.troubles.done(&node);
-        super::accept::verdict(node, id, true, out);
+        let durable = self.jobs.get(&job).map_or(crate::outbox::When::AfterSync, super::job::Job::durable);
+        super::accept::verdict(durable, node, id, true, out);
         if let Some(execution) = self.executions.get_mut(&id) {
             // Kept, not dropped.
             execution.result = None;

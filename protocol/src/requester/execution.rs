@@ -24,10 +24,16 @@ const WITHHELD_MAX: Span = Span::secs(3 * 24 * 3_600);
 
 impl State {
     pub(super) fn award_again(&mut self, id: ExecutionId, now: Now, out: &mut Outbox<Output>) {
+        let job = self.executions.get(&id).map(|execution| execution.record.job);
+        if job.is_some_and(|job| self.may_be_led_elsewhere(&job)) {
+            return self.timers.set(Timer::Award(id), now.tick + RESEND_MIN);
+        }
         let Some(execution) = self.executions.get_mut(&id) else { return };
         let Some(award) = &execution.award else { return };
         let message = Output::Send { to: execution.record.node, message: Market::Award(award.clone()) };
-        out.push(When::after_sync_if(award.task.exclusive), message);
+        let job = self.jobs.get(&execution.record.job);
+        let when = job.map_or(When::AfterSync, |job| job.durable_if(award.task.exclusive));
+        out.push(when, message);
         execution.resend = Span(execution.resend.0.saturating_mul(2)).min(RESEND_MAX);
         self.timers.set(Timer::Award(id), now.tick + execution.resend);
     }
@@ -189,6 +195,9 @@ impl State {
         let Some(execution) = known else {
             // Ended, or lost with our records: either way nobody waits for it.
             let reason = TextMax::truncated("its job has ended");
+            if self.is_unled(&id) {
+                return;
+            }
             if phase != Phase::Unknown {
                 out.now(Output::Send { to: from, message: Market::Cancel { execution: id, reason } });
             }
@@ -217,7 +226,11 @@ impl State {
             out.now(Output::Send { to: from, message: Market::Cancel { execution: id, reason } });
             return;
         }
-        out.now(Output::Send { to: from, message: Market::BeatAck { execution: id, beat } });
+        let exclusive = self.jobs.get(&execution.record.job).is_some_and(|job| job.task.exclusive);
+        // Whose word may not be the last gives none that another would have to wait for.
+        if !(exclusive && self.unsure.contains(&execution.record.job.tag())) {
+            out.now(Output::Send { to: from, message: Market::BeatAck { execution: id, beat } });
+        }
         self.phase(from, id, phase, now, view, out);
         if let Some(execution) = self.executions.get_mut(&id) {
             execution.heard = now.tick;
@@ -397,7 +410,7 @@ impl State {
             slot.former.remove(&id);
         }
         // That a result counts is told when nothing can take it back any more.
-        let when = When::after_sync_if(matches!(what, What::Accepted { .. }));
+        let when = job.durable_if(matches!(what, What::Accepted { .. }));
         job.tell_when(when, now.unix, view, Some(&execution.record), None, what, out);
     }
 
@@ -443,7 +456,9 @@ impl State {
             // After an award that waits for the disk, so that it does not overtake it.
             let waits = execution.award.as_ref().is_some_and(|award| award.task.exclusive);
             let message = Output::Send { to, message };
-            out.push(When::after_sync_if(waits), message);
+            let job = self.jobs.get(&execution.record.job);
+            let when = if waits { job.map_or(When::AfterSync, super::job::Job::durable) } else { When::Now };
+            out.push(when, message);
             self.drop_execution(
                 id,
                 ExecutionState::Cancelled,

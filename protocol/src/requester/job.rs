@@ -12,7 +12,7 @@ use crate::requester::Output;
 use crate::time::{Now, Span, Tick, UnixMillis};
 use crate::view::View;
 use crate::wire::bounded::TextMax;
-use crate::wire::market::{Bid, Lease, ResultBody};
+use crate::wire::market::{Bid, InlineBlock, Lease, ResultBody};
 use crate::wire::task::Task;
 
 /// A job that has not ended.
@@ -59,6 +59,13 @@ pub(super) struct Job {
     /// The order in which they came, so that the first real cause is told first.
     pub(super) cause_order: Vec<NodeId>,
     pub(super) events: u32,
+    /// Whether a group keeps it.
+    pub(super) guarded: bool,
+    /// Whether another node led it before: then the values of its environment are not known here.
+    pub(super) adopted: bool,
+    /// Inputs that nobody else is known to hold yet, and what its user is told when somebody does.
+    pub(super) unheld: BTreeSet<Cid>,
+    pub(super) answer: Option<(u64, super::Answer)>,
 }
 
 /// Why a node could never run it, by its word in this life of its: in another, its operator may say otherwise.
@@ -132,6 +139,10 @@ pub(super) struct Execution {
     pub(super) phase: Option<crate::wire::market::Phase>,
     /// The result, once it came.
     pub(super) result: Option<ResultBody>,
+    /// All of its blocks, if they came along.
+    pub(super) blocks: Vec<InlineBlock>,
+    /// Whether another node is asked to hold it, too.
+    pub(super) replicating: bool,
 }
 
 impl Slot {
@@ -169,6 +180,16 @@ impl Slot {
 }
 
 impl Job {
+    /// When what somebody will rely on may be done.
+    pub(super) fn durable(&self) -> When {
+        if self.guarded { When::AfterQuorum(self.id.tag()) } else { When::AfterSync }
+    }
+
+    /// The same, or at once if nobody will.
+    pub(super) fn durable_if(&self, relied_on: bool) -> When {
+        if relied_on { self.durable() } else { When::Now }
+    }
+
     /// Adds a line to the job's story.
     pub(super) fn tell(
         &mut self,
@@ -278,6 +299,8 @@ impl Execution {
             running_since: None,
             phase: None,
             result: None,
+            blocks: Vec::new(),
+            replicating: false,
         }
     }
 

@@ -9,12 +9,14 @@
 //! wait out the lease); the first valid result whose bytes are held here wins. What the machine learned is in its records;
 //! [`State::restore`] makes it again from them and asks every holder how far it is.
 //!
-//! Room is left for guardians: ownership of a job is only ever "this machine has its record".
+//! What is `guarded` is kept by a group ([`crate::guardian`]): what somebody will rely on waits for two disks, and whoever
+//! leads the group goes on from its records. Ownership of a job is only ever "this machine has its record".
 
 mod accept;
 mod endless;
 mod everywhere;
 mod execution;
+mod group;
 mod job;
 mod round;
 mod silence;
@@ -26,6 +28,7 @@ use std::collections::BTreeSet;
 
 pub use self::state::{Config, State};
 use crate::content::Cid;
+use crate::guardian::{Replica, Taken};
 use crate::id::{ExecutionId, JobId, NodeId};
 use crate::record::{JobEvent, Name, Record};
 use crate::time::Span;
@@ -65,6 +68,23 @@ pub enum Input {
     Providers(JobId, BTreeSet<NodeId>),
     /// A result's bytes are held here now, or cannot be had.
     Fetched(ExecutionId, Result<(), String>),
+    /// Content is held by another node, too, or could not be in time.
+    Replicated {
+        /// For which job.
+        job: JobId,
+        /// What.
+        root: Cid,
+        /// Whether it is.
+        held: bool,
+    },
+    /// These jobs are this node's to decide on from now, for the group that keeps them.
+    Adopt(Box<Taken>),
+    /// Others decide on the jobs with this owner's tag that a group keeps.
+    Abandon([u8; 5]),
+    /// Whether it is sure that nobody else decides on them.
+    Sure([u8; 5], bool),
+    /// Others decide on these attempts, or it is not known yet who does.
+    Unled([u8; 5], BTreeSet<ExecutionId>),
     /// Time passed.
     Tick,
 }
@@ -102,6 +122,10 @@ pub struct Submission {
     pub only_here: bool,
     /// Whether the user waits for the end: then the first sync may linger a little, to cover both.
     pub waits: bool,
+    /// Whether a group keeps it, so that it does not end with this node.
+    pub guarded: bool,
+    /// Inputs that are held here, and perhaps nowhere else, with their sizes: others hold them, too, if a group keeps it.
+    pub here: Vec<(Cid, u64)>,
 }
 
 /// What the machine wants done.
@@ -140,6 +164,10 @@ pub enum Output {
         /// Its result.
         root: Cid,
     },
+    /// What is remembered of this job goes to the group that keeps it, from here on.
+    Guard(JobId),
+    /// Have it held at another node; answer with [`Input::Replicated`].
+    Replicate(Box<Replica>),
     /// Answer a user.
     Answer(u64, Answer),
     /// Tell whoever watches the job.

@@ -14,7 +14,7 @@ use crate::limits::{
     ASK_TIMEOUT, ASKED_PER_SLOT, ATTEMPTS_MAX, BID_WINDOW, CALL_AGAIN, CALL_PAUSE, CALL_WANT_MAX, HOLDER_WINDOW,
     NO_FIT_TIMEOUT, RESEND_MIN,
 };
-use crate::outbox::{Outbox, When};
+use crate::outbox::Outbox;
 use crate::record::{ExecutionRecord, Record, What};
 use crate::time::{Now, Span, Tick};
 use crate::view::View;
@@ -25,6 +25,8 @@ use crate::wire::task::{JobKind, Task};
 /// First pause after a round in which nobody bid; it doubles up to [`PAUSE_MAX`].
 pub(super) const PAUSE_MIN: Span = Span::millis(100);
 pub(super) const PAUSE_MAX: Span = Span::secs(5);
+/// Between two looks whether this node may decide again.
+const PAUSE_MAX_UNSURE: Span = Span::millis(500);
 /// Milliseconds that fetching an input costs at least, and bytes that come in each further one. A guess that is good
 /// enough to prefer a node that has the data over one that has not, unless that one is much less busy.
 const FETCH_MS: u64 = 20;
@@ -37,6 +39,11 @@ const ALIKE_MS: u64 = 5;
 impl State {
     /// The round's timer fired: start one, or close the one that is open.
     pub(super) fn round_due(&mut self, id: JobId, now: Now, view: &View, out: &mut Outbox<Output>) {
+        if self.may_be_led_elsewhere(&id) {
+            // Should another decide on it by now, it may have ended.
+            self.leave_round(id, out);
+            return self.timers.set(Timer::Round(id), now.tick + PAUSE_MAX_UNSURE);
+        }
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.near_until = None;
         if job.round.is_some() {
@@ -96,6 +103,9 @@ impl State {
         let unsurveyed = job.task.kind.is_everywhere() && job.slots.is_empty();
         let open = || (0..).zip(&job.slots).filter(|(_, slot)| slot.is_open(&self.executions));
         let due: Vec<u32> = open().filter(|(_, slot)| slot.not_before <= now.tick).map(|(index, _)| index).collect();
+        if job.adopted && !job.task.env.is_empty() && !(due.is_empty() && !unsurveyed) {
+            return self.fail(id, super::group::ENV_LOST.into(), now, view, out);
+        }
         if due.is_empty() && !unsurveyed {
             if let Some(next) = open().map(|(_, slot)| slot.not_before).min() {
                 self.timers.set(Timer::Round(id), next);
@@ -130,7 +140,9 @@ impl State {
         // Nodes that already failed at every open slot come last: only when nobody else is left.
         let fresh: Vec<NodeId> =
             fit.iter().filter(|node| open.iter().any(|slot| !slot.tried.contains(node))).copied().collect();
-        let candidates = if fresh.is_empty() { fit } else { fresh };
+        // Of nodes that are gone nobody may know yet that they are.
+        let there = |node: &NodeId| view.is_connected(node) || *node == self.signer.node();
+        let candidates = if fresh.iter().any(there) { fresh } else { fit };
         // Where many say that they never could, more are asked at a time.
         let count = ASKED_PER_SLOT.max(want.min(64) * 2).max(job.unfit.len().min(64)).min(candidates.len());
         let load = self.troubles.added_to(&self.own_load, now.tick);
@@ -139,7 +151,7 @@ impl State {
     }
 
     fn ask(&mut self, id: JobId, asked: Vec<NodeId>, want: u32, now: Now, view: &View, out: &mut Outbox<Output>) {
-        let token = self.next_token();
+        let token = self.next_token(&id);
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let message = Market::Ask(Ask { ask: token, job: id, want, task: job.task.without_env_values() });
         for node in &asked {
@@ -248,6 +260,9 @@ impl State {
     }
 
     fn close_round(&mut self, id: JobId, now: Now, view: &View, out: &mut Outbox<Output>) {
+        if self.may_be_led_elsewhere(&id) {
+            return self.round_due(id, now, view, out);
+        }
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let Some(round) = job.round.take() else { return };
         self.timers.cancel(&Timer::Round(id));
@@ -293,7 +308,7 @@ impl State {
             .flat_map(|slot| bids.iter().map(|(node, _)| (*slot, *node)))
             .filter(|(slot, node)| holds(*slot, node) || others(*slot, node))
             .collect();
-        let exclusive = job.task.exclusive;
+        let award_when = job.durable_if(job.task.exclusive);
         let rivals = bids.len();
         let best = bids.iter().map(|(_, bid)| bid.wait_ms).min().unwrap_or(0);
         // One place each in turn, so that many slots spread over many bidders instead of filling the first.
@@ -323,7 +338,7 @@ impl State {
             if !used[index] || places[index] > 0 {
                 let release = Output::Send { to: *node, message: Market::BidRelease { boot: bid.boot, bid: bid.bid } };
                 // Behind the award that uses another place of the same bid.
-                out.push(When::after_sync_if(exclusive), release);
+                out.push(award_when, release);
             }
         }
     }
@@ -339,7 +354,7 @@ impl State {
         view: &View,
         out: &mut Outbox<Output>,
     ) {
-        let token = self.next_token();
+        let token = self.next_token(&id);
         let execution = ExecutionId::new(&id, slot, token, &node);
         let mac = self.award_mac(&execution);
         let Some(job) = self.jobs.get_mut(&id) else { return };
@@ -372,7 +387,7 @@ impl State {
         out.now(Output::Persist(Record::Execution(Box::new(record.clone()))));
         job.tell(now.unix, view, Some(&record), None, What::Awarded { why: TextMax::truncated(why) }, out);
         let message = Output::Send { to: node, message: Market::Award(award.clone()) };
-        out.push(When::after_sync_if(job.task.exclusive), message);
+        out.push(job.durable_if(job.task.exclusive), message);
         job.ran = true;
         let state = &mut job.slots[slot as usize];
         state.tried.insert(node);

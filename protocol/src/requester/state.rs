@@ -75,6 +75,12 @@ pub struct State {
     pub(super) speculation: super::silence::Bucket,
     /// When this node called last.
     pub(super) called: Option<Tick>,
+    /// Owners' tags of whose jobs somebody else may be deciding.
+    pub(super) unsure: BTreeSet<[u8; 5]>,
+    /// Attempts of jobs of groups that this node is in and does not lead, by the owner's tag.
+    pub(super) unled: BTreeMap<[u8; 5], BTreeSet<ExecutionId>>,
+    /// Under which epochs it leads groups.
+    pub(super) epochs: BTreeMap<[u8; 5], u64>,
     pub(super) timers: Timers<Timer>,
     /// When an input came last: a long pause since then was ours (a suspended machine), not our peers'.
     pub(super) last: Tick,
@@ -109,14 +115,26 @@ impl State {
             peers: BTreeMap::new(),
             speculation: super::silence::Bucket::new(now.tick),
             called: None,
+            unsure: BTreeSet::new(),
+            unled: BTreeMap::new(),
+            epochs: BTreeMap::new(),
             timers: Timers::default(),
             last: now.tick,
         };
-        state.replay(records, now, view, out);
+        state.replay(records, false, now, view, out);
         state
     }
 
-    fn replay(&mut self, records: Records, now: Now, view: &View, out: &mut Outbox<Output>) {
+    /// Takes up the jobs of these records; `guarded` ones for the group that keeps them.
+    pub(super) fn replay(
+        &mut self,
+        records: Records,
+        guarded: bool,
+        now: Now,
+        view: &View,
+        out: &mut Outbox<Output>,
+    ) {
+        let mut open = Vec::new();
         let events: BTreeMap<JobId, u32> = records.events.into_iter().collect();
         for (record, job_state) in records.jobs {
             let state = job_state.map_or(JobState::Pending, |s| s.state);
@@ -130,10 +148,12 @@ impl State {
             // It was taken when somebody was there; whoever it was may take a while to be found again.
             job.fitted = true;
             job.events = events.get(&record.id).copied().unwrap_or(0);
+            (job.guarded, job.adopted) = (guarded, guarded && record.id.tag() != self.signer.node().tag());
             if let Some(total) = record.total_timeout_ms {
                 self.timers.set(Timer::JobLimit(record.id), job.created + Span::millis(total));
             }
             self.jobs.insert(record.id, job);
+            open.push(record.id);
         }
         for target in records.targets {
             self.replay_target(target);
@@ -141,7 +161,6 @@ impl State {
         for record in records.executions {
             self.replay_execution(record, now, out);
         }
-        let open: Vec<JobId> = self.jobs.keys().copied().collect();
         for job in open {
             if self.jobs.get(&job).is_some_and(Job::is_done) {
                 self.conclude(job, now, view, out);
@@ -236,6 +255,12 @@ impl State {
             Input::ViewGrew => self.view_grew(now),
             Input::Providers(job, nodes) => self.providers(job, nodes, now),
             Input::Fetched(execution, result) => self.fetched(execution, result, now, view, out),
+            Input::Replicated { job, root, held } => self.replicated(job, root, held, now, view, out),
+            Input::Adopt(taken) => self.adopt(*taken, now, view, out),
+            Input::Abandon(tag) => self.abandon(&tag),
+            Input::Unled(tag, executions) => _ = self.unled.insert(tag, executions),
+            Input::Sure(tag, true) => _ = self.unsure.remove(&tag),
+            Input::Sure(tag, false) => _ = self.unsure.insert(tag),
             Input::Tick => self.tick(now, view, out),
         }
     }
@@ -262,7 +287,9 @@ impl State {
             | Market::ResultAck { .. }
             | Market::Verdict { .. }
             | Market::Cancel { .. }
-            | Market::Release { .. } => {}
+            | Market::Release { .. }
+            // What members of groups say goes to the guardian machine.
+            | Market::Group(_) => {}
         }
     }
 
@@ -292,9 +319,16 @@ impl State {
         out.now(Output::Persist(Record::JobState(record)));
     }
 
-    pub(super) fn next_token(&mut self) -> FencingToken {
+    /// The next token for this job's awards. Whoever led it before gave none of this epoch.
+    pub(super) fn next_token(&mut self, job: &JobId) -> FencingToken {
         self.counter += 1;
-        FencingToken { epoch: self.epoch, counter: self.counter }
+        let epoch = self.epochs.get(&job.tag()).copied().filter(|_| self.jobs.get(job).is_some_and(|job| job.guarded));
+        FencingToken { epoch: epoch.unwrap_or(self.epoch), counter: self.counter }
+    }
+
+    /// Whether somebody else decides on this attempt, or may: then nothing is said of it here.
+    pub(super) fn is_unled(&self, execution: &ExecutionId) -> bool {
+        self.unled.values().any(|executions| executions.contains(execution))
     }
 
     /// Peers with which attempts are open, which should be heard often.
@@ -311,6 +345,11 @@ impl State {
     #[must_use]
     pub fn has_job(&self, job: &JobId) -> bool {
         self.jobs.contains_key(job)
+    }
+
+    /// The jobs that are open and that a group keeps.
+    pub fn guarded(&self) -> impl Iterator<Item = JobId> {
+        self.jobs.values().filter(|job| job.guarded).map(|job| job.id)
     }
 
     /// Whether something is being asked for, awarded, run elsewhere, fetched: what a simulator wants to have tried.
@@ -407,5 +446,9 @@ pub(super) fn new_job(record: &JobRecord, created: Tick) -> Job {
         causes: BTreeMap::new(),
         cause_order: Vec::new(),
         events: 0,
+        guarded: false,
+        adopted: false,
+        unheld: BTreeSet::new(),
+        answer: None,
     }
 }

@@ -26,15 +26,19 @@ impl State {
                 return self.replace(submission, now, view, out);
             }
             let version = job.task.version;
-            return out.after_sync(Output::Answer(request, Answer::Accepted { version, linger: false }));
+            return out.push(job.durable(), Output::Answer(request, Answer::Accepted { version, linger: false }));
         }
         if self.jobs.len() >= self.config.open_jobs_max {
             let message = format!("{} jobs are open, as many as this node keeps", self.jobs.len());
             return out.now(Output::Answer(request, Answer::Busy(message)));
         }
         let Some(record) = record_of(&submission, 1, now.unix, now) else { return too_long(request, out) };
-        let Submission { id, total_timeout, elsewhere, waits, .. } = submission;
+        let Submission { id, total_timeout, elsewhere, waits, guarded, here, .. } = submission;
         let mut job = new_job(&record, now.tick);
+        job.guarded = guarded;
+        if guarded {
+            out.now(Output::Guard(id));
+        }
         out.now(Output::Persist(Record::Job(Box::new(record))));
         if job.task.kind.is_endless() {
             // One of that name may have ended this moment.
@@ -42,7 +46,8 @@ impl State {
             out.now(Output::Persist(Record::JobState(JobStateRecord { id, state, message, modified: now.unix })));
         }
         job.tell(now.unix, view, None, None, What::Submitted, out);
-        out.after_sync(Output::Answer(request, Answer::Accepted { version: 1, linger: waits }));
+        let answer = Answer::Accepted { version: 1, linger: waits };
+        job.answer_when_held(request, answer, here, self.signer.node(), now, view, out);
         if let Some(total) = total_timeout {
             self.timers.set(Timer::JobLimit(id), now.tick + total);
         }
@@ -73,7 +78,7 @@ impl State {
         let same = job.spec_hash == <[u8; 32]>::from(Sha256::digest(&submission.spec));
         let version = job.task.version;
         if same && !submission.force {
-            return out.after_sync(Output::Answer(request, Answer::Unchanged(version)));
+            return out.push(job.durable(), Output::Answer(request, Answer::Unchanged(version)));
         }
         if job.task.kind != submission.task.kind {
             let (is, wanted) = (job.task.kind.name(), submission.task.kind.name());
@@ -87,6 +92,11 @@ impl State {
         let mut job = new_job(&record, old.created);
         out.now(Output::Persist(Record::Job(Box::new(record))));
         (job.state, job.ran, job.events, job.waiting_since) = (old.state, old.ran, old.events, now.tick);
+        // As it is submitted here, its environment is known, whoever led it before.
+        job.guarded = old.guarded;
+        if let Some((request, answer)) = old.answer.take() {
+            out.push(job.durable(), Output::Answer(request, answer));
+        }
         job.tell(now.unix, view, None, None, What::Version { number: version + 1 }, out);
         let surplus = old.slots.split_off(old.slots.len().min(job.slots.len().max(old_targets(&old.slots))));
         let past = surplus.iter().flat_map(|slot| slot.past.iter().copied()).collect::<Vec<_>>();
@@ -105,7 +115,10 @@ impl State {
         self.call_off(&surplus, "its job has fewer slots now", now, view, out);
         let gone = past.into_iter().chain(surplus.into_iter().map(|execution| (execution, None)));
         gone.for_each(|(execution, root)| forget_execution(id, execution, root, out));
-        out.after_sync(Output::Answer(request, Answer::Accepted { version: version + 1, linger: submission.waits }));
+        let answer = Answer::Accepted { version: version + 1, linger: submission.waits };
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.answer_when_held(request, answer, submission.here, self.signer.node(), now, view, out);
+        }
         self.first_round(id, submission.elsewhere, now, view, out);
     }
 
@@ -113,7 +126,7 @@ impl State {
     /// one time; all others are called off at once.
     fn make_way(&mut self, id: JobId, now: Now, view: &View, out: &mut Outbox<Output>) {
         let Some(job) = self.jobs.get(&id) else { return };
-        let (strict, mut idle) = (job.strict, Vec::new());
+        let (strict, durable, mut idle) = (job.strict, job.durable(), Vec::new());
         let former: BTreeSet<ExecutionId> = job.slots.iter().flat_map(|slot| slot.former.iter().copied()).collect();
         for attempt in former {
             let Some(execution) = self.executions.get_mut(&attempt) else { continue };
@@ -128,7 +141,7 @@ impl State {
                 let waits = execution.award.take().is_some();
                 let message = Market::Cancel { execution: attempt, reason: TextMax::truncated(REPLACED) };
                 let message = Output::Send { to: execution.record.node, message };
-                out.push(When::after_sync_if(waits), message);
+                out.push(if waits { durable } else { When::Now }, message);
                 self.timers.cancel(&Timer::Award(attempt));
                 self.arm_lease(attempt);
             }
@@ -164,13 +177,13 @@ impl State {
         view: &View,
         out: &mut Outbox<Output>,
     ) {
-        if !self.jobs.contains_key(&id) {
+        let Some(durable) = self.jobs.get(&id).map(super::job::Job::durable) else {
             out.now(Output::Answer(request, Answer::NotOpen));
             return;
-        }
+        };
         let reason = if reason.is_empty() { "stopped by its user" } else { reason };
         self.end(id, JobState::Stopped, reason.into(), now, view, out);
-        out.after_sync(Output::Answer(request, Answer::Stopped));
+        out.push(durable, Output::Answer(request, Answer::Stopped));
     }
 }
 

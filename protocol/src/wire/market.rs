@@ -7,6 +7,7 @@
 use super::bounded::{BytesMax, ListMax, TextMax};
 use super::codec::{Decode, Encode};
 use super::envelope::Message;
+use super::group::Group;
 use super::signed::SignatureBytes;
 use super::task::{OpenPort, Task};
 use crate::content::Cid;
@@ -349,6 +350,8 @@ pub enum Market {
         /// The attempt.
         execution: ExecutionId,
     },
+    /// About who keeps an owner's jobs; to nodes of [`super::VERSION_GROUPS`] alone.
+    Group(Box<Group>),
 }
 
 impl Market {
@@ -372,7 +375,8 @@ impl Market {
             | Self::Started { .. }
             | Self::Beat { .. }
             | Self::Result(_)
-            | Self::CancelAck { .. } => false,
+            | Self::CancelAck { .. }
+            | Self::Group(_) => false,
         }
     }
 }

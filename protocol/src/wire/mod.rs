@@ -7,6 +7,7 @@ pub mod codec;
 pub mod constraint;
 pub mod dag;
 pub mod envelope;
+pub mod group;
 pub mod live;
 pub mod market;
 pub mod member;
@@ -19,6 +20,9 @@ pub mod view;
 pub const VERSION: u16 = 1;
 /// The oldest wire version that this code still understands.
 pub const VERSION_MIN: u16 = 1;
+/// The version since which nodes keep each other's jobs. What they say about that is said to no node before it; all else
+/// is as in the version before, and travels as that.
+pub const VERSION_GROUPS: u16 = 2;
 
 /// The protocol and topic names of one network.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -26,6 +26,10 @@ pub enum Domain {
     Certificate,
     /// [`super::member::Revocations`]
     Revocations,
+    /// [`super::group::Vote`]
+    Vote,
+    /// [`super::group::Ack`]
+    GroupAck,
 }
 
 impl Domain {
@@ -37,6 +41,8 @@ impl Domain {
             Self::Voucher => b"bacnode/v1/voucher\0",
             Self::Certificate => b"bacnode/v1/certificate\0",
             Self::Revocations => b"bacnode/v1/revocations\0",
+            Self::Vote => b"bacnode/v1/vote\0",
+            Self::GroupAck => b"bacnode/v1/group-ack\0",
         }
     }
 }

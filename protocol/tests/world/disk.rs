@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use bacnode_protocol::id::{ExecutionId, JobId};
-use bacnode_protocol::record::{Record, Records, TargetRecord};
+use bacnode_protocol::id::{ExecutionId, JobId, NodeId};
+use bacnode_protocol::record::{GroupRecord, Record, Records, TargetRecord};
+use bacnode_protocol::wire::group::{Charter, Entry};
 
 #[derive(Debug, Default)]
 pub(super) struct Disk {
@@ -13,6 +14,9 @@ pub(super) struct Disk {
     targets: BTreeMap<(JobId, u32), TargetRecord>,
     events: BTreeMap<JobId, u32>,
     held: BTreeMap<ExecutionId, Record>,
+    wards: BTreeMap<NodeId, Charter>,
+    groups: BTreeMap<NodeId, GroupRecord>,
+    kept: BTreeMap<(NodeId, Vec<u8>), Entry>,
 }
 
 impl Disk {
@@ -27,6 +31,17 @@ impl Disk {
             Record::Event(job, sequence, _) => _ = self.events.insert(*job, sequence + 1),
             Record::Held(held) => _ = self.held.insert(held.execution, record),
             Record::Forget(execution) => _ = self.held.remove(execution),
+            Record::Ward(charter) => _ = self.wards.insert(charter.owner, *charter),
+            Record::DropWard(owner) => _ = self.wards.remove(owner),
+            Record::Group(group) => _ = self.groups.insert(group.charter.owner, (**group).clone()),
+            Record::Kept(owner, key, Some(entry)) => {
+                self.kept.insert((*owner, key.clone()), (**entry).clone());
+            }
+            Record::Kept(owner, key, None) => _ = self.kept.remove(&(*owner, key.clone())),
+            Record::DropGroup(owner) => {
+                self.groups.remove(owner);
+                self.kept.retain(|(of, _), _| of != owner);
+            }
         }
     }
 
@@ -47,6 +62,9 @@ impl Disk {
             }
         }
         records.executions.sort_by_key(|execution| execution.token);
+        records.wards = self.wards.values().copied().collect();
+        records.groups = self.groups.values().cloned().collect();
+        records.kept = self.kept.iter().map(|((owner, _), entry)| (*owner, entry.clone())).collect();
         records.targets = self.targets.values().cloned().collect();
         records.events = self.events.iter().map(|(job, count)| (*job, *count)).collect();
         records

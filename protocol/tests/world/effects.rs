@@ -5,10 +5,11 @@ use bacnode_protocol::content::{Cid, Codec};
 use bacnode_protocol::id::{ExecutionId, NodeId};
 use bacnode_protocol::outbox::{Outbox, When};
 use bacnode_protocol::record::What;
-use bacnode_protocol::requester;
+use bacnode_protocol::{guardian, requester};
 use bacnode_protocol::time::Span;
 use bacnode_protocol::wire::bounded::TextMax;
 use bacnode_protocol::wire::call::Call;
+use bacnode_protocol::wire::group::Entry;
 use bacnode_protocol::wire::market::{Market, Outcome, Phase};
 use bacnode_protocol::wire::task::{Engine, Resources};
 use rand::RngExt as _;
@@ -16,30 +17,125 @@ use rand::RngExt as _;
 use super::{Deferred, Event, SYNC, World};
 
 impl World {
-    pub(super) fn perform(
+    pub(super) fn perform_all(
         &mut self,
         node: usize,
         mut requester: Outbox<requester::Output>,
         mut compute: Outbox<compute::Output>,
     ) {
-        let mut deferred = Vec::new();
+        let (mut deferred, mut quorum, mut guarded) = (Vec::new(), Vec::new(), Vec::new());
         for queued in requester.drain() {
-            match queued.when {
-                When::Now => self.perform_requester(node, queued.output),
-                When::AfterSync => deferred.push(Deferred::Requester(queued.output)),
+            match queued.output {
+                requester::Output::Guard(job) => _ = self.hosts[node].guarding.insert(job),
+                requester::Output::Persist(record) => {
+                    let job = Entry::of(&record).map(|entry| entry.job());
+                    let host = &self.hosts[node];
+                    let keeps = |job: &_| host.guarding.contains(job) || host.guardian().keeps(job);
+                    if job.is_some_and(|job| keeps(&job)) {
+                        guarded.push(record.clone());
+                    }
+                    self.hosts[node].disk.write(record);
+                }
+                output => match queued.when {
+                    When::Now => self.perform_requester(node, output),
+                    When::AfterSync => deferred.push(Deferred::Requester(output)),
+                    When::AfterQuorum(tag) => quorum.push((tag, output)),
+                },
+            }
+        }
+        if !guarded.is_empty() {
+            self.guardian_input(node, guardian::Input::Append(guarded));
+        }
+        for (tag, output) in quorum {
+            let guardian = self.hosts[node].guardian();
+            let index = guardian.position(&tag).map(|(index, _)| index);
+            if guardian.charter(&tag).is_none() {
+                deferred.push(Deferred::Requester(output));
+            } else if let Some(index) = index {
+                deferred.push(Deferred::Quorum(tag, index, output));
             }
         }
         for queued in compute.drain() {
             match queued.when {
                 When::Now => self.perform_compute(node, queued.output),
-                When::AfterSync => deferred.push(Deferred::Compute(queued.output)),
+                When::AfterSync | When::AfterQuorum(_) => deferred.push(Deferred::Compute(queued.output)),
             }
         }
+        self.defer(node, deferred);
+    }
+
+    fn defer(&mut self, node: usize, deferred: Vec<Deferred>) {
         if !deferred.is_empty() {
             let life = self.hosts[node].life;
             self.push(SYNC, Event::Synced { node, life, outputs: deferred });
         }
         self.wake_later(node);
+    }
+
+    pub(super) fn perform_deferred(&mut self, node: usize, output: Deferred) {
+        match output {
+            Deferred::Requester(output) => self.perform_requester(node, output),
+            Deferred::Compute(output) => self.perform_compute(node, output),
+            Deferred::Guardian(output) => self.perform_guardian(node, output),
+            Deferred::Quorum(tag, index, output) => {
+                self.hosts[node].quorum.entry(tag).or_default().push_back((index, output));
+                let committed = self.hosts[node].guardian().position(&tag).map_or(0, |(_, committed)| committed);
+                self.committed(node, tag, committed);
+            }
+        }
+    }
+
+    fn committed(&mut self, node: usize, tag: [u8; 5], committed: u64) {
+        let ready = |host: &super::Host| host.quorum.get(&tag)?.front().map(|(index, _)| *index <= committed);
+        while ready(&self.hosts[node]) == Some(true) {
+            let next = self.hosts[node].quorum.get_mut(&tag).and_then(|waiting| waiting.pop_front());
+            let Some((_, output)) = next else { return };
+            self.perform_requester(node, output);
+        }
+    }
+
+    pub(super) fn perform_guardians(&mut self, node: usize, mut out: Outbox<guardian::Output>) {
+        let mut deferred = Vec::new();
+        for queued in out.drain() {
+            match queued.when {
+                When::Now => self.perform_guardian(node, queued.output),
+                When::AfterSync | When::AfterQuorum(_) => deferred.push(Deferred::Guardian(queued.output)),
+            }
+        }
+        self.defer(node, deferred);
+    }
+
+    fn perform_guardian(&mut self, node: usize, output: guardian::Output) {
+        let life = self.hosts[node].life;
+        match output {
+            guardian::Output::Persist(record) => self.hosts[node].disk.write(record),
+            guardian::Output::Send { to, message } => self.send(node, &to, message),
+            guardian::Output::Committed(tag, index) => self.committed(node, tag, index),
+            guardian::Output::Lead(taken) => {
+                self.takeovers.push((node, self.now));
+                for record in taken.everything.clone() {
+                    self.hosts[node].disk.write(record);
+                }
+                self.requester_input(node, requester::Input::Adopt(taken));
+            }
+            guardian::Output::Follow(tag) => {
+                self.hosts[node].quorum.remove(&tag);
+                self.requester_input(node, requester::Input::Abandon(tag));
+            }
+            guardian::Output::Unled(tag, executions) => {
+                self.requester_input(node, requester::Input::Unled(tag, executions));
+            }
+            guardian::Output::Sure(tag, sure) => self.requester_input(node, requester::Input::Sure(tag, sure)),
+            guardian::Output::Hold { replica, holders } => {
+                let there = holders.iter().map(|holder| self.index(holder)).any(|holder| self.hosts[holder].up);
+                self.push(Span::millis(2), Event::Held { node, life, job: replica.job, root: replica.root, held: there });
+            }
+            guardian::Output::LetGo(_) => {}
+            guardian::Output::Replicated { job, root, held } => {
+                self.requester_input(node, requester::Input::Replicated { job, root, held });
+            }
+            guardian::Output::Accuse(liar, _) => self.accused.push((node, self.index(&liar))),
+        }
     }
 
     pub(super) fn wake_later(&mut self, node: usize) {
@@ -62,6 +158,8 @@ impl World {
                 self.push(Span::millis(2), Event::Fetched { node, life, execution });
             }
             requester::Output::Drop(_) | requester::Output::Unpin { .. } => {}
+            requester::Output::Guard(_) => {}
+            requester::Output::Replicate(replica) => self.guardian_input(node, guardian::Input::Replicate(replica)),
             requester::Output::Answer(request, answer) => self.answers.push((request, answer)),
             requester::Output::Tell(job, _, event) => {
                 let told = self.told.entry(job).or_default();
@@ -78,7 +176,7 @@ impl World {
     /// An open call reaches everybody; whoever answers sends its advert.
     fn call(&mut self, node: usize, engine: Engine, resources: Resources, want: u32) {
         let (now, owner) = (self.clock(), self.id(node));
-        let call = Call { owner, issued: now.unix, wire: (1, 1), engine, resources, want };
+        let call = Call { owner, issued: now.unix, wire: (1, 2), engine, resources, want };
         for other in 0..self.hosts.len() {
             let id = self.id(other);
             if self.hosts[other].up && self.hosts[other].view.answers(&call, &id, now.unix, &mut self.rng) {
@@ -136,7 +234,19 @@ impl World {
     }
 
     pub(super) fn send(&mut self, from: usize, to: &NodeId, message: Market) {
+        let host = &self.hosts[from];
+        let (message, also) = match &host.guardian {
+            Some(guardian) => guardian.dress(to, message, &host.view),
+            None => (message, None),
+        };
         let to = self.index(to);
+        if let Some(also) = also {
+            self.post(from, to, also);
+        }
+        self.post(from, to, message);
+    }
+
+    fn post(&mut self, from: usize, to: usize, message: Market) {
         if from == to {
             return self.push(Span::ZERO, Event::Deliver { from, to, message });
         }

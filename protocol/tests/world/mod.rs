@@ -4,10 +4,11 @@
 mod disk;
 mod effects;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bacnode_protocol::compute::{self, Run};
 use bacnode_protocol::content::Cid;
+use bacnode_protocol::guardian;
 use bacnode_protocol::id::{BootId, ExecutionId, JobId, NetworkId, NodeId};
 use bacnode_protocol::job::state::JobState;
 use bacnode_protocol::outbox::Outbox;
@@ -51,6 +52,7 @@ enum Event {
     Ran { node: usize, life: u64, run: Box<Run> },
     Fetched { node: usize, life: u64, execution: ExecutionId },
     LookedUp { node: usize, life: u64, job: JobId },
+    Held { node: usize, life: u64, job: JobId, root: Cid, held: bool },
     Wake { node: usize },
 }
 
@@ -58,6 +60,9 @@ enum Event {
 enum Deferred {
     Requester(requester::Output),
     Compute(compute::Output),
+    Guardian(guardian::Output),
+    /// What waits for another disk, too.
+    Quorum([u8; 5], u64, requester::Output),
 }
 
 struct Host {
@@ -68,6 +73,9 @@ struct Host {
     view: View,
     requester: Option<requester::State>,
     compute: Option<compute::State>,
+    guardian: Option<guardian::State>,
+    guarding: BTreeSet<JobId>,
+    quorum: BTreeMap<[u8; 5], VecDeque<(u64, requester::Output)>>,
     total: Resources,
     labels: BTreeMap<String, String>,
     waking: bool,
@@ -112,6 +120,18 @@ pub(crate) struct World {
     pub break_early: u32,
     /// Whether new versions wait for the end of those before them.
     pub strict: bool,
+    /// Whether jobs are kept by groups.
+    pub guarded: bool,
+    /// Who took jobs over, and when.
+    pub takeovers: Vec<(usize, Tick)>,
+    /// Who accused whom.
+    pub accused: Vec<(usize, usize)>,
+}
+
+impl Host {
+    fn guardian(&self) -> &guardian::State {
+        self.guardian.as_ref().expect("it is up")
+    }
 }
 
 fn network() -> NetworkId {
@@ -141,6 +161,9 @@ impl World {
             outlive: false,
             break_early: 0,
             strict: false,
+            guarded: false,
+            takeovers: Vec::new(),
+            accused: Vec::new(),
         };
         for index in 0..nodes {
             let mut secret = [0; 32];
@@ -156,6 +179,9 @@ impl World {
                 view: View::new(network()),
                 requester: None,
                 compute: None,
+                guardian: None,
+                guarding: BTreeSet::new(),
+                quorum: BTreeMap::new(),
                 total,
                 labels: BTreeMap::from([("name".to_owned(), format!("node-{index}"))]),
                 waking: false,
@@ -193,7 +219,7 @@ impl World {
             sequence: Advert::numbered(host.life, 1),
             issued: self.clock().unix,
             ttl_s: 80_000,
-            wire: (1, 1),
+            wire: (1, 2),
             engines: Engines::of(&[Engine::Wasm]),
             total: host.total,
             load_percent: 0,
@@ -237,9 +263,17 @@ impl World {
             timeout_max: Span::secs(86_400),
             policy: compute::Policy { withholds: true, ..compute::Policy::default() },
         };
-        let records = host.disk.records();
+        let mut records = host.disk.records();
         let (signer, life) = (host.signer.clone(), host.life);
-        let held = records.held.clone();
+        let held = (records.held.clone(), records.wards.clone());
+        let kept = (std::mem::take(&mut records.groups), std::mem::take(&mut records.kept));
+        let mut guardian_out = Outbox::default();
+        let patience = guardian::Config { lease: Span::secs(2), life, ..guardian::Config::default() };
+        let keeper = guardian::State::restore(signer.clone(), patience, kept, now, &mut guardian_out);
+        records.jobs.retain(|(job, _)| !keeper.keeps(&job.id));
+        host.guardian = Some(keeper);
+        host.guarding.clear();
+        host.quorum.clear();
         let left = host.runs.values().cloned().collect();
         let (boot, signer) = (BootId(life), signer.clone());
         let machine = compute::State::restore(signer.clone(), boot, config, held, left, now, &mut compute_out);
@@ -249,7 +283,8 @@ impl World {
         let machine =
             requester::State::restore(signer, life, [7; 32], settings, records, now, view, &mut requester_out);
         host.requester = Some(machine);
-        self.perform(node, requester_out, compute_out);
+        self.perform_all(node, requester_out, compute_out);
+        self.perform_guardians(node, guardian_out);
         let me = self.id(node);
         for other in 0..self.hosts.len() {
             if other != node && self.hosts[other].up {
@@ -268,6 +303,7 @@ impl World {
         self.hosts[node].up = false;
         self.hosts[node].requester = None;
         self.hosts[node].compute = None;
+        self.hosts[node].guardian = None;
         if !self.outlive {
             self.hosts[node].runs.clear();
             for who in self.running.values_mut() {
@@ -341,6 +377,8 @@ impl World {
             task,
             only_here: false,
             waits: false,
+            guarded: self.guarded,
+            here: Vec::new(),
         };
         self.requester_input(node, requester::Input::Submit(Box::new(submission)));
         id
@@ -364,7 +402,7 @@ impl World {
         if let Err(error) = machine.check() {
             panic!("requester of node {node} at {:?}: {error}", self.now);
         }
-        self.perform(node, out, Outbox::default());
+        self.perform_all(node, out, Outbox::default());
     }
 
     fn compute_input(&mut self, node: usize, input: compute::Input) {
@@ -375,7 +413,29 @@ impl World {
         if let Err(error) = machine.check() {
             panic!("compute machine of node {node} at {:?}: {error}", self.now);
         }
-        self.perform(node, Outbox::default(), out);
+        self.perform_all(node, Outbox::default(), out);
+    }
+
+    pub(crate) fn guardian_input(&mut self, node: usize, input: guardian::Input) {
+        let now = self.clock();
+        let host = &mut self.hosts[node];
+        let Some(machine) = &mut host.guardian else { return };
+        let mut out = Outbox::default();
+        machine.handle(input, now, &host.view, &mut out);
+        self.perform_guardians(node, out);
+    }
+
+    /// How the group stands that keeps the jobs of `owner`, as `node` has it.
+    pub(crate) fn group(&self, node: usize, owner: usize) -> Option<guardian::Status> {
+        let owner = self.id(owner);
+        self.hosts[node].guardian.as_ref()?.status().find(|status| status.charter.owner == owner)
+    }
+
+    /// The nodes that keep the jobs of `owner` beside it, by its own word.
+    pub(crate) fn guardians(&self, owner: usize) -> Vec<usize> {
+        let me = self.id(owner);
+        let group = self.group(owner, owner).expect("a group");
+        group.charter.others(&me).map(|node| self.index(&node)).collect()
     }
 
     /// A node knows nobody any more but itself.
@@ -406,15 +466,16 @@ impl World {
                     return;
                 }
                 let from = self.id(from);
-                self.requester_input(to, requester::Input::Message { from, message: message.clone() });
+                if let Market::Group(group) = &message {
+                    self.guardian_input(to, guardian::Input::Message { from, message: (**group).clone() });
+                } else {
+                    self.requester_input(to, requester::Input::Message { from, message: message.clone() });
+                }
                 self.compute_input(to, compute::Input::Message { from, message });
             }
             Event::Synced { node, life, outputs } if self.hosts[node].life == life && self.hosts[node].up => {
                 for output in outputs {
-                    match output {
-                        Deferred::Requester(output) => self.perform_requester(node, output),
-                        Deferred::Compute(output) => self.perform_compute(node, output),
-                    }
+                    self.perform_deferred(node, output);
                 }
             }
             Event::Ran { node, life, run } if self.hosts[node].life == life && self.hosts[node].up => {
@@ -427,6 +488,9 @@ impl World {
             }
             Event::Fetched { node, life, execution } if self.hosts[node].life == life => {
                 self.requester_input(node, requester::Input::Fetched(execution, Ok(())));
+            }
+            Event::Held { node, life, job, root, held } if self.hosts[node].life == life => {
+                self.guardian_input(node, guardian::Input::Held { job, root, held });
             }
             Event::LookedUp { node, life, job } if self.hosts[node].life == life => {
                 let holders = self.holder.iter().map(|(holder, _)| self.id(*holder)).collect();
@@ -446,6 +510,10 @@ impl World {
     fn wake(&mut self, node: usize) {
         let due = |at: Option<Tick>, now: Tick| at.is_some_and(|at| at <= now);
         let now = self.now;
+        // What others may decide by now is known before anything is answered.
+        if due(self.hosts[node].guardian.as_ref().and_then(guardian::State::deadline), now) {
+            self.guardian_input(node, guardian::Input::Tick);
+        }
         if due(self.hosts[node].requester.as_ref().and_then(requester::State::deadline), now) {
             self.requester_input(node, requester::Input::Tick);
         }
@@ -463,7 +531,7 @@ impl World {
         }
         let busy = self.hosts[node].requester.as_ref().is_some_and(|machine| machine.open_jobs() > 0)
             || self.hosts[node].compute.as_ref().is_some_and(|machine| machine.held_count() > 0);
-        if busy {
+        if busy || self.hosts[node].guardian.as_ref().is_some_and(|machine| machine.deadline().is_some()) {
             self.wake_later(node);
         }
     }

@@ -57,7 +57,7 @@ pub(crate) struct Books {
     beats: BTreeMap<(usize, ExecutionId, u64), Tick>,
     words: BTreeMap<(usize, ExecutionId), Word>,
     running: BTreeMap<(JobId, u32), BTreeSet<(usize, ExecutionId)>>,
-    tokens: BTreeMap<usize, FencingToken>,
+    tokens: BTreeMap<(usize, JobId), FencingToken>,
     accepted: BTreeMap<(JobId, u32), ExecutionId>,
     pub(crate) ended: BTreeMap<JobId, (JobState, String)>,
     pub(crate) acknowledged: BTreeSet<JobId>,
@@ -65,6 +65,8 @@ pub(crate) struct Books {
     let_go: BTreeSet<(usize, ExecutionId)>,
     /// Owners that lost their disks, and what they had promised with it.
     pub(crate) wiped: BTreeSet<usize>,
+    /// Who leads, or led, the jobs with an owner's tag.
+    leaders: BTreeMap<[u8; 5], BTreeSet<NodeId>>,
 }
 
 impl Books {
@@ -118,11 +120,12 @@ impl Books {
     pub(crate) fn written(&mut self, host: &Host, index: usize, record: &Record) {
         let Record::Execution(record) = record else { return };
         if record.state == ExecutionState::Awarded && !self.wiped.contains(&index) {
-            let newest = self.tokens.get(&index).copied();
+            let key = (index, record.job);
+            let newest = self.tokens.get(&key).copied();
             if newest.is_some_and(|newest| record.token <= newest) {
                 self.fail(Invariant::S1SlotUniqueness, format!("token {:?} after {newest:?}", record.token));
             }
-            self.tokens.insert(index, record.token);
+            self.tokens.insert(key, record.token);
         }
         if record.accepted {
             self.check_binding(host, record);
@@ -208,7 +211,24 @@ impl Books {
 
     /// Whether `from` gave this award; anybody may have, if no honest owner did.
     fn is_owner(&self, from: &NodeId, execution: &ExecutionId) -> bool {
-        self.awards.get(execution).is_none_or(|sent| sent.award.job.0[..5] == from.tag())
+        self.awards.get(execution).is_none_or(|sent| self.may_decide(from, &sent.award.job))
+    }
+
+    /// Whether `node` is the owner of this job, or leads or led it for its group.
+    fn may_decide(&self, node: &NodeId, job: &JobId) -> bool {
+        node.tag() == job.tag() || self.leaders.get(&job.tag()).is_some_and(|leaders| leaders.contains(node))
+    }
+
+    /// A node goes on with the jobs of a group: what their records say of the end is what users see.
+    pub(crate) fn taken_over(&mut self, owner: &NodeId, leader: NodeId, records: &[Record]) {
+        self.leaders.entry(owner.tag()).or_default().insert(leader);
+        for record in records {
+            match record {
+                Record::Execution(execution) if execution.accepted => self.found_accepted(execution),
+                Record::JobState(state) if state.state.is_terminal() => self.found_ended(state),
+                _ => {}
+            }
+        }
     }
 
     /// An honest node starts a run.
@@ -231,7 +251,7 @@ impl Books {
                 if boot != host.disk.epoch {
                     self.fail(Invariant::S3NoStartWithoutAward, format!("{} is of an earlier life", run.execution));
                 }
-                if run.owner.tag() != run.job.0[..5] {
+                if !self.may_decide(&run.owner, &run.job) {
                     self.fail(Invariant::S3NoStartWithoutAward, format!("{} is not its owner's", run.execution));
                 }
             }
@@ -297,21 +317,25 @@ impl Books {
         }
     }
 
-    /// What a node finds on its disk when it comes back is what its users see.
-    pub(crate) fn found(&mut self, disk: &Disk) {
-        for ExecutionRecord { job, slot, id, .. } in disk.accepted() {
-            let first = *self.accepted.entry((*job, *slot)).or_insert(*id);
-            if first != *id {
-                let text = format!("{job} slot {slot} had {first}, the disk has {id}");
-                self.fail(Invariant::S5SingleAcceptance, text);
-            }
+    /// What a node finds on its disk when it comes back is what its users see, but of jobs that a group keeps.
+    pub(crate) fn found(&mut self, disk: &Disk, guarded: impl Fn(&JobId) -> bool) {
+        disk.accepted().filter(|execution| !guarded(&execution.job)).for_each(|execution| self.found_accepted(execution));
+        disk.ended().filter(|state| !guarded(&state.id)).for_each(|state| self.found_ended(state));
+    }
+
+    fn found_accepted(&mut self, ExecutionRecord { job, slot, id, .. }: &ExecutionRecord) {
+        let first = *self.accepted.entry((*job, *slot)).or_insert(*id);
+        if first != *id {
+            let text = format!("{job} slot {slot} had {first}, the disk has {id}");
+            self.fail(Invariant::S5SingleAcceptance, text);
         }
-        for JobStateRecord { id, state, message, .. } in disk.ended() {
-            let (told, _) = self.ended.entry(*id).or_insert_with(|| (*state, message.to_string()));
-            if *told != *state {
-                let text = format!("{id} had ended {}, the disk says {}", told.name(), state.name());
-                self.fail(Invariant::S9TerminalIsFinal, text);
-            }
+    }
+
+    fn found_ended(&mut self, JobStateRecord { id, state, message, .. }: &JobStateRecord) {
+        let (told, _) = self.ended.entry(*id).or_insert_with(|| (*state, message.to_string()));
+        if *told != *state {
+            let text = format!("{id} had ended {}, the disk says {}", told.name(), state.name());
+            self.fail(Invariant::S9TerminalIsFinal, text);
         }
     }
 
@@ -409,7 +433,7 @@ impl Books {
     /// A node lost its disk: what it had promised is gone with it, and its new life is another matter.
     pub(crate) fn lose_disk(&mut self, index: usize, id: &NodeId) {
         self.wiped.insert(index);
-        self.tokens.remove(&index);
+        self.tokens.retain(|(of, _), _| *of != index);
         let of_node = |job: &JobId| job.0[..5] == id.tag();
         self.accepted.retain(|(job, _), _| !of_node(job));
         self.ended.retain(|job, _| !of_node(job));

@@ -37,6 +37,8 @@ pub enum Invariant {
     S13PersistBeforeSend,
     /// After a restart a node is what it was.
     S14RecoveryEquality,
+    /// Who is proved to have lied, did.
+    S15OnlyLiarsAreAccused,
     /// Everything has a bound.
     S16Bounds,
     /// One seed, one trace.
@@ -61,7 +63,7 @@ pub enum Invariant {
 
 impl Invariant {
     /// Every one of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::S1SlotUniqueness,
         Self::S2LeaseExclusion,
         Self::S3NoStartWithoutAward,
@@ -75,6 +77,7 @@ impl Invariant {
         Self::S12ReplayImmunity,
         Self::S13PersistBeforeSend,
         Self::S14RecoveryEquality,
+        Self::S15OnlyLiarsAreAccused,
         Self::S16Bounds,
         Self::S17Determinism,
         Self::S18KeptUntilReleased,

@@ -46,7 +46,7 @@ impl World<'_> {
             sequence: Advert::numbered(host.disk.epoch, host.adverts),
             issued: host.clock.now(self.now).unix,
             ttl_s: u32::try_from(period * 3 / SECOND).unwrap_or(45),
-            wire: (1, 1),
+            wire: (1, if host.plan.evil.is_none() { 2 } else { 1 }),
             engines: Engines::of(&[Engine::Wasm]),
             total: host.total,
             load_percent: host.compute.as_ref().map_or(0, |compute| compute.load().percent),

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bacnode_protocol::id::{ExecutionId, JobId};
-use bacnode_protocol::record::{ExecutionRecord, HeldRecord, JobRecord, JobStateRecord, Record, Records, TargetRecord};
+use bacnode_protocol::id::{ExecutionId, JobId, NodeId};
+use bacnode_protocol::wire::group::{At, Charter, Entry};
+use bacnode_protocol::record::{ExecutionRecord, GroupRecord, HeldRecord, JobRecord, JobStateRecord, Record, Records, TargetRecord};
 
 /// What one node remembers.
 #[derive(Debug, Default, Clone)]
@@ -26,6 +27,9 @@ struct Kept {
     targets: BTreeMap<(JobId, u32), TargetRecord>,
     events: BTreeMap<JobId, u32>,
     held: BTreeMap<ExecutionId, HeldRecord>,
+    wards: BTreeMap<NodeId, Charter>,
+    groups: BTreeMap<NodeId, GroupRecord>,
+    entries: BTreeMap<(NodeId, Vec<u8>), Entry>,
 }
 
 impl Kept {
@@ -40,6 +44,15 @@ impl Kept {
             Record::Event(job, sequence, _) => _ = self.events.insert(job, sequence + 1),
             Record::Held(held) => _ = self.held.insert(held.execution, *held),
             Record::Forget(execution) => _ = self.held.remove(&execution),
+            Record::Ward(charter) => _ = self.wards.insert(charter.owner, charter),
+            Record::DropWard(owner) => _ = self.wards.remove(&owner),
+            Record::Group(group) => _ = self.groups.insert(group.charter.owner, *group),
+            Record::Kept(owner, key, Some(entry)) => _ = self.entries.insert((owner, key), *entry),
+            Record::Kept(owner, key, None) => _ = self.entries.remove(&(owner, key)),
+            Record::DropGroup(owner) => {
+                self.groups.remove(&owner);
+                self.entries.retain(|(of, _), _| *of != owner);
+            }
         }
     }
 
@@ -55,6 +68,9 @@ impl Kept {
             targets: self.targets.values().filter(|t| jobs.iter().any(|job| job.id == t.job)).cloned().collect(),
             events: self.events.iter().map(|(job, count)| (*job, *count)).collect(),
             held: self.held.values().cloned().collect(),
+            wards: self.wards.values().copied().collect(),
+            groups: self.groups.values().cloned().collect(),
+            kept: self.entries.iter().map(|((owner, _), entry)| (*owner, entry.clone())).collect(),
         }
     }
 }
@@ -114,6 +130,11 @@ impl Disk {
     /// Results that are accepted.
     pub(crate) fn accepted(&self) -> impl Iterator<Item = &ExecutionRecord> {
         self.kept.executions.values().filter(|execution| execution.accepted)
+    }
+
+    /// How far this disk's copy of an owner's jobs is, for good.
+    pub(crate) fn holds(&self, owner: &NodeId) -> Option<At> {
+        self.kept.groups.get(owner).map(|group| group.at)
     }
 
     /// Everything is gone.

@@ -8,7 +8,7 @@ use bacnode_protocol::record::Record;
 use bacnode_protocol::requester::Answer;
 use bacnode_protocol::wire::codec;
 use bacnode_protocol::wire::market::Market;
-use bacnode_protocol::{compute, requester};
+use bacnode_protocol::{compute, guardian, requester};
 use rand::RngExt as _;
 
 use super::{Deferred, Event, World};
@@ -49,14 +49,22 @@ impl World<'_> {
     ) {
         let honest = self.hosts[index].is_honest();
         let (mut records, mut now, mut deferred) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut guarded, mut quorum) = (Vec::new(), Vec::new());
         for queued in requester.drain() {
             if honest {
                 self.books.queued_requester(queued.when, &queued.output);
             }
             match (queued.when, queued.output) {
-                (_, requester::Output::Persist(record)) => records.push(record),
+                (_, requester::Output::Persist(record)) => {
+                    if self.is_guarded(index, &record) {
+                        guarded.push(record.clone());
+                    }
+                    records.push(record);
+                }
+                (_, requester::Output::Guard(job)) => _ = self.hosts[index].guarding.insert(job),
                 (When::Now, output) => now.push(Doing::Requester(output)),
                 (When::AfterSync, output) => deferred.push(Deferred::Requester(output)),
+                (When::AfterQuorum(tag), output) => quorum.push((tag, output)),
             }
         }
         for queued in compute.drain() {
@@ -66,11 +74,12 @@ impl World<'_> {
             match (queued.when, queued.output) {
                 (_, compute::Output::Persist(record)) => records.push(record),
                 (When::Now, output) => now.push(Doing::Compute(output)),
-                (When::AfterSync, output) => deferred.push(Deferred::Compute(output)),
+                (_, output) => deferred.push(Deferred::Compute(output)),
             }
         }
-        self.write(index, records, deferred);
         let life = self.hosts[index].life;
+        self.write(index, records, deferred);
+        self.guard(index, guarded, quorum);
         for output in now {
             if self.burns(index) || self.hosts[index].life != life {
                 return;
@@ -86,7 +95,7 @@ impl World<'_> {
         self.wake_later(index);
     }
 
-    fn write(&mut self, index: usize, records: Vec<Record>, deferred: Vec<Deferred>) {
+    pub(super) fn write(&mut self, index: usize, records: Vec<Record>, deferred: Vec<Deferred>) {
         if self.hosts[index].is_honest() {
             for record in &records {
                 self.books.written(&self.hosts[index], index, record);
@@ -130,6 +139,8 @@ impl World<'_> {
             match output {
                 Deferred::Requester(output) => self.perform_requester(index, output),
                 Deferred::Compute(output) => self.perform_compute(index, output),
+                Deferred::Guardian(output) => self.perform_guardian(index, output),
+                Deferred::Quorum(tag, entry, output) => self.wait_for_quorum(index, tag, entry, output),
             }
         }
         if self.hosts[index].life == life {
@@ -139,7 +150,7 @@ impl World<'_> {
     }
 
     /// Counts an output down; whether the node was killed at it.
-    fn burns(&mut self, index: usize) -> bool {
+    pub(super) fn burns(&mut self, index: usize) -> bool {
         let Some((left, down, power)) = &mut self.hosts[index].fuse else { return false };
         if *left > 0 {
             *left -= 1;
@@ -151,7 +162,7 @@ impl World<'_> {
         true
     }
 
-    fn perform_requester(&mut self, index: usize, output: requester::Output) {
+    pub(super) fn perform_requester(&mut self, index: usize, output: requester::Output) {
         match output {
             // Written with its step; and everybody is known anyway.
             requester::Output::Persist(_) | requester::Output::Call { .. } => {}
@@ -164,6 +175,10 @@ impl World<'_> {
             requester::Output::Fetch(fetch) => self.fetch(index, fetch),
             requester::Output::Drop(execution) | requester::Output::Unpin { execution, .. } => {
                 self.hosts[index].held.remove(&execution);
+            }
+            requester::Output::Guard(_) => {}
+            requester::Output::Replicate(replica) => {
+                self.guardian_input(index, guardian::Input::Replicate(replica));
             }
             requester::Output::Answer(request, answer) => self.answer(index, request, &answer),
             requester::Output::Tell(job, sequence, event) => {
@@ -211,6 +226,12 @@ impl World<'_> {
         let Some(&to_index) = self.by_id.get(to) else { return };
         let message = if self.hosts[from].is_honest() {
             self.books.sent(&self.hosts[from], from, to, &message);
+            let host = &self.hosts[from];
+            let dressed = host.guardian.as_ref().map(|guardian| guardian.dress(to, message.clone(), &host.view));
+            let (message, also) = dressed.unwrap_or((message, None));
+            if let Some(also) = also {
+                self.post(from, to_index, also);
+            }
             message
         } else {
             match self.twist(from, message) {
@@ -246,7 +267,7 @@ impl World<'_> {
         self.trace.note(self.now, (from, Some(to)), "message", head, || super::evil::describe(message));
         let sender = self.hosts[from].id;
         if self.hosts[to].is_honest() {
-            self.books.delivered(to, &sender, message);
+            self.books.delivered(to, &sender, &super::groups::undressed(message));
         } else {
             self.remember(to, message);
         }
@@ -272,7 +293,10 @@ impl World<'_> {
 
     fn hand_over_now(&mut self, to: usize, from: NodeId, message: &Rc<Market>) {
         let message = Market::clone(message);
-        if message.is_from_owner() {
+        if let Market::Group(group) = message {
+            self.guardian_input(to, guardian::Input::Message { from, message: (*group).clone() });
+            self.compute_input(to, compute::Input::Message { from, message: Market::Group(group) });
+        } else if message.is_from_owner() {
             self.compute_input(to, compute::Input::Message { from, message });
         } else {
             self.requester_input(to, requester::Input::Message { from, message });
@@ -281,6 +305,8 @@ impl World<'_> {
 
     pub(super) fn tick(&mut self, index: usize) {
         if self.hosts[index].deadline().is_some_and(|at| at <= self.now) {
+            // What others may decide by now is known before anything is answered.
+            self.guardian_input(index, guardian::Input::Tick);
             self.requester_input(index, requester::Input::Tick);
             self.compute_input(index, compute::Input::Tick);
         }

@@ -5,6 +5,7 @@ use std::collections::BinaryHeap;
 use std::rc::Rc;
 
 use bacnode_protocol::compute::Ended;
+use bacnode_protocol::guardian::Replica;
 use bacnode_protocol::id::{ExecutionId, JobId};
 use bacnode_protocol::requester;
 use bacnode_protocol::wire::advert::{Advert, SignedAdvert};
@@ -24,6 +25,7 @@ pub(super) enum Event {
     Ends { host: usize, life: u64, serial: u64, execution: ExecutionId, ended: Box<Ended> },
     Expire { host: usize, serial: u64, execution: ExecutionId },
     Fetched { host: usize, life: u64, fetch: Box<requester::Fetch>, tries: u32 },
+    Hold { host: usize, life: u64, replica: Box<Replica>, holders: Vec<usize>, tries: u32 },
     Providers { host: usize, life: u64, job: JobId },
     Considered { host: usize, life: u64, number: u64, refused: bool },
     Announce { host: usize },
@@ -56,6 +58,7 @@ impl Event {
             | Self::Phase { host, .. }
             | Self::Ends { host, .. }
             | Self::Fetched { host, .. }
+            | Self::Hold { host, .. }
             | Self::Providers { host, .. }
             | Self::Considered { host, .. }
             | Self::Announce { host }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use bacnode_protocol::id::{BootId, ExecutionId, FencingToken};
 use bacnode_protocol::wire::bounded::{BytesMax, ListMax, TextMax};
 use bacnode_protocol::wire::codec;
+use bacnode_protocol::wire::group::Group;
 use bacnode_protocol::wire::market::{Award, Lease, Market, Phase, RESULT_BODY_BYTES_MAX, ResultBody, SignedResult};
 use bacnode_protocol::wire::signed::{Domain, SignatureBytes};
 use rand::RngExt as _;
@@ -41,6 +42,30 @@ pub(super) fn describe(message: &Market) -> String {
         Market::Cancel { execution, reason } => format!("Cancel {} ({})", short(execution), &**reason),
         Market::CancelAck { execution } => format!("CancelAck {}", short(execution)),
         Market::Release { execution } => format!("Release {}", short(execution)),
+        Market::Group(group) => of_group(group),
+    }
+}
+
+fn of_group(group: &Group) -> String {
+    match group {
+        Group::Append(a) => format!("Append {} after {:?} in epoch {}", a.entries.len(), a.prev, a.charter.epoch),
+        Group::Ack { ack, .. } => format!("Ack of {:?}", ack.body.at),
+        Group::Behind { at, .. } => format!("Behind at {at:?}"),
+        Group::Pull { at, part, .. } => format!("Pull part {part} of {at:?}"),
+        Group::Part { at, part, of, .. } => format!("Part {part} of {of} of {at:?}"),
+        Group::Canvass { charter, at, motive } => format!("Canvass for epoch {} with {at:?}: {motive:?}", charter.epoch),
+        Group::Vote(vote) => format!("Vote for epoch {} with {:?}", vote.body.charter.epoch, vote.body.at),
+        Group::Stands { charter, promised, .. } => format!("Stands epoch {} change {}, promised {promised}", charter.epoch, charter.change),
+        Group::Seek { .. } => "Seek".into(),
+        Group::Leads(certificate) => format!("Leads epoch {}", certificate.votes[0].body.charter.epoch),
+        Group::Kept(charter) => format!("Kept epoch {} change {}", charter.epoch, charter.change),
+        Group::HandOver { epoch, .. } => format!("HandOver of epoch {epoch}"),
+        Group::Back { .. } => "Back".into(),
+        Group::Hold { job, root, .. } => format!("Hold {root} of {job}"),
+        Group::Held { root, held, .. } => format!("Held {root} {held}"),
+        Group::Proof(_) => "Proof".into(),
+        Group::Ask(_, ask) => format!("Ask for {} of {}, for its group", ask.want, ask.job),
+        Group::Award(_, award) => format!("Award {} of {}, for its group", award.execution.short(), award.job),
     }
 }
 

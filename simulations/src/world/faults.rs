@@ -20,6 +20,10 @@ impl World<'_> {
             What::Kill { node, down } => self.crash(node, down, false),
             What::PowerLoss { node, down } => self.crash(node, down, true),
             What::KillAtOutput { node, outputs, down, power } => self.hosts[node].fuse = Some((outputs, down, power)),
+            What::Gone { node } => {
+                self.gone.insert(node);
+                self.crash(node, 0, false);
+            }
             What::Wipe { node, down } => {
                 self.crash(node, down, true);
                 self.hosts[node].disk.wipe();
@@ -82,6 +86,7 @@ impl World<'_> {
         host.disk.lose(lost);
         host.requester = None;
         host.compute = None;
+        host.guardian = None;
         host.wake_at = None;
         host.frozen_until = 0;
         host.fuse = None;

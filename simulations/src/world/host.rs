@@ -1,11 +1,11 @@
 //! One machine of the trial: its clocks, its disk, its view, and the two protocol machines that run on it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bacnode_protocol::compute::{self, Run};
 use bacnode_protocol::content::Cid;
-use bacnode_protocol::id::{ExecutionId, NodeId};
-use bacnode_protocol::requester;
+use bacnode_protocol::id::{ExecutionId, JobId, NodeId};
+use bacnode_protocol::{guardian, requester};
 use bacnode_protocol::time::{Now, Tick, UnixMillis};
 use bacnode_protocol::view::View;
 use bacnode_protocol::wire::advert::SignedAdvert;
@@ -81,6 +81,11 @@ pub(crate) struct Host {
     pub(crate) view: View,
     pub(crate) requester: Option<requester::State>,
     pub(crate) compute: Option<compute::State>,
+    pub(crate) guardian: Option<guardian::State>,
+    /// Jobs that a group is to keep, from their first record on.
+    pub(crate) guarding: BTreeSet<JobId>,
+    /// What waits for another disk, too, by the owner's tag and the entry that it waits for.
+    pub(crate) quorum: BTreeMap<[u8; 5], VecDeque<(u64, requester::Output)>>,
     /// When the machines are woken next.
     pub(crate) wake_at: Option<Micros>,
     pub(crate) runs: BTreeMap<ExecutionId, Running>,
@@ -120,6 +125,9 @@ impl Host {
             view,
             requester: None,
             compute: None,
+            guardian: None,
+            guarding: BTreeSet::new(),
+            quorum: BTreeMap::new(),
             wake_at: None,
             runs: BTreeMap::new(),
             kept: BTreeMap::new(),
@@ -141,7 +149,8 @@ impl Host {
     pub(crate) fn deadline(&self) -> Option<Micros> {
         let requester = self.requester.as_ref().and_then(requester::State::deadline);
         let compute = self.compute.as_ref().and_then(compute::State::deadline);
-        requester.into_iter().chain(compute).min().map(|tick| self.clock.when(tick))
+        let guardian = self.guardian.as_ref().and_then(guardian::State::deadline);
+        requester.into_iter().chain(compute).chain(guardian).min().map(|tick| self.clock.when(tick))
     }
 }
 

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 
 use bacnode_protocol::compute;
+use bacnode_protocol::guardian;
 use bacnode_protocol::id::{BootId, ExecutionId, JobId};
 use bacnode_protocol::outbox::Outbox;
 use bacnode_protocol::requester;
+use bacnode_protocol::time::Span;
 use bacnode_protocol::view::View;
 use bacnode_protocol::wire::task::{Engine, Engines};
 use rand::RngExt as _;
@@ -18,18 +20,35 @@ impl World<'_> {
     /// A node's process comes up, from what its disk has.
     pub(super) fn start(&mut self, index: usize) {
         let host = &mut self.hosts[index];
-        if host.up {
+        if host.up || self.gone.contains(&index) {
             return;
         }
         let seconds = host.clock.now(self.now).unix.0 / 1_000;
-        let records = host.disk.open(seconds);
+        let mut records = host.disk.open(seconds);
+        let kept = (std::mem::take(&mut records.groups), std::mem::take(&mut records.kept));
         host.behind |= host.disk.epoch <= host.epoch_max;
         host.epoch_max = host.epoch_max.max(host.disk.epoch);
+        let patience = guardian::Config {
+            lease: Span::millis(self.plan.ownership_ms),
+            life: host.disk.epoch,
+            guards: host.is_honest(),
+        };
+        let now = host.clock.now(self.now);
+        let mut guardian_out = Outbox::default();
+        let keeper = guardian::State::restore(host.signer.clone(), patience, kept, now, &mut guardian_out);
+        // Who leads those jobs is to be found out first.
+        records.jobs.retain(|(job, _)| !keeper.keeps(&job.id));
+        let (jobs, plan) = (&self.by_job, self.plan);
+        let guarded = |job: &JobId| jobs.get(job).is_some_and(|job| plan.jobs[*job].guarded);
+        records.jobs.retain(|(job, _)| !guarded(&job.id));
+        records.executions.retain(|execution| !guarded(&execution.job));
         if host.is_honest() {
-            self.books.found(&host.disk);
+            self.books.found(&host.disk, guarded);
             self.books.open_again(&records.jobs.iter().map(|(job, _)| job.id).collect());
         }
-        let now = host.clock.now(self.now);
+        host.guardian = Some(keeper);
+        host.guarding.clear();
+        host.quorum.clear();
         host.up = true;
         host.life += 1;
         host.view = View::new(network());
@@ -47,8 +66,8 @@ impl World<'_> {
             policy: compute::Policy { probes: !self.plan.lean && index % 4 == 3, ..compute::Policy::default() },
         };
         let (signer, epoch) = (host.signer.clone(), host.disk.epoch);
-        let held = records.held.clone();
-        host.kept = held.iter().filter_map(|held| Some((held.execution, held.root()?))).collect();
+        let held = (records.held.clone(), records.wards.clone());
+        host.kept = held.0.iter().filter_map(|held| Some((held.execution, held.root()?))).collect();
         let open: BTreeSet<JobId> = records.jobs.iter().map(|(job, _)| job.id).collect();
         let filled = records.executions.iter().filter(|execution| execution.accepted).count();
         let left = host.runs.values().filter(|running| !running.dead);
@@ -78,6 +97,7 @@ impl World<'_> {
         self.trace.note(self.now, (index, None), "start", &epoch.to_le_bytes(), || format!("starts, epoch {epoch}"));
         self.announce_self(index);
         self.perform(index, requester_out, compute_out);
+        self.perform_guardians(index, guardian_out);
         for other in 0..self.hosts.len() {
             let known = other != index && self.knows_each_other(index, other);
             if known && self.hosts[other].up && self.links.connects(index, other) {

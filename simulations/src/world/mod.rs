@@ -6,6 +6,7 @@ mod effects;
 mod event;
 mod evil;
 mod faults;
+mod groups;
 mod host;
 mod life;
 mod link;
@@ -14,8 +15,9 @@ mod work;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use bacnode_protocol::compute::{self};
+use bacnode_protocol::compute;
 use bacnode_protocol::content::Cid;
+use bacnode_protocol::guardian;
 use bacnode_protocol::id::{ExecutionId, JobId, NetworkId, NodeId};
 use bacnode_protocol::limits::ADVERT_PERIOD_MIN;
 use bacnode_protocol::requester;
@@ -46,6 +48,9 @@ const LOOK_EVERY: Micros = 500 * MILLI;
 enum Deferred {
     Requester(requester::Output),
     Compute(compute::Output),
+    Guardian(guardian::Output),
+    /// What waits for another disk, too.
+    Quorum([u8; 5], u64, requester::Output),
 }
 
 /// What one host's log is doing.
@@ -84,6 +89,8 @@ pub(crate) struct World<'a> {
     /// Jobs of which a new version was taken, and those whose end was asked for.
     updated: BTreeSet<usize>,
     stopping: BTreeSet<usize>,
+    /// Machines that are gone for good.
+    pub(crate) gone: BTreeSet<usize>,
 }
 
 fn network() -> NetworkId {
@@ -124,6 +131,7 @@ impl<'a> World<'a> {
             apart: String::new(),
             updated: BTreeSet::new(),
             stopping: BTreeSet::new(),
+            gone: BTreeSet::new(),
             hosts,
         };
         world.set_up();
@@ -217,6 +225,7 @@ impl<'a> World<'a> {
             }
             Event::Expire { host, serial, execution } => self.expire(host, serial, execution),
             Event::Fetched { host, life, fetch, tries } => self.fetched(host, life, fetch, tries),
+            Event::Hold { host, life, replica, holders, tries } => self.hold(host, life, replica, holders, tries),
             Event::Providers { host, life, job } => self.providers(host, life, job),
             Event::Considered { host, life, number, refused } => self.considered(host, life, number, refused),
             Event::Announce { host } => self.announce(host),

@@ -80,12 +80,18 @@ impl World<'_> {
             return;
         }
         // As the API does: what is known is not handed in again. Whether it is on the disk the user learns from its end.
-        if self.hosts[owner].disk.knows_job(&id)
+        let kept = self.hosts[owner].guardian.as_ref().is_some_and(|guardian| guardian.keeps(&id));
+        // Of a guarded job its owner's own records say nothing: what was not on two disks may have come to nothing.
+        if (if plan.guarded { kept } else { self.hosts[owner].disk.knows_job(&id) })
             && !self.hosts[owner].requester.as_ref().is_some_and(|r| r.has_job(&id))
         {
             return;
         }
         let submission = self.submission(job, b"{}");
+        if plan.guarded && !submission.guarded {
+            // Too few others are known yet, or its own jobs are led elsewhere: the user is told, and tries again.
+            return;
+        }
         self.stats.submitted(self.now, id);
         self.trace.note(self.now, (owner, None), "submit", &id.0, || format!("a user submits {id}"));
         self.requester_input(owner, requester::Input::Submit(Box::new(submission)));
@@ -93,6 +99,8 @@ impl World<'_> {
 
     fn submission(&self, job: usize, spec: &[u8]) -> Submission {
         let plan = &self.plan.jobs[job];
+        let host = &self.hosts[plan.owner];
+        let guarded = plan.guarded && host.guardian.as_ref().is_some_and(|g| g.can_keep(&host.view).is_ok());
         let elsewhere =
             if plan.inputs { vec![Cid::of(bacnode_protocol::content::Codec::Raw, b"input")] } else { Vec::new() };
         Submission {
@@ -111,6 +119,8 @@ impl World<'_> {
             elsewhere,
             only_here: false,
             waits: false,
+            guarded,
+            here: Vec::new(),
         }
     }
 
@@ -121,6 +131,7 @@ impl World<'_> {
             return;
         }
         self.push(5 * SECOND, Event::Update { job });
+        let owner = self.decider(job);
         let host = &self.hosts[owner];
         let open = host.requester.as_ref().is_some_and(|machine| machine.has_job(&id));
         if host.up && host.frozen_until <= self.now && open {
@@ -134,7 +145,7 @@ impl World<'_> {
     fn check_kept_running(&mut self, job: usize) {
         let (plan, id) = (&self.plan.jobs[job], self.jobs[job]);
         let honest = self.hosts.iter().all(Host::is_honest);
-        let up = self.hosts.iter().all(|host| host.up);
+        let up = self.hosts.iter().all(|host| host.up) && self.gone.is_empty();
         // Where others' work waits, its own may have to wait, too.
         let full = self.hosts.iter().any(|host| host.compute.as_ref().is_none_or(|compute| compute.load().queued > 0));
         let lost = full || self.books.wiped.contains(&plan.owner) || !self.books.acknowledged.contains(&id);
@@ -167,11 +178,12 @@ impl World<'_> {
     }
 
     pub(super) fn stop(&mut self, job: usize) {
-        let (owner, id) = (self.plan.jobs[job].owner, self.jobs[job]);
+        let id = self.jobs[job];
         let endless = JobKind::from(self.plan.jobs[job].kind).is_endless();
         if endless && !self.books.ended.contains_key(&id) && self.stopping.insert(job) && self.now > self.plan.safety {
             self.check_kept_running(job);
         }
+        let owner = self.decider(job);
         if !self.hosts[owner].up || self.hosts[owner].frozen_until > self.now {
             return self.push(5 * SECOND, Event::Stop { job });
         }
@@ -429,18 +441,24 @@ impl World<'_> {
     pub(super) fn is_at_rest(&self) -> bool {
         let settled = |host: &super::Host| {
             let requester = host.requester.as_ref().is_none_or(|machine| machine.open_jobs() == 0);
-            host.up && requester && host.compute.iter().all(|machine| self.owed(machine) == 0)
+            let kept = host.guardian.as_ref().is_none_or(|machine| machine.open().count() == 0);
+            host.up && requester && kept && host.compute.iter().all(|machine| self.owed(machine) == 0)
         };
-        let told = self.logs.iter().all(|log| log.waiting.is_empty());
+        let there = (0..).zip(&self.hosts).filter(|(index, _)| !self.gone.contains(index)).map(|(_, host)| host);
+        let told = self.logs.iter().all(|log| log.waiting.is_empty())
+            && there.clone().all(|host| host.quorum.values().all(std::collections::VecDeque::is_empty));
         told && self.now > self.plan.safety + 50 * SECOND
-            && self.hosts.iter().filter(|host| host.is_honest()).all(settled)
+            && there.filter(|host| host.is_honest()).all(settled)
     }
 
     /// Awards and results held for honest owners; what a dishonest one leaves behind ends with the orphan time.
     fn owed(&self, machine: &bacnode_protocol::compute::State) -> usize {
         machine
             .held()
-            .filter(|(_, owner)| self.by_id.get(owner).is_some_and(|owner| self.hosts[*owner].is_honest()))
+            .filter(|(_, owner)| {
+                let owner = self.by_id.get(owner);
+                owner.is_some_and(|owner| self.hosts[*owner].is_honest() && !self.gone.contains(owner))
+            })
             .count()
     }
 
@@ -453,7 +471,8 @@ impl World<'_> {
         let mut honest_done = (0u64, 0u64);
         for (index, plan) in self.plan.jobs.iter().enumerate() {
             let job = self.jobs[index];
-            let lost = self.books.wiped.contains(&plan.owner);
+            let lost =
+                self.books.wiped.contains(&plan.owner) || (!plan.guarded && self.gone.contains(&plan.owner));
             if !self.books.acknowledged.contains(&job) || lost {
                 continue;
             }
@@ -477,7 +496,8 @@ impl World<'_> {
                 honest_done.1 += u64::from(*state == JobState::Completed);
             }
         }
-        for (index, host) in self.hosts.iter().enumerate().filter(|(_, host)| host.is_honest()) {
+        let there = |index: &usize| !self.gone.contains(index);
+        for (index, host) in self.hosts.iter().enumerate().filter(|(index, host)| host.is_honest() && there(index)) {
             let Some(compute) = &host.compute else {
                 return fail(&mut self.books, Invariant::L2PlacesComeBack, format!("n{index} is down at the end"));
             };
