@@ -248,6 +248,14 @@ pub(crate) enum Job {
         #[arg(long, requires = "id")]
         refuse: bool,
     },
+    /// List whose jobs this node keeps, or lead some on whose other keepers are gone for good
+    Adopt {
+        /// PeerID of their owner, or the id of one of them
+        id: Option<String>,
+        /// Nobody else is there to agree: what only they knew is lost, and should they come back, both may decide
+        #[arg(long, requires = "id")]
+        force: bool,
+    },
     /// Check a spec without submitting it
     Validate {
         /// The job

@@ -74,6 +74,10 @@ pub struct Config {
     pub keep_results: Option<Duration>,
     /// How many jobs that have ended are remembered, and for how long.
     pub keep_jobs: (usize, Duration),
+    /// How long this node may be silent before those who keep its jobs lead them.
+    pub ownership_lease: Duration,
+    /// Whether this node keeps jobs of others.
+    pub guards: bool,
     /// Who looks at each ask, if somebody does.
     pub probe: Option<Probe>,
     /// What jobs may use in all.
@@ -262,6 +266,8 @@ impl Config {
             per_peer_max: 256,
             keep_results: None,
             keep_jobs: (100_000, Duration::from_secs(90 * 86_400)),
+            ownership_lease: Duration::from_secs(15),
+            guards: true,
             probe: None,
             total,
             content_max: disk / 5,

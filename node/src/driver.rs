@@ -11,12 +11,13 @@ use std::time::Duration;
 use bacnode_protocol::content::Cid;
 use bacnode_protocol::id::{ExecutionId, JobId, NodeId};
 use bacnode_protocol::outbox::{Outbox, When};
-use bacnode_protocol::record::{JobEvent, Records};
+use bacnode_protocol::record::{JobEvent, Record, Records};
 use bacnode_protocol::requester::{Answer, Submission};
 use bacnode_protocol::time::{Span, Tick};
+use bacnode_protocol::wire::group::Entry;
 use bacnode_protocol::wire::market::Market;
 use bacnode_protocol::wire::signed::Signer;
-use bacnode_protocol::{compute, requester};
+use bacnode_protocol::{compute, guardian, requester};
 use rocksdb::WriteBatch;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
@@ -31,8 +32,10 @@ use crate::store::{Store, UsageBooks};
 mod advert;
 mod care;
 mod effects;
+mod groups;
 
 pub(crate) use self::advert::Announcer;
+pub(crate) use self::groups::{GroupView, Groups};
 use crate::network::Links;
 
 /// Inputs that may wait for the machines.
@@ -71,6 +74,12 @@ pub(crate) enum Event {
     Drain(bool, oneshot::Sender<()>),
     /// Sweep the content now, and say how many bytes that freed.
     Sweep(oneshot::Sender<Result<u64, ContentError>>),
+    /// Whether others can keep jobs of this node, or why not.
+    CanKeep(oneshot::Sender<Result<(), String>>),
+    /// Lead this owner's jobs: the others who could are gone for good.
+    Adopt(NodeId, oneshot::Sender<()>),
+    /// What was to be held here for another owner's job is, or cannot be had.
+    Held(JobId, Cid, bool),
     Leave(oneshot::Sender<()>),
 }
 
@@ -78,6 +87,9 @@ pub(crate) enum Event {
 enum Effect {
     Requester(requester::Output),
     Compute(compute::Output),
+    Guardian(guardian::Output),
+    /// What waits for another disk, too: which jobs' log, and for which entry of it.
+    Quorum([u8; 5], u64, requester::Output),
 }
 
 /// A node's hands.
@@ -98,6 +110,10 @@ pub(crate) struct Driver {
     pub(crate) keep_results: Option<Duration>,
     /// How many jobs that have ended are remembered, and for how long.
     pub(crate) keep_jobs: (usize, Duration),
+    /// How patient this node and those who keep its jobs are.
+    pub(crate) guarding: guardian::Config,
+    /// What the API reads of the groups.
+    pub(crate) groups: Groups,
 }
 
 /// The running driver.
@@ -107,6 +123,15 @@ pub(crate) struct Running {
     compute: compute::State,
     requester_out: Outbox<requester::Output>,
     compute_out: Outbox<compute::Output>,
+    guardian: guardian::State,
+    guardian_out: Outbox<guardian::Output>,
+    /// Jobs that a group is to keep, from their first record on.
+    guarding: BTreeSet<JobId>,
+    /// What goes to the groups at the end of the turn, and what waits for them then.
+    to_groups: Vec<Record>,
+    quorum_effects: Vec<([u8; 5], requester::Output)>,
+    /// What waits for another disk, by the owner's tag.
+    quorum: BTreeMap<[u8; 5], VecDeque<(u64, requester::Output)>>,
     /// What the node says to itself.
     own: VecDeque<Market>,
     batch: WriteBatch,
@@ -136,7 +161,7 @@ impl Driver {
         signer: &Signer,
         epoch: u64,
         config: compute::Config,
-        records: Records,
+        mut records: Records,
         left: Vec<compute::Run>,
         usage: UsageBooks,
     ) -> Running {
@@ -145,8 +170,14 @@ impl Driver {
         let roots = records.held.iter().filter_map(|held| Some((held.execution, held.root()?)));
         let roots = roots.collect();
         let boot = bacnode_protocol::id::BootId(epoch);
-        let compute =
-            compute::State::restore(signer.clone(), boot, config, records.held.clone(), left, now, &mut compute_out);
+        let held = (records.held.clone(), std::mem::take(&mut records.wards));
+        let compute = compute::State::restore(signer.clone(), boot, config, held, left, now, &mut compute_out);
+        let mut guardian_out = Outbox::default();
+        let kept = (std::mem::take(&mut records.groups), std::mem::take(&mut records.kept));
+        let patience = guardian::Config { life: epoch, ..self.guarding.clone() };
+        let guardian = guardian::State::restore(signer.clone(), patience, kept, now, &mut guardian_out);
+        // Who decides on those is to be found out first.
+        records.jobs.retain(|(job, _)| !guardian.keeps(&job.id));
         let mut seed = [0; 32];
         // Only the drawing of lots depends on it.
         let _ = getrandom::fill(&mut seed);
@@ -167,6 +198,12 @@ impl Driver {
             compute,
             requester_out,
             compute_out,
+            guardian,
+            guardian_out,
+            guarding: BTreeSet::new(),
+            to_groups: Vec::new(),
+            quorum_effects: Vec::new(),
+            quorum: BTreeMap::new(),
             own: VecDeque::new(),
             batch: WriteBatch::default(),
             now_effects: Vec::new(),
@@ -218,9 +255,9 @@ impl Running {
                     }
                     // What has expired ends before anything is answered, after a suspend above all.
                     self.tick();
-                    for event in inbox.drain(..) {
+                    for event in std::mem::take(&mut inbox) {
                         if let Event::Leave(left) = event {
-                            self.leave().await;
+                            self.leave(&mut events).await;
                             let _ = left.send(());
                             return;
                         }
@@ -235,8 +272,9 @@ impl Running {
     }
 
     fn deadline(&self) -> Tick {
-        let machines = [self.requester.deadline(), self.compute.deadline(), Some(self.hands.announcer.due())];
-        machines.into_iter().flatten().min().unwrap_or(clock::tick() + Span::secs(60))
+        let machines = [self.requester.deadline(), self.compute.deadline(), self.guardian.deadline()];
+        let machines = machines.into_iter().chain([Some(self.hands.announcer.due())]);
+        machines.flatten().min().unwrap_or(clock::tick() + Span::secs(60))
     }
 
     fn event(&mut self, event: Event) {
@@ -255,6 +293,10 @@ impl Running {
             Event::Submit(mut submission, answer) => {
                 submission.request = self.expect_answer(answer);
                 self.requester_input(requester::Input::Submit(submission));
+            }
+            Event::Stop(job, reason, answer) if self.is_led_elsewhere(&job) => {
+                self.guardian_input(guardian::Input::Stop(job, reason));
+                let _ = answer.send(Answer::Stopped);
             }
             Event::Stop(job, reason, answer) => {
                 let request = self.expect_answer(answer);
@@ -308,6 +350,17 @@ impl Running {
                 let _ = answer.send(());
             }
             Event::Sweep(answer) => self.sweep_now(Some(answer)),
+            Event::CanKeep(answer) => _ = answer.send(self.guardian.can_keep(&self.hands.network.view())),
+            Event::Adopt(owner, answer) => {
+                self.guardian_input(guardian::Input::Force(owner));
+                let _ = answer.send(());
+            }
+            Event::Held(job, root, held) => {
+                if held {
+                    self.hands.network.provide(root);
+                }
+                self.guardian_input(guardian::Input::Held { job, root, held });
+            }
             Event::Leave(_) => {}
         }
     }
@@ -321,7 +374,10 @@ impl Running {
     }
 
     fn message(&mut self, from: NodeId, message: Market) {
-        if message.is_from_owner() {
+        if let Market::Group(group) = message {
+            self.guardian_input(guardian::Input::Message { from, message: (*group).clone() });
+            self.compute_input(compute::Input::Message { from, message: Market::Group(group) });
+        } else if message.is_from_owner() {
             self.compute_input(compute::Input::Message { from, message });
         } else {
             self.requester_input(requester::Input::Message { from, message });
@@ -341,6 +397,8 @@ impl Running {
     }
 
     fn tick(&mut self) {
+        // What others may decide by now is known before anything is answered.
+        self.guardian_input(guardian::Input::Tick);
         self.requester_input(requester::Input::Tick);
         self.compute_input(compute::Input::Tick);
     }
@@ -356,18 +414,32 @@ impl Running {
     fn sort_outputs(&mut self) {
         for queued in self.requester_out.drain() {
             match (queued.when, queued.output) {
-                (When::Now, requester::Output::Persist(record)) => {
+                (_, requester::Output::Persist(record)) => {
                     self.hands.store.put_record(&mut self.batch, &record);
+                    let job = Entry::of(&record).map(|entry| entry.job());
+                    // What is remembered of a job that a group keeps goes there, too.
+                    if job.is_some_and(|job| self.guarding.contains(&job) || self.guardian.keeps(&job)) {
+                        self.to_groups.push(record);
+                    }
                 }
+                (_, requester::Output::Guard(job)) => _ = self.guarding.insert(job),
                 (When::Now, output) => self.now_effects.push(Effect::Requester(output)),
                 (When::AfterSync, output) => self.synced_effects.push(Effect::Requester(output)),
+                (When::AfterQuorum(tag), output) => self.quorum_effects.push((tag, output)),
             }
         }
         for queued in self.compute_out.drain() {
             match (queued.when, queued.output) {
                 (When::Now, compute::Output::Persist(record)) => self.hands.store.put_record(&mut self.batch, &record),
                 (When::Now, output) => self.now_effects.push(Effect::Compute(output)),
-                (When::AfterSync, output) => self.synced_effects.push(Effect::Compute(output)),
+                (_, output) => self.synced_effects.push(Effect::Compute(output)),
+            }
+        }
+        for queued in self.guardian_out.drain() {
+            match (queued.when, queued.output) {
+                (_, guardian::Output::Persist(record)) => self.hands.store.put_record(&mut self.batch, &record),
+                (When::Now, output) => self.now_effects.push(Effect::Guardian(output)),
+                (_, output) => self.synced_effects.push(Effect::Guardian(output)),
             }
         }
     }
@@ -375,6 +447,7 @@ impl Running {
     /// Writes the turn's records, then does what it wants, until nothing more comes of it.
     async fn end_turn(&mut self) {
         loop {
+            self.hand_to_groups();
             self.write().await;
             for effect in std::mem::take(&mut self.now_effects) {
                 self.perform(effect);
@@ -383,6 +456,8 @@ impl Running {
             if self.own.is_empty()
                 && self.now_effects.is_empty()
                 && self.synced_effects.is_empty()
+                && self.to_groups.is_empty()
+                && self.quorum_effects.is_empty()
                 && self.batch.is_empty()
             {
                 break;
@@ -401,6 +476,7 @@ impl Running {
         }
         let load = self.compute.load();
         self.hands.announcer.look(&self.hands.network, load, self.accepting.is_ok());
+        self.show_groups();
     }
 
     async fn write(&mut self) {
@@ -452,7 +528,8 @@ impl Running {
     }
 
     /// Takes leave: stops what runs, says so, syncs.
-    async fn leave(&mut self) {
+    async fn leave(&mut self, events: &mut mpsc::Receiver<Event>) {
+        self.hand_over(events).await;
         self.hands.runner.stop_all();
         self.hands.announcer.leave(&self.hands.network).await;
         self.end_turn().await;

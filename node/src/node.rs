@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bacnode_protocol::compute;
+use bacnode_protocol::id::JobId;
 use bacnode_protocol::time::Span;
 use bacnode_protocol::wire::signed::Signer;
 use bacnode_protocol::wire::task::{Engine, Engines, Resources};
+use bacnode_protocol::{compute, guardian};
 use libp2p::Multiaddr;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{Api, Details, Guard, configuration};
 use crate::config::{Config, Role};
 use crate::content::{Content, ContentError, UPLOAD, USER};
-use crate::driver::{Announcer, Driver, EVENTS_MAX, Event};
+use crate::driver::{Announcer, Driver, EVENTS_MAX, Event, GroupView, Groups};
 use crate::engine::docker::{self, gpu::Gpu};
 use crate::engine::publish::Publisher;
 use crate::engine::{Report, Runner, egress, wasm};
@@ -158,8 +159,21 @@ impl Node {
             reports,
         );
         let runner = runner.map_err(|source| StartError::System { what: "cannot make the folder of runs", source })?;
-        let told = store.clone();
-        started.serve_live(runner.clone(), Arc::new(move |job| crate::api::story(&told, job)));
+        let groups = Groups::default();
+        let (told, groups_told) = (store.clone(), groups.clone());
+        let me = network.me;
+        let keeps = move |store: &Store, group: &GroupView, job: &JobId| {
+            let owner = group.status.charter.owner;
+            owner == me || store.keeps(&owner, job).unwrap_or(true)
+        };
+        started.serve_live(
+            runner.clone(),
+            Arc::new(move |job| {
+                // Who does not decide on it does not know how it is.
+                let decides = groups_told.of(job).is_none_or(|group| group.leads || !keeps(&told, &group, job));
+                decides.then(|| crate::api::story(&told, job)).flatten()
+            }),
+        );
         if engines.has(Engine::Wasm) {
             wasm.warm_up().await;
         }
@@ -189,6 +203,12 @@ impl Node {
             openness: config.openness.clone(),
             keep_results: config.keep_results,
             keep_jobs: config.keep_jobs,
+            guarding: guardian::Config {
+                lease: Span(u64::try_from(config.ownership_lease.as_micros()).unwrap_or(u64::MAX)),
+                guards: config.guards,
+                life: 0,
+            },
+            groups: groups.clone(),
         };
         let records = store.records()?;
         drop_stray_pins(&content, &records)?;
@@ -219,6 +239,7 @@ impl Node {
             runner,
             config: Arc::clone(&config),
             details: Details::default(),
+            groups,
         };
         let at_socket = Guard { asks: false, tokens: Arc::clone(&tokens) };
         let socket = config.data_dir.join("api.sock");

@@ -112,13 +112,20 @@ fn a_service_is_not_restarted_by_a_takeover() {
         let task = Task { kind: JobKind::Service, exclusive: true, timeout_ms: 0, ..World::task() };
         let job = world.submit(0, b"a", task, 1);
         world.run(Span::secs(2));
-        let holder = world.holder_of(&job).unwrap_or_else(|| panic!("seed {seed}: nobody runs it: {:?}", world.told.get(&job)));
+        let holder =
+            world.holder_of(&job).unwrap_or_else(|| panic!("seed {seed}: nobody runs it: {:?}", world.told.get(&job)));
         if holder == 0 {
             continue;
         }
         world.crash(0);
         world.run(Span::secs(60));
-        assert_eq!(world.holder_of(&job), Some(holder), "seed {seed}: {:?} {:?}", world.takeovers, world.told[&job].events);
+        assert_eq!(
+            world.holder_of(&job),
+            Some(holder),
+            "seed {seed}: {:?} {:?}",
+            world.takeovers,
+            world.told[&job].events
+        );
         assert_eq!(world.starts.values().sum::<u32>(), 1, "seed {seed}");
         assert_eq!(world.overlaps, 0, "seed {seed}");
         let (leader, _) = world.takeovers[0];

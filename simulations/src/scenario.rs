@@ -256,7 +256,18 @@ impl Scenario {
             delay_max: 0,
         };
         let lean = nodes.len() > 256;
-        Plan { seed, nodes, jobs, links, faults, bad_runs: 0, safety, lean, ownership_ms: 15_000, real_signatures: false }
+        Plan {
+            seed,
+            nodes,
+            jobs,
+            links,
+            faults,
+            bad_runs: 0,
+            safety,
+            lean,
+            ownership_ms: 15_000,
+            real_signatures: false,
+        }
     }
 
     fn faults(&self, nodes: usize, owners: usize, safety: u64, rng: &mut ChaCha12Rng) -> Vec<Fault> {

@@ -182,6 +182,12 @@ impl Node {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
+    /// Whether its process was started, and not killed since.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// Its process.
     ///
     /// # Panics

@@ -162,6 +162,12 @@ pub(crate) struct PolicyArgs {
     /// Remember jobs that have ended for so many days (90 by default)
     #[arg(long, env = "BACNODE_KEEP_JOBS_FOR", value_name = "DAYS")]
     pub(crate) keep_jobs_for: Option<f64>,
+    /// Seconds of silence after which the two nodes that keep this one's jobs lead them on (15 by default)
+    #[arg(long, env = "BACNODE_OWNERSHIP_LEASE", value_name = "SECONDS")]
+    pub(crate) ownership_lease: Option<f64>,
+    /// Keep no jobs for other nodes
+    #[arg(long, env = "BACNODE_NO_GUARD", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(crate) no_guard: bool,
     /// Take no services and daemons, which run until somebody stops them
     #[arg(long, env = "BACNODE_NO_ENDLESS", value_parser = clap::builder::BoolishValueParser::new())]
     pub(crate) no_endless: bool,

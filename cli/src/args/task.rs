@@ -177,4 +177,7 @@ pub(crate) struct TaskArgs {
     /// At most one run of a slot at a time, whatever happens
     #[arg(long)]
     pub(crate) exclusive: bool,
+    /// Whether two other nodes keep the job, so that it does not end with its own (the default where they are there)
+    #[arg(long, value_name = "quorum|local")]
+    pub(crate) durability: Option<String>,
 }

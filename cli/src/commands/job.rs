@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use bacnode_protocol::api::{
-    Execution, GetJobResponse, HistoryItem, Job as JobInfo, LetOut, LogFrame, Page, RerunRequest, Versions, Withheld,
+    Adoption, Execution, GetJobResponse, HistoryItem, Job as JobInfo, JobGroup, LetOut, LogFrame, Page, RerunRequest,
+    Versions, Withheld,
 };
 use bacnode_protocol::job::{ValidJob, format_bytes};
 use futures::StreamExt as _;
@@ -70,6 +71,16 @@ pub(super) async fn run(client: &Client, format: Format, command: Job) -> Result
             output::note(&format!("{} {} of {}", output::green(word), count(done.len(), "result"), output::plain(&id)));
             Ok(())
         }
+        Job::Adopt { id: None, .. } => {
+            let kept: Vec<JobGroup> = client.get("network/groups").await?;
+            groups(format, &kept)
+        }
+        Job::Adopt { id: Some(id), force } => {
+            let request = client.request(Method::POST, &format!("network/groups/{}", segment(&id)));
+            let group: JobGroup = client.json(request.json(&Adoption { force })).await?;
+            output::note(&format!("{} the jobs of {}", output::green("leads"), output::plain(&group.owner)));
+            Ok(())
+        }
         Job::Validate { spec, vars } => {
             let (spec, _) = submit::read(&spec, &submit::Template { vars: &vars, ..submit::Template::default() })?;
             for warning in &ValidJob::new(submit::without_files(&spec))?.warnings {
@@ -98,6 +109,20 @@ fn withheld(format: Format, waiting: &[Withheld]) -> Result<()> {
     };
     let rows: Vec<_> = waiting.iter().map(row).collect();
     output::rows(format, &waiting, &["execution", "job", "for", "since", "size", "cid"], &rows)
+}
+
+fn groups(format: Format, kept: &[JobGroup]) -> Result<()> {
+    let row = |group: &JobGroup| {
+        let (works, open) = (if group.works { "yes" } else { "" }, group.open_jobs.to_string());
+        let role = if group.role == "leader" {
+            format!("leader{}", if works.is_empty() { ", alone" } else { "" })
+        } else {
+            group.role.clone()
+        };
+        vec![group.owner.clone(), group.leader.clone(), group.members.join(", "), role, open]
+    };
+    let rows: Vec<_> = kept.iter().map(row).collect();
+    output::rows(format, &kept, &["jobs of", "led by", "kept by", "here", "open"], &rows)
 }
 
 async fn list(client: &Client, format: Format, query: &str) -> Result<()> {

@@ -105,6 +105,7 @@ async fn job(client: &Client, engine: &str, params: &Value, args: &TaskArgs) -> 
             total_timeout: 0,
         },
         exclusive: args.exclusive,
+        durability: args.durability.clone(),
         ..TaskSpec::default()
     };
     Ok(JobSpec {

@@ -43,11 +43,16 @@ pub(super) struct PolicyFile {
     keep_results: Option<f64>,
     keep_jobs: Option<usize>,
     keep_jobs_for: Option<f64>,
+    ownership_lease: Option<f64>,
+    no_guard: Option<bool>,
     no_endless: Option<bool>,
     require_inputs: Option<bool>,
     probe: Option<String>,
     probe_url: Option<String>,
 }
+
+/// Seconds that an owner may be silent.
+const LEASE_S: RangeInclusive<f64> = 0.5..=600.0;
 
 /// Chooses every rule.
 pub(super) fn choose(
@@ -134,6 +139,17 @@ fn limits(config: &mut Config, args: &PolicyArgs, file: &mut PolicyFile, chooser
     config.keep_jobs.0 = chooser.choose("keep_jobs", args.keep_jobs, file.keep_jobs, config.keep_jobs.0, number);
     let days = chooser.choose("keep_jobs_for", args.keep_jobs_for, file.keep_jobs_for, 90.0, ToString::to_string);
     config.keep_jobs.1 = in_days(positive("keep-jobs-for", Some(days))?.unwrap_or(days));
+    let lease = config.ownership_lease.as_secs_f64();
+    let lease =
+        chooser.choose("ownership_lease", args.ownership_lease, file.ownership_lease, lease, ToString::to_string);
+    if !LEASE_S.contains(&lease) {
+        let message =
+            format!("--ownership-lease {lease}: must be from {} to {} seconds", LEASE_S.start(), LEASE_S.end());
+        return Err(Failure::usage(message));
+    }
+    config.ownership_lease = Duration::from_secs_f64(lease);
+    let typed = args.no_guard.then_some(true);
+    config.guards = !chooser.choose("no_guard", typed, file.no_guard, false, ToString::to_string);
     Ok(())
 }
 

@@ -6,12 +6,16 @@ use bacnode_protocol::api::{Execution, GetJobResponse, Job, Page, RunOutput, his
 use bacnode_protocol::id::{JobId, NodeId};
 use bacnode_protocol::record::ExecutionRecord;
 
-use super::Api;
 use super::error::ApiError;
+use super::{Api, jobs};
 use crate::store::Store;
 
 /// How long another node may take to tell.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long somebody is waited for who leads a job on whose node is gone.
+const TAKEOVER_MAX: Duration = Duration::from_secs(25);
+/// Nodes that are asked, at most.
+const TELLERS_MAX: usize = 8;
 
 /// What this node tells others of a job of its own: how it goes, and where its results are. What its user wrote into it, and
 /// what its program printed, is its user's.
@@ -37,16 +41,58 @@ pub(crate) fn story(store: &Store, id: &JobId) -> Option<Vec<u8>> {
     serde_json::to_vec(&GetJobResponse { job, history, executions }).ok()
 }
 
-/// A job of another node's, by its full id; `None` for what cannot be one.
+/// A job of another node's, by its full id; `None` for what cannot be one. Its owner is asked, and if that is gone those who
+/// keep its jobs: until one of them leads on, nobody may know.
 pub(super) async fn job(api: &Api, text: &str) -> Result<Option<GetJobResponse>, ApiError> {
     let Ok(id) = text.parse::<JobId>() else { return Ok(None) };
-    let found = tokio::time::timeout(PATIENCE, api.network.owner_of(id.tag())).await;
-    let owner = found.ok().flatten().filter(|owner| *owner != api.network.me);
-    let Some(owner) = owner else { return Ok(None) };
-    let name = api.network.view().label(&owner);
-    let told = tokio::time::timeout(PATIENCE, api.network.story_from(owner, id)).await;
+    let patience = tokio::time::Instant::now() + TAKEOVER_MAX;
+    loop {
+        let (tellers, kept) = tellers(api, &id).await;
+        let mut cause = None;
+        for teller in tellers {
+            match told_by(api, teller, &id).await {
+                Ok(Some(told)) => return Ok(Some(told)),
+                Ok(None) => {}
+                Err(error) => cause = Some(error),
+            }
+        }
+        if jobs::led_elsewhere(api, &id)?.is_none() && api.groups.of(&id).is_some_and(|group| group.leads) {
+            // This node leads it by now.
+            return Ok(story(&api.store, &id).and_then(|story| serde_json::from_slice(&story).ok()));
+        }
+        if !kept || tokio::time::Instant::now() >= patience {
+            return cause.map_or(Ok(None), Err);
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+/// Who could tell of a job, the likeliest first; and whether others are known to keep it with its owner.
+async fn tellers(api: &Api, id: &JobId) -> (Vec<NodeId>, bool) {
+    let charter = api.groups.of(id).map(|group| group.status.charter);
+    let mut tellers: Vec<NodeId> = charter.iter().map(|charter| charter.leader).collect();
+    let mut add = |nodes: Vec<NodeId>| {
+        for node in nodes {
+            if node != api.network.me && !tellers.contains(&node) && tellers.len() < TELLERS_MAX {
+                tellers.push(node);
+            }
+        }
+    };
+    let in_view = api.network.view().iter().map(|(node, _)| *node).filter(|node| node.tag() == id.tag()).collect();
+    add(in_view);
+    add(charter.iter().flat_map(|charter| charter.members).collect());
+    let found = tokio::time::timeout(PATIENCE, api.network.tellers_of(id.tag())).await.unwrap_or_default();
+    let kept = charter.is_some() || found.iter().any(|node| node.tag() != id.tag());
+    add(found.into_iter().collect());
+    tellers.retain(|node| *node != api.network.me);
+    (tellers, kept)
+}
+
+async fn told_by(api: &Api, teller: NodeId, id: &JobId) -> Result<Option<GetJobResponse>, ApiError> {
+    let name = api.network.view().label(&teller);
+    let told = tokio::time::timeout(PATIENCE, api.network.story_from(teller, *id)).await;
     let unheard = |cause: &str| {
-        ApiError::unavailable(format!("the job is {name}'s, which does not tell of it: {cause}"))
+        ApiError::unavailable(format!("{name}, which should know of the job, does not tell of it: {cause}"))
             .hint("it goes on, or is as it was, when that node is back")
     };
     let story = told.map_err(|_| unheard("it takes too long"))?.map_err(|cause| unheard(&cause))?;
@@ -55,7 +101,7 @@ pub(super) async fn job(api: &Api, text: &str) -> Result<Option<GetJobResponse>,
     // It is another's word: what it says must be what it should be.
     let executions = told.executions.iter().flat_map(|page| &page.items);
     let is_node = |execution: &Execution| execution.node_id.parse::<NodeId>().is_ok();
-    if told.job.id != text || !executions.into_iter().all(is_node) {
+    if told.job.id != id.to_string() || !executions.into_iter().all(is_node) {
         return Err(unheard("it speaks of another job"));
     }
     Ok(Some(told))

@@ -5,7 +5,7 @@ use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use bacnode_protocol::api::{self, Execution, GetJobResponse, HistoryItem, Job, Page, Results, Versions};
-use bacnode_protocol::id::{ExecutionId, JobId};
+use bacnode_protocol::id::{ExecutionId, JobId, NodeId};
 use bacnode_protocol::job::state::ExecutionState;
 use bacnode_protocol::job::{Selector, SpecConfig};
 use bacnode_protocol::record::{ExecutionRecord, JobRecord, JobStateRecord};
@@ -57,8 +57,22 @@ pub(super) fn resolve(api: &Api, text: &str) -> Result<JobId, ApiError> {
     api.store.latest_named(text)?.ok_or_else(not_here)
 }
 
+/// Who decides on this job, if others keep it with this node and another one does, or it is not known yet who.
+pub(super) fn led_elsewhere(api: &Api, id: &JobId) -> Result<Option<NodeId>, ApiError> {
+    let Some(group) = api.groups.of(id).filter(|group| !group.leads) else { return Ok(None) };
+    let charter = group.status.charter;
+    // An owner that is no member any more keeps nothing of it, but what it wrote itself.
+    let known = charter.owner == api.network.me || api.store.keeps(&charter.owner, id)?;
+    Ok(known.then_some(charter.leader))
+}
+
 pub(super) fn load(api: &Api, text: &str) -> Result<(JobRecord, Job), ApiError> {
     let id = resolve(api, text)?;
+    if let Some(leader) = led_elsewhere(api, &id)? {
+        let name = api.network.view().label(&leader);
+        return Err(ApiError::unavailable(format!("the job is led by {name} now"))
+            .hint("describe, executions, history and results are told by any node, and any of its members stops it"));
+    }
     let (record, state) = api.store.job(&id)?.ok_or_else(|| ApiError::not_found("the job is gone"))?;
     let job = Job::new(&record, state.as_ref());
     Ok((record, job))
@@ -72,6 +86,12 @@ enum Found {
 }
 
 async fn find(api: &Api, text: &str) -> Result<Found, ApiError> {
+    if let Ok(id) = resolve(api, text)
+        && led_elsewhere(api, &id)?.is_some()
+        && let Some(told) = elsewhere::job(api, &id.to_string()).await?
+    {
+        return Ok(Found::Elsewhere(Box::new(told)));
+    }
     match load(api, text) {
         Ok((record, job)) => Ok(Found::Here(Box::new(record), Box::new(job))),
         Err(error) => match elsewhere::job(api, text).await? {
@@ -119,7 +139,9 @@ pub(super) async fn list(State(api): State<Api>, Query(params): Query<Params>) -
     let labels = params.text("labels").unwrap_or_default().parse::<Selector>();
     let labels = labels.map_err(|error| ApiError::bad(format!("`labels`: {error}")))?;
     let wanted = |record: &JobRecord| {
-        namespace.is_none_or(|namespace| namespace == &*record.namespace)
+        // Those that it keeps for others are theirs.
+        record.id.tag() == api.network.me.tag()
+            && namespace.is_none_or(|namespace| namespace == &*record.namespace)
             // Reading each spec takes time: only for those who ask for it.
             && (labels.constraints().is_empty() || labels.selects(&Job::new(record, None).labels))
     };
@@ -136,8 +158,7 @@ pub(super) async fn list(State(api): State<Api>, Query(params): Query<Params>) -
     let key = |(modified, id): &(u64, JobId)| [&modified.to_be_bytes()[..], &id.0].concat();
     // Looked at one by one: of most only the key is needed.
     let known = |(_, id): &(u64, JobId)| api.store.job(id).ok().flatten().is_some_and(|(record, _)| wanted(&record));
-    let every = namespace.is_none() && labels.constraints().is_empty();
-    let page = params.page_by(changes.into_iter().filter(|change| every || known(change)), key, reverse)?;
+    let page = params.page_by(changes.into_iter().filter(known), key, reverse)?;
     let jobs = page.items.iter().filter_map(|(_, id)| api.store.job(id).ok().flatten());
     Ok(Json(Page { items: jobs.map(|job| shown(&job)).collect(), next_token: page.next_token }))
 }
@@ -373,11 +394,14 @@ pub(super) async fn stop(
     Query(params): Query<Params>,
     body: Bytes,
 ) -> Result<Json<Stopped>, ApiError> {
-    let (record, job) = load(&api, &id)?;
     // Bacalhau's server reads the reason from the body, its Python client sends it in the query.
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     let reason = body["reason"].as_str().or_else(|| params.text("reason"));
     let reason: String = reason.unwrap_or_default().chars().take(300).collect();
+    if let Some(id) = kept_elsewhere(&api, &id)? {
+        return stop_elsewhere(&api, id, reason).await;
+    }
+    let (record, job) = load(&api, &id)?;
     if api.ask(|answer| Event::Stop(record.id, reason, answer)).await? == Answer::Stopped {
         Ok(Json(Stopped { evaluation_id: record.id.to_string() }))
     } else {
@@ -385,6 +409,44 @@ pub(super) async fn stop(
         Err(ApiError::new(StatusCode::CONFLICT, "Ended", format!("the job has ended already ({state})")))
     }
 }
+
+/// The job that this means, if this node keeps it for others, or others for it, and does not decide on it.
+fn kept_elsewhere(api: &Api, text: &str) -> Result<Option<JobId>, ApiError> {
+    let id = match text.parse::<JobId>() {
+        Ok(id) => id,
+        Err(_) => match resolve(api, text) {
+            Ok(id) => id,
+            Err(_) => return Ok(None),
+        },
+    };
+    Ok(led_elsewhere(api, &id)?.map(|_| id))
+}
+
+/// Asks whoever leads this job to stop it, and waits until it says so.
+async fn stop_elsewhere(api: &Api, id: JobId, reason: String) -> Result<Json<Stopped>, ApiError> {
+    for _ in 0..STOPS_MAX {
+        if led_elsewhere(api, &id)?.is_none() {
+            // It is this node's by now.
+            api.ask(|answer| Event::Stop(id, reason.clone(), answer)).await?;
+        } else {
+            api.ask(|answer| Event::Stop(id, reason.clone(), answer)).await?;
+            tokio::time::sleep(STOP_EVERY).await;
+        }
+        let ended = match led_elsewhere(api, &id)? {
+            None => api.store.job(&id)?.is_some_and(|(_, state)| state.is_some_and(|state| state.state.is_terminal())),
+            Some(_) => matches!(elsewhere::job(api, &id.to_string()).await, Ok(Some(told)) if told.job.is_terminal()),
+        };
+        if ended {
+            return Ok(Json(Stopped { evaluation_id: id.to_string() }));
+        }
+    }
+    Err(ApiError::unavailable("nobody says that the job is stopped; whoever leads it may not be there yet")
+        .hint("try again in a moment"))
+}
+
+/// How often, and with what pauses, whoever leads a job is asked to stop it.
+const STOPS_MAX: u32 = 40;
+const STOP_EVERY: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// The attempt whose output shows what a job does: the accepted one, else the latest.
 pub(super) fn shown_execution(

@@ -12,6 +12,7 @@ mod details;
 mod elsewhere;
 mod error;
 mod events;
+mod groups;
 mod guard;
 mod jobs;
 mod logs;
@@ -50,7 +51,7 @@ use self::tls::TlsListener;
 pub(crate) use self::tls::configuration;
 use crate::config::Config;
 use crate::content::Content;
-use crate::driver::Event;
+use crate::driver::{Event, Groups};
 use crate::engine::Runner;
 use crate::network::{Fetcher, Network};
 use crate::store::Store;
@@ -70,6 +71,7 @@ pub(crate) struct Api {
     pub(crate) runner: Runner,
     pub(crate) config: Arc<Config>,
     pub(crate) details: Details,
+    pub(crate) groups: Groups,
 }
 
 impl Api {
@@ -193,6 +195,8 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(blocks::block, blocks::unblock))
         .routes(routes!(members::list, members::invite))
         .routes(routes!(members::revoke))
+        .routes(routes!(groups::list))
+        .routes(routes!(groups::adopt))
         .routes(routes!(withheld::list))
         .routes(routes!(withheld::decide))
         .routes(routes!(content::usage))

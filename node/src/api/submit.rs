@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use bacnode_protocol::api::{DiffResponse, PutJobRequest, PutJobResponse, RerunRequest};
 use bacnode_protocol::content::Cid;
 use bacnode_protocol::id::JobId;
-use bacnode_protocol::job::{InvalidSpec, JobSpec, ValidJob, ValidSource, parse, read_document};
+use bacnode_protocol::job::{Durability, InvalidSpec, JobSpec, ValidJob, ValidSource, parse, read_document};
 use bacnode_protocol::limits::STORED_SPEC_BYTES_MAX;
 use bacnode_protocol::record::JobRecord;
 use bacnode_protocol::requester::{Answer, Submission};
@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use super::Api;
 use super::error::ApiError;
-use super::jobs::load;
+use super::jobs::{led_elsewhere, load};
 use super::openapi::Errors;
 use super::page::Params;
 use crate::config::Role;
@@ -167,6 +167,11 @@ fn lines(spec: &[u8]) -> String {
 async fn take(api: &Api, prepared: Prepared, force: bool, params: &Params) -> Result<PutJobResponse, ApiError> {
     let mut warnings = prepared.valid.warnings.clone();
     let id = id_of(api, &prepared, params.text("idempotency_token"))?;
+    if let Some(leader) = led_elsewhere(api, &id)? {
+        let name = api.network.view().label(&leader);
+        return Err(ApiError::unavailable(format!("the job is led by {name} now, which is asked to give it back"))
+            .hint("try again in a moment"));
+    }
     let known = api.store.job(&id)?;
     let ended = known.as_ref().is_some_and(|(_, state)| state.as_ref().is_some_and(|state| state.state.is_terminal()));
     let version = if known.is_none() || (prepared.valid.kind().is_endless() && !ended) {
@@ -177,7 +182,18 @@ async fn take(api: &Api, prepared: Prepared, force: bool, params: &Params) -> Re
         1
     };
     let job_id = id.to_string();
-    Ok(PutJobResponse { evaluation_id: job_id.clone(), job_id, job_version: version.into(), warnings })
+    let me = api.network.me;
+    let group = api.groups.of(&id).filter(|group| api.store.keeps(&group.status.charter.owner, &id).unwrap_or(false));
+    let guardians = group
+        .iter()
+        .flat_map(|group| group.status.charter.others(&me).map(|node| node.to_string()).collect::<Vec<_>>());
+    Ok(PutJobResponse {
+        evaluation_id: job_id.clone(),
+        job_id,
+        job_version: version.into(),
+        warnings,
+        guardians: guardians.collect(),
+    })
 }
 
 /// The id of a job that is handed in: its own for each run of what has an end, one for all versions of what has none.
@@ -283,6 +299,8 @@ async fn hand_in(
     waits: bool,
     warnings: &mut Vec<String>,
 ) -> Result<u32, ApiError> {
+    let guarded = is_guarded(api, &prepared, warnings).await?;
+    let here = if guarded { held_here(api, &prepared.task).await? } else { Vec::new() };
     let submission = Submission {
         request: 0,
         id,
@@ -299,6 +317,8 @@ async fn hand_in(
         elsewhere: prepared.elsewhere,
         only_here: prepared.only_here,
         waits,
+        guarded,
+        here,
     };
     match api.ask(|answer| Event::Submit(Box::new(submission), answer)).await? {
         Answer::Accepted { version, .. } => Ok(version),
@@ -310,4 +330,44 @@ async fn hand_in(
         Answer::Busy(reason) => Err(ApiError::unavailable(reason).hint("try again in a moment")),
         Answer::Stopped | Answer::NotOpen => Err(ApiError::unavailable("the job was not taken")),
     }
+}
+
+/// Whether others shall keep this job with this node: if its user says so, or says nothing and they can.
+async fn is_guarded(api: &Api, prepared: &Prepared, warnings: &mut Vec<String>) -> Result<bool, ApiError> {
+    let wanted = prepared.valid.durability;
+    if wanted == Some(Durability::Local) {
+        return Ok(false);
+    }
+    let can = if prepared.only_here {
+        Err("it reads what does not leave this node".to_owned())
+    } else {
+        api.ask(Event::CanKeep).await?
+    };
+    match (can, wanted) {
+        (Ok(()), _) => Ok(true),
+        (Err(reason), Some(_)) => {
+            let message = format!("others are to keep the job (Durability: quorum), and cannot: {reason}");
+            Err(ApiError::unavailable(message).hint("try again when more nodes are there, or say `Durability: local`"))
+        }
+        (Err(reason), None) => {
+            warnings.push(format!("the job is kept by this node alone, and lost with it: {reason}"));
+            Ok(false)
+        }
+    }
+}
+
+/// What a task reads that anybody may have and that is held here, with its size.
+async fn held_here(api: &Api, task: &Task) -> Result<Vec<(Cid, u64)>, ApiError> {
+    let (content, roots) = (api.content.clone(), task.content_inputs().collect::<std::collections::BTreeSet<_>>());
+    let look = move || {
+        let held = |root: &Cid| Ok::<_, ContentError>(content.holds(root)? && !content.private().holds(root)?);
+        let mut here = Vec::new();
+        for root in roots {
+            if held(&root)? {
+                here.push((root, content.size(&root)?));
+            }
+        }
+        Ok::<_, ApiError>(here)
+    };
+    tokio::task::spawn_blocking(look).await.map_err(|_| ApiError::unavailable("looking at the inputs broke down"))?
 }

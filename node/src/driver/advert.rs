@@ -12,7 +12,7 @@ use bacnode_protocol::wire::envelope;
 use bacnode_protocol::wire::signed::Signer;
 use bacnode_protocol::wire::task::{Engine, Engines, Resources};
 use bacnode_protocol::wire::view::NodeDetail;
-use bacnode_protocol::wire::{VERSION, VERSION_MIN};
+use bacnode_protocol::wire::{VERSION_GROUPS, VERSION_MIN};
 
 use crate::clock;
 use crate::config::GossipConfig;
@@ -94,7 +94,7 @@ impl Announcer {
 
     /// Calls for nodes that are not known here.
     pub(crate) fn call(&self, network: &Network, engine: Engine, resources: Resources, want: u32) {
-        let wire = (VERSION_MIN, VERSION);
+        let wire = (VERSION_MIN, VERSION_GROUPS);
         let call = Call { owner: self.signer.node(), issued: clock::unix(), wire, engine, resources, want };
         let (network, sealed) = (network.clone(), envelope::seal(&call.sign(&self.signer)));
         tokio::spawn(async move { network.publish(Topic::Calls, sealed).await });
@@ -118,7 +118,7 @@ impl Announcer {
             sequence: Advert::numbered(self.epoch, self.count),
             issued: clock::unix(),
             ttl_s: u32::try_from(ttl.max(1)).unwrap_or(u32::MAX),
-            wire: (VERSION_MIN, VERSION),
+            wire: (VERSION_MIN, VERSION_GROUPS),
             engines: self.engines,
             total: self.total,
             load_percent,

@@ -34,7 +34,8 @@ impl Running {
 
     /// Peers with which something is open hear from us every second; everybody hears when the disk is full.
     pub(super) fn say_alive(&mut self) {
-        let mut peers: BTreeSet<NodeId> = self.requester.holders().chain(self.compute.owners()).collect();
+        let mut peers: BTreeSet<NodeId> =
+            self.requester.holders().chain(self.compute.owners()).chain(self.guardian.peers()).collect();
         peers.remove(&self.hands.network.me);
         for peer in &peers {
             self.hands.links.send(*peer, Vec::new());
@@ -90,7 +91,7 @@ impl Running {
     pub(super) fn sweep_now(&mut self, answer: Option<oneshot::Sender<Result<u64, ContentError>>>) {
         self.swept = clock::tick();
         let content = self.hands.content.clone();
-        let open = self.requester.jobs().map(|job| job.to_string()).collect();
+        let open = self.requester.jobs().chain(self.guardian.open()).map(|job| job.to_string()).collect();
         let (keep, store) = (self.hands.keep_results, self.hands.store.clone());
         let (most, age) = self.hands.keep_jobs;
         tokio::task::spawn_blocking(move || {

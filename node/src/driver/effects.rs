@@ -17,10 +17,12 @@ impl Running {
         match effect {
             Effect::Requester(output) => self.perform_requester(output),
             Effect::Compute(output) => self.perform_compute(output),
+            Effect::Guardian(output) => self.perform_guardian(output),
+            Effect::Quorum(tag, entry, output) => self.wait_for_quorum(tag, entry, output),
         }
     }
 
-    fn perform_requester(&mut self, output: requester::Output) {
+    pub(super) fn perform_requester(&mut self, output: requester::Output) {
         match output {
             requester::Output::Persist(record) => self.hands.store.put_record(&mut self.batch, &record),
             requester::Output::Send { to, message } => self.send(to, message),
@@ -40,6 +42,8 @@ impl Running {
                 }
             }
             requester::Output::Tell(job, sequence, event) => self.tell(job, sequence, event),
+            requester::Output::Guard(job) => _ = self.guarding.insert(job),
+            requester::Output::Replicate(replica) => self.replicate(replica),
         }
     }
 
@@ -72,7 +76,15 @@ impl Running {
         }
     }
 
-    fn send(&mut self, to: NodeId, message: Market) {
+    pub(super) fn send(&mut self, to: NodeId, message: Market) {
+        let (message, also) = self.guardian.dress(&to, message, &self.hands.network.view());
+        if let Some(also) = also {
+            self.post(to, also);
+        }
+        self.post(to, message);
+    }
+
+    fn post(&mut self, to: NodeId, message: Market) {
         if to == self.hands.network.me {
             self.own.push_back(message);
         } else {

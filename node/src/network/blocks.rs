@@ -141,6 +141,13 @@ impl Network {
     }
 
     /// Notes that `node` sent what no honest node sends. It is heard less, and after some of that not at all for an hour.
+    /// Blocks a peer that is proved to say one thing and another, until an operator thinks otherwise.
+    pub(crate) async fn block_liar(&self, node: NodeId) {
+        if let Err(error) = self.block(node, None, "it contradicts itself as a guardian").await {
+            tracing::warn!(%error, "cannot block a peer");
+        }
+    }
+
     pub(crate) async fn offended(&self, node: NodeId, what: &'static str) {
         tracing::debug!(peer = node.short(), what, "an offence");
         if node == self.me {

@@ -221,15 +221,15 @@ impl Network {
         self.provide(owner_key(self.me.tag()));
     }
 
-    /// Who owns jobs with this tag in their ids, by the view or else by the DHT. The tag is made of the owner's key, forty bits of
-    /// it: whoever takes the trouble of finding a key with the same tag tells tales of its jobs, and does nothing to them.
-    pub(crate) async fn owner_of(&self, tag: [u8; 5]) -> Option<NodeId> {
-        let known = self.view().iter().map(|(node, _)| *node).find(|node| node.tag() == tag);
-        if known.is_some() {
-            return known;
-        }
-        let found = self.ask(|answer| Command::Providers(owner_key(tag), Some(tag), answer)).await;
-        found.unwrap_or_default().into_iter().find(|node| node.tag() == tag)
+    /// The same of another owner's jobs, which this node keeps or leads.
+    pub(crate) fn provide_owner_tag(&self, tag: [u8; 5]) {
+        self.provide(owner_key(tag));
+    }
+
+    /// Nodes that say in the DHT that they can tell of the jobs with this tag: their owner, and those that keep them. Hints:
+    /// what they tell is their word.
+    pub(crate) async fn tellers_of(&self, tag: [u8; 5]) -> BTreeSet<NodeId> {
+        self.ask(|answer| Command::Providers(owner_key(tag), None, answer)).await.unwrap_or_default()
     }
 
     /// How others reach this node, in words.

@@ -27,11 +27,11 @@ pub struct Page<T> {
     pub next: Option<Vec<u8>>,
 }
 
-fn encode<T: Encode>(value: &T) -> Vec<u8> {
+pub(super) fn encode<T: Encode>(value: &T) -> Vec<u8> {
     [vec![TAG], codec::encode(value)].concat()
 }
 
-fn decode<T: Decode<()> + Encode>(bytes: &[u8], what: &'static str) -> Result<T, StoreError> {
+pub(super) fn decode<T: Decode<()> + Encode>(bytes: &[u8], what: &'static str) -> Result<T, StoreError> {
     let body = bytes.strip_prefix(&[TAG]).ok_or(StoreError::Damaged(what))?;
     codec::decode(body, RECORD_BYTES_MAX).map_err(|_| StoreError::Damaged(what))
 }
@@ -87,6 +87,9 @@ impl Store {
             }
             Record::Held(held) => self.put_in(batch, Column::Held, &held.execution.0, &encode(&**held)),
             Record::Forget(execution) => self.delete_in(batch, Column::Held, &execution.0),
+            Record::Ward(_) | Record::DropWard(_) | Record::Group(_) | Record::Kept(..) | Record::DropGroup(_) => {
+                self.put_group_record(batch, record);
+            }
         }
     }
 
@@ -107,6 +110,7 @@ impl Store {
         for item in self.scan(Column::Held, &[]) {
             records.held.push(decode::<HeldRecord>(&item?.1, "held award")?);
         }
+        self.group_records(&mut records)?;
         Ok(records)
     }
 

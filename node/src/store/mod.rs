@@ -5,6 +5,7 @@
 //! nobody was told to rely on.
 
 mod blocks;
+mod groups;
 mod jobs;
 mod log;
 mod members;
@@ -64,10 +65,16 @@ pub(crate) enum Column {
     Peers,
     /// Hash of a key in the DHT ‖ provider → end, addresses.
     Providers,
+    /// Owner → `Charter` of those who keep its jobs, while runs of them are here.
+    Wards,
+    /// Owner → `GroupRecord` of a group that this node is in.
+    Groups,
+    /// Owner ‖ key → `Entry`: what this node keeps of an owner's jobs.
+    Kept,
 }
 
 impl Column {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 22] = [
         Self::Jobs,
         Self::Versions,
         Self::JobState,
@@ -87,6 +94,9 @@ impl Column {
         Self::Meta,
         Self::Peers,
         Self::Providers,
+        Self::Wards,
+        Self::Groups,
+        Self::Kept,
     ];
 
     const fn name(self) -> &'static str {
@@ -110,6 +120,9 @@ impl Column {
             Self::Meta => "meta",
             Self::Peers => "peers",
             Self::Providers => "providers",
+            Self::Wards => "wards",
+            Self::Groups => "groups",
+            Self::Kept => "kept",
         }
     }
 }

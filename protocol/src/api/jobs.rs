@@ -39,6 +39,9 @@ pub struct PutJobResponse {
     /// What was read past.
     #[serde(rename = "Warnings")]
     pub warnings: Vec<String>,
+    /// Nodes that keep it beside this one, any of which can be asked when this one is gone; ours.
+    #[serde(rename = "Guardians", default, skip_serializing_if = "Vec::is_empty")]
+    pub guardians: Vec<String>,
 }
 
 /// `PUT /orchestrator/jobs/diff`

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sha2::{Digest as _, Sha256};
+
 use super::Output;
 use super::state::{Candidacy, Leading, Role, State, Timer, beat_every, send};
 use crate::id::NodeId;
@@ -63,10 +65,10 @@ impl State {
         for to in voters.into_iter().filter(|node| *node != me && !candidacy.votes.contains_key(node)) {
             out.after_sync(send(to, Group::Canvass { charter, at, motive }));
         }
-        // Members that began at one time must not go on so.
-        let turn = charter.members.iter().position(|node| *node == me).unwrap_or(0) as u64;
+        // Members that began at one time must not go on so: their pauses differ, each time in another way.
+        let lot = Sha256::digest([&me.0[..], &charter.epoch.to_le_bytes()].concat())[0];
         let pause = Span(group.lease().0 / 4).max(Span::millis(100));
-        self.timers.set(Timer::Canvass(owner), now.tick + pause + Span(pause.0 / 3 * turn));
+        self.timers.set(Timer::Canvass(owner), now.tick + pause + Span(pause.0 / 64 * u64::from(lot)));
     }
 
     pub(super) fn canvass_again(&mut self, owner: NodeId, now: Now, out: &mut Outbox<Output>) {
@@ -203,14 +205,7 @@ impl State {
         self.lead(owner, charter, certificate, now, out);
     }
 
-    fn lead(
-        &mut self,
-        owner: NodeId,
-        charter: Charter,
-        certificate: Certificate,
-        now: Now,
-        out: &mut Outbox<Output>,
-    ) {
+    fn lead(&mut self, owner: NodeId, charter: Charter, certificate: Certificate, now: Now, out: &mut Outbox<Output>) {
         let me = self.me();
         let Some(group) = self.groups.get_mut(&owner) else { return };
         let led = match &group.role {
@@ -294,7 +289,11 @@ impl State {
         let founded_again = owner == me && group.leading().is_some_and(|leading| leading.committed == 0);
         if known.charter.has(&from) && charter.change > known.charter.change && charter.epoch >= known.charter.epoch {
             self.adopt(owner, charter, known.certificate, now, out);
-        } else if founded_again && charter.has(&me) && charter.epoch < known.charter.epoch && known.certificate.is_none() {
+        } else if founded_again
+            && charter.has(&me)
+            && charter.epoch < known.charter.epoch
+            && known.certificate.is_none()
+        {
             // This disk was lost: what is kept of its jobs is fetched, and what was begun since is begun again.
             group.record.charter = charter;
             (group.record.at, group.record.promised) = (At::default(), (known.charter.epoch, me));
@@ -357,7 +356,8 @@ impl State {
         let Some(group) = self.groups.get(&owner) else { return };
         let charter = group.record.charter;
         let promised = group.record.promised.0;
-        if charter.leader == from && charter.epoch == epoch && promised == epoch && matches!(group.role, Role::Follower) {
+        if charter.leader == from && charter.epoch == epoch && promised == epoch && matches!(group.role, Role::Follower)
+        {
             self.canvass(owner, Motive::HandOver, now, out);
         }
     }

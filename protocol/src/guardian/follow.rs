@@ -21,7 +21,7 @@ impl State {
             return;
         }
         if !self.groups.contains_key(&owner) && !self.admit(charter, now) {
-            return;
+            return out.now(send(from, Group::Unwilling { owner }));
         }
         if !self.is_followed(&append, now, out) {
             let Some(group) = self.groups.get(&owner) else { return };

@@ -14,7 +14,8 @@ impl State {
     /// Has the members hold this, too; the first that does is enough to go on.
     pub(super) fn replicate(&mut self, replica: Replica, now: Now, out: &mut Outbox<Output>) {
         let (me, Replica { job, root, size, maker, blocks }) = (self.me(), replica);
-        let Some((owner, charter)) = self.of_tag(&job.tag()).map(|(owner, group)| (*owner, group.record.charter)) else {
+        let Some((owner, charter)) = self.of_tag(&job.tag()).map(|(owner, group)| (*owner, group.record.charter))
+        else {
             return out.now(Output::Replicated { job, root, held: false });
         };
         let blocks = ListMax::new(blocks).unwrap_or_default();

@@ -116,7 +116,11 @@ impl State {
             };
             let message = send(node, Group::Append(Box::new(append)));
             // That members are to be replaced is promised to nobody before it is on this disk.
-            if pending.is_some() { out.after_sync(message) } else { out.now(message) }
+            if pending.is_some() {
+                out.after_sync(message)
+            } else {
+                out.now(message)
+            }
             prev = next;
         }
         follower.sent = prev.index;

@@ -115,7 +115,10 @@ fn without_env_values(spec: &[u8]) -> Vec<u8> {
     let kept = ["Name", "Namespace", "Type", "Count", "Priority", "Labels"];
     let short = value.as_object().into_iter().flatten().filter(|(name, _)| kept.contains(&name.as_str()));
     let short: serde_json::Map<String, Value> = short.map(|(name, value)| (name.clone(), value.clone())).collect();
-    serde_json::to_vec(&short).ok().filter(|bytes| bytes.len() <= GUARDED_SPEC_BYTES_MAX).unwrap_or_else(|| b"{}".to_vec())
+    serde_json::to_vec(&short)
+        .ok()
+        .filter(|bytes| bytes.len() <= GUARDED_SPEC_BYTES_MAX)
+        .unwrap_or_else(|| b"{}".to_vec())
 }
 
 impl Ledger {

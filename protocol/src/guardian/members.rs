@@ -12,6 +12,8 @@ use crate::time::Now;
 use crate::view::View;
 use crate::wire::group::{Charter, Group, MEMBERS};
 
+/// Nodes that are remembered to keep nothing.
+const UNWILLING_MAX: usize = 4_096;
 /// Leases after which a silent follower is replaced.
 const REPLACE_AFTER_LEASES: u64 = 2;
 
@@ -21,12 +23,15 @@ impl State {
     fn candidates(&self, owner: &NodeId, taken: &[NodeId], view: &View) -> Vec<NodeId> {
         let hosts: BTreeSet<Vec<u8>> = taken.iter().flat_map(|node| hosts(node, view)).collect();
         let fits = |node: &&NodeId| {
-            !taken.contains(node) && !self.accused.contains(node) && view.is_connected(node) && speaks(view, node)
+            let willing = !self.accused.contains(node) && !self.unwilling.contains(node);
+            willing && !taken.contains(node) && view.is_connected(node) && speaks(view, node)
         };
         let mut nodes: Vec<NodeId> = view.iter().map(|(node, _)| node).filter(fits).copied().collect();
         nodes.sort_by_cached_key(|node| {
+            // Those that only help others to meet keep jobs where there is nobody else.
+            let runs_nothing = view.get(node).is_some_and(|peer| peer.advert.engines.0 == 0);
             let shares = hosts_shared(&hosts, node, view);
-            (shares, <[u8; 32]>::from(Sha256::digest([owner.0, node.0].concat())))
+            (runs_nothing, shares, <[u8; 32]>::from(Sha256::digest([owner.0, node.0].concat())))
         });
         nodes
     }
@@ -44,6 +49,9 @@ impl State {
             if let Some(leader) = self.away() {
                 return Err(format!("its jobs are led by {}, which is asked to give them back", view.label(&leader)));
             }
+            if group.leading().is_none_or(|leading| !leading.sure) {
+                return Err("the nodes that keep its jobs are not heard".into());
+            }
             return Ok(());
         }
         match self.candidates(&me, &[me], view).len() {
@@ -59,7 +67,36 @@ impl State {
         let first = *self.candidates(&me, &[me], view).first()?;
         let second = *self.candidates(&me, &[me, first], view).first()?;
         let lease_ms = u32::try_from(self.config.lease.as_millis()).unwrap_or(u32::MAX);
-        Some(Charter { owner: me, epoch: self.config.life, leader: me, change: 0, members: [me, first, second], lease_ms })
+        Some(Charter {
+            owner: me,
+            epoch: self.config.life,
+            leader: me,
+            change: 0,
+            members: [me, first, second],
+            lease_ms,
+        })
+    }
+
+    /// A node keeps nothing for others: another takes its place.
+    pub(super) fn on_unwilling(
+        &mut self,
+        from: NodeId,
+        owner: NodeId,
+        now: Now,
+        view: &View,
+        out: &mut Outbox<Output>,
+    ) {
+        let known = self.groups.get(&owner).is_some_and(|group| group.record.charter.has(&from));
+        if !known || self.unwilling.len() >= UNWILLING_MAX {
+            return;
+        }
+        self.unwilling.insert(from);
+        let Some(group) = self.groups.get_mut(&owner) else { return };
+        if let Role::Leader(leading) = &mut group.role {
+            // As if it had been silent for ever.
+            leading.followers.remove(&from);
+        }
+        self.replace_the_silent(owner, now, view, out);
     }
 
     /// Replaces a follower that is gone, if the other one is there to agree.

@@ -57,6 +57,8 @@ pub enum Input {
         /// Whether it is.
         held: bool,
     },
+    /// A user of this node's, which is in the job's group and does not lead it, wants it stopped.
+    Stop(JobId, String),
     /// The node takes its leave: whatever it leads goes to others.
     Leave,
     /// Lead this owner's jobs though nobody else says so: the others are gone for good.
@@ -120,6 +122,8 @@ pub enum Output {
         /// Whether it is.
         held: bool,
     },
+    /// A user of another member's wants this job stopped, which this node leads.
+    Stop(JobId, String),
     /// That node says one thing and another.
     Accuse(NodeId, Box<Contradiction>),
 }

@@ -13,7 +13,7 @@ use crate::time::{Now, Span, Tick};
 use crate::timers::Timers;
 use crate::view::View;
 use crate::wire::VERSION_GROUPS;
-use crate::wire::bounded::ListMax;
+use crate::wire::bounded::{ListMax, TextMax};
 use crate::wire::group::{Ack, At, Charter, Entry, Group, MEMBERS, Motive, Signed, Vote};
 use crate::wire::market::{Ask, Award, Market};
 use crate::wire::signed::Signer;
@@ -162,6 +162,8 @@ pub struct State {
     pub(super) timers: Timers<Timer>,
     /// Those who lied.
     pub(super) accused: BTreeSet<NodeId>,
+    /// Those who keep nothing for others.
+    pub(super) unwilling: BTreeSet<NodeId>,
 }
 
 impl State {
@@ -181,6 +183,7 @@ impl State {
             groups: BTreeMap::new(),
             timers: Timers::default(),
             accused: BTreeSet::new(),
+            unwilling: BTreeSet::new(),
         };
         for record in records.0 {
             state.groups.insert(record.charter.owner, Membership::new(record, now.tick));
@@ -223,6 +226,12 @@ impl State {
             Input::Append(records) => self.append(records, now, view, out),
             Input::Replicate(replica) => self.replicate(*replica, now, out),
             Input::Held { job, root, held } => self.held_here(job, root, held, out),
+            Input::Stop(job, reason) => {
+                if let Some((_, group)) = self.of_tag(&job.tag()) {
+                    let reason = TextMax::truncated(&reason);
+                    out.now(send(group.record.charter.leader, Group::Stop { job, reason }));
+                }
+            }
             Input::Leave => self.leave(out),
             Input::Force(owner) => self.force(owner, now, view, out),
             Input::Tick => self.tick(now, view, out),
@@ -235,7 +244,9 @@ impl State {
             Group::Ack { ack, stamp } => self.on_ack(from, ack, stamp, now, view, out),
             Group::Behind { owner, at, stamp } => self.on_behind(from, owner, at, stamp, now, out),
             Group::Pull { owner, at, part } => self.on_pull(from, owner, at, part, out),
-            Group::Part { owner, at, part, of, entries } => self.on_part(from, owner, at, (part, of), entries, now, out),
+            Group::Part { owner, at, part, of, entries } => {
+                self.on_part(from, owner, at, (part, of), entries, now, out)
+            }
             Group::Canvass { charter, at: _, motive } => self.on_canvass(from, charter, motive, now, out),
             Group::Vote(vote) => self.on_vote(from, vote, now, out),
             Group::Stands { charter, certificate, promised } => {
@@ -250,6 +261,14 @@ impl State {
                 self.on_hold(from, owner, replica, out);
             }
             Group::Held { job, root, held } => self.on_held(from, job, root, held, out),
+            Group::Stop { job, reason } => {
+                let group =
+                    self.of_tag(&job.tag()).filter(|(owner, group)| group.record.charter.has(&from) || **owner == from);
+                if group.is_some_and(|(_, group)| group.decides()) {
+                    out.now(Output::Stop(job, reason.to_string()));
+                }
+            }
+            Group::Unwilling { owner } => self.on_unwilling(from, owner, now, view, out),
             Group::Proof(proof) => self.on_proof(*proof, out),
             // For who runs jobs.
             Group::Kept(_) | Group::Ask(..) | Group::Award(..) => {}
@@ -331,16 +350,17 @@ impl State {
         self.of_tag(tag).map(|(_, group)| group.record.charter)
     }
 
-    /// A message of this node's requester as its peer must have it: if it leads the job for another owner, it shows that it
-    /// may; if others keep the job with it, whoever runs that is told.
+    /// A message of this node's requester as its peer must have it: if it leads the job after somebody else, it shows that
+    /// it may; if others keep the job with it, whoever runs that is told.
     #[must_use]
     pub fn dress(&self, to: &NodeId, message: Market, view: &View) -> (Market, Option<Market>) {
-        let (Market::Ask(Ask { job, .. }) | Market::Award(Award { job, .. })) = &message else { return (message, None) };
-        let own = job.tag() == self.me().tag();
+        let (Market::Ask(Ask { job, .. }) | Market::Award(Award { job, .. })) = &message else {
+            return (message, None);
+        };
         let group = self.of_tag(&job.tag()).filter(|(_, group)| group.ledger.has_job(job));
         let Some((_, group)) = group.filter(|_| *to == self.me() || speaks(view, to)) else { return (message, None) };
         match (message, group.record.certificate) {
-            (Market::Ask(ask), Some(certificate)) if !own => {
+            (Market::Ask(ask), Some(certificate)) => {
                 (Market::Group(Box::new(Group::Ask(certificate, Box::new(ask)))), None)
             }
             (Market::Award(award), Some(certificate)) => {

@@ -25,4 +25,4 @@ pub use self::spec::{
     Constraint, InputSource, JobSpec, LeaseSpec, Network, PortSpec, ResourcesSpec, ResultPath, SpecConfig, TaskSpec,
     Timeouts,
 };
-pub use self::valid::ValidJob;
+pub use self::valid::{Durability, ValidJob};

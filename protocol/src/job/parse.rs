@@ -152,6 +152,7 @@ fn task(path: &str, value: &Value, problems: &mut Problems) -> TaskSpec {
         deterministic: fields.flag("Deterministic", problems).unwrap_or(false),
         lease: fields.take("Lease").map(|v| lease(&fields.at("Lease"), v, problems)),
         orphan_ttl: fields.integer("OrphanTTL", problems),
+        durability: fields.text("Durability", problems).filter(|text| !text.is_empty()),
     };
     fields.finish(problems);
     meta_fields(path, &mut task, problems);
@@ -265,6 +266,10 @@ fn meta_fields(path: &str, task: &mut TaskSpec, problems: &mut Problems) {
         let known = match &key[META_PREFIX.len()..] {
             "Exclusive" => value.parse().map(|flag| task.exclusive = flag).is_ok(),
             "Deterministic" => value.parse().map(|flag| task.deterministic = flag).is_ok(),
+            "Durability" => {
+                task.durability = Some(value.clone());
+                true
+            }
             "OrphanTTL" => value.parse().map(|seconds| task.orphan_ttl = Some(seconds)).is_ok(),
             _ => false,
         };

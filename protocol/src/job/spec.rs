@@ -102,6 +102,9 @@ pub struct TaskSpec {
     /// Seconds that a holder works on unheard by its owner.
     #[serde(rename = "OrphanTTL", skip_serializing_if = "Option::is_none")]
     pub orphan_ttl: Option<i64>,
+    /// `quorum`: two other nodes keep the job, so that it does not end with its own; `local`: none does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub durability: Option<String>,
 }
 
 /// One input.

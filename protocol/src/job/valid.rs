@@ -36,7 +36,18 @@ pub struct ValidJob {
     pub total_timeout: Option<Span>,
     /// Its lease.
     pub lease: Lease,
+    /// Whether others keep it, if its user said so.
+    pub durability: Option<Durability>,
     task: Task,
+}
+
+/// Whether a job ends with the node at which it was submitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Two others keep it: it goes on without its own node.
+    Quorum,
+    /// It is on that node's disk alone.
+    Local,
 }
 
 impl ValidJob {
@@ -70,6 +81,7 @@ impl ValidJob {
             (timeout, total_timeout) = (Span::ZERO, None);
         }
         let lease = check_lease(path, &task_spec, &mut problems);
+        let durability = check_durability(path, &task_spec, &mut problems);
         let env = check_env(path, &task_spec, &mut problems);
         let outputs = task_spec.result_paths.iter().map(|result| OutputPath {
             name: TextMax::truncated(&result.name),
@@ -96,7 +108,18 @@ impl ValidJob {
             publisher,
         };
         let strict = task_spec.exclusive;
-        problems.into_result(Self { spec, slots, strict, warnings, inputs, queue_timeout, total_timeout, lease, task })
+        problems.into_result(Self {
+            spec,
+            slots,
+            strict,
+            warnings,
+            inputs,
+            queue_timeout,
+            total_timeout,
+            lease,
+            durability,
+            task,
+        })
     }
 
     /// What kind of job it is.
@@ -290,6 +313,17 @@ fn check_timeouts(path: &str, task: &TaskSpec, problems: &mut Problems) -> (Span
         problems.add(format!("{path}.TotalTimeout"), "is less than ExecutionTimeout and QueueTimeout together");
     }
     (execution.unwrap_or(EXECUTION_TIMEOUT), queue.unwrap_or(QUEUE_TIMEOUT), total)
+}
+
+fn check_durability(path: &str, task: &TaskSpec, problems: &mut Problems) -> Option<Durability> {
+    match task.durability.as_deref()?.to_lowercase().as_str() {
+        "quorum" => Some(Durability::Quorum),
+        "local" => Some(Durability::Local),
+        other => {
+            problems.add(format!("{path}.Durability"), format!("must be quorum or local, not `{other}`"));
+            None
+        }
+    }
 }
 
 fn check_lease(path: &str, task: &TaskSpec, problems: &mut Problems) -> Lease {

@@ -124,7 +124,8 @@ impl State {
             let result = execution.result.as_ref().and_then(|body| body.root);
             execution.record.job == id && execution.replicating && result == Some(root)
         };
-        let waiting: Vec<_> = self.executions.values().filter(waits).map(|execution| execution.record.clone()).collect();
+        let waiting: Vec<_> =
+            self.executions.values().filter(waits).map(|execution| execution.record.clone()).collect();
         for record in waiting {
             if let Some(job) = self.jobs.get_mut(&id).filter(|_| !held) {
                 let size = record.body().map_or(0, |body| body.size);

@@ -126,14 +126,7 @@ impl State {
     }
 
     /// Takes up the jobs of these records; `guarded` ones for the group that keeps them.
-    pub(super) fn replay(
-        &mut self,
-        records: Records,
-        guarded: bool,
-        now: Now,
-        view: &View,
-        out: &mut Outbox<Output>,
-    ) {
+    pub(super) fn replay(&mut self, records: Records, guarded: bool, now: Now, view: &View, out: &mut Outbox<Output>) {
         let mut open = Vec::new();
         let events: BTreeMap<JobId, u32> = records.events.into_iter().collect();
         for (record, job_state) in records.jobs {

@@ -7,10 +7,10 @@
 
 use super::bounded::ListMax;
 use super::codec::{self, Decode, Encode};
-use super::market::{Ask, Award, InlineBlock};
+use super::market::{Ask, Award, InlineBlock, Text};
 use super::signed::{Domain, SignatureBytes, Signer, verify};
 use crate::content::Cid;
-use crate::id::{ExecutionId, JobId, NodeId, NetworkId};
+use crate::id::{ExecutionId, JobId, NetworkId, NodeId};
 use crate::limits::{APPEND_ENTRIES_MAX, INLINE_BLOCKS_MAX};
 use crate::record::{ExecutionRecord, JobEvent, JobRecord, JobStateRecord, TargetRecord};
 
@@ -344,6 +344,18 @@ pub enum Group {
         root: Cid,
         /// Whether it is.
         held: bool,
+    },
+    /// Member, or the owner: end this job, by its user's word.
+    Stop {
+        /// Which.
+        job: JobId,
+        /// Why.
+        reason: Text,
+    },
+    /// Node: I keep no jobs for others, or no more.
+    Unwilling {
+        /// Whose jobs it was to keep.
+        owner: NodeId,
     },
     /// Anybody: this one lied.
     Proof(Box<Contradiction>),

@@ -5,13 +5,13 @@ use bacnode_protocol::content::{Cid, Codec};
 use bacnode_protocol::id::{ExecutionId, NodeId};
 use bacnode_protocol::outbox::{Outbox, When};
 use bacnode_protocol::record::What;
-use bacnode_protocol::{guardian, requester};
 use bacnode_protocol::time::Span;
 use bacnode_protocol::wire::bounded::TextMax;
 use bacnode_protocol::wire::call::Call;
 use bacnode_protocol::wire::group::Entry;
 use bacnode_protocol::wire::market::{Market, Outcome, Phase};
 use bacnode_protocol::wire::task::{Engine, Resources};
+use bacnode_protocol::{guardian, requester};
 use rand::RngExt as _;
 
 use super::{Deferred, Event, SYNC, World};
@@ -128,9 +128,12 @@ impl World {
             guardian::Output::Sure(tag, sure) => self.requester_input(node, requester::Input::Sure(tag, sure)),
             guardian::Output::Hold { replica, holders } => {
                 let there = holders.iter().map(|holder| self.index(holder)).any(|holder| self.hosts[holder].up);
-                self.push(Span::millis(2), Event::Held { node, life, job: replica.job, root: replica.root, held: there });
+                self.push(
+                    Span::millis(2),
+                    Event::Held { node, life, job: replica.job, root: replica.root, held: there },
+                );
             }
-            guardian::Output::LetGo(_) => {}
+            guardian::Output::LetGo(_) | guardian::Output::Stop(..) => {}
             guardian::Output::Replicated { job, root, held } => {
                 self.requester_input(node, requester::Input::Replicated { job, root, held });
             }

@@ -60,6 +60,8 @@ pub(crate) struct Books {
     tokens: BTreeMap<(usize, JobId), FencingToken>,
     accepted: BTreeMap<(JobId, u32), ExecutionId>,
     pub(crate) ended: BTreeMap<JobId, (JobState, String)>,
+    /// Of these, those whose end was told, and not only found in records.
+    told_ended: BTreeSet<JobId>,
     pub(crate) acknowledged: BTreeSet<JobId>,
     stopped: BTreeSet<JobId>,
     let_go: BTreeSet<(usize, ExecutionId)>,
@@ -302,12 +304,13 @@ impl Books {
                     let text = format!("{job} slot {slot} has {first} and {execution}");
                     self.fail(Invariant::S5SingleAcceptance, text);
                 }
-                if self.ended.contains_key(&job) {
+                if self.told_ended.contains(&job) {
                     self.fail(Invariant::S9TerminalIsFinal, format!("{job} goes on after its end"));
                 }
             }
             What::Ended { state, message } => {
-                if let Some((earlier, _)) = self.ended.get(&job) {
+                let again = !self.told_ended.insert(job);
+                if let Some((earlier, _)) = self.ended.get(&job).filter(|(earlier, _)| again || earlier != state) {
                     let text = format!("{job} ended {} and {}", earlier.name(), state.name());
                     self.fail(Invariant::S9TerminalIsFinal, text);
                 }
@@ -319,7 +322,9 @@ impl Books {
 
     /// What a node finds on its disk when it comes back is what its users see, but of jobs that a group keeps.
     pub(crate) fn found(&mut self, disk: &Disk, guarded: impl Fn(&JobId) -> bool) {
-        disk.accepted().filter(|execution| !guarded(&execution.job)).for_each(|execution| self.found_accepted(execution));
+        disk.accepted()
+            .filter(|execution| !guarded(&execution.job))
+            .for_each(|execution| self.found_accepted(execution));
         disk.ended().filter(|state| !guarded(&state.id)).for_each(|state| self.found_ended(state));
     }
 
@@ -437,6 +442,7 @@ impl Books {
         let of_node = |job: &JobId| job.0[..5] == id.tag();
         self.accepted.retain(|(job, _), _| !of_node(job));
         self.ended.retain(|job, _| !of_node(job));
+        self.told_ended.retain(|job| !of_node(job));
         self.stopped.retain(|job| !of_node(job));
     }
 

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bacnode_protocol::id::{ExecutionId, JobId, NodeId};
+use bacnode_protocol::record::{
+    ExecutionRecord, GroupRecord, HeldRecord, JobRecord, JobStateRecord, Record, Records, TargetRecord,
+};
 use bacnode_protocol::wire::group::{At, Charter, Entry};
-use bacnode_protocol::record::{ExecutionRecord, GroupRecord, HeldRecord, JobRecord, JobStateRecord, Record, Records, TargetRecord};
 
 /// What one node remembers.
 #[derive(Debug, Default, Clone)]

@@ -53,9 +53,13 @@ fn of_group(group: &Group) -> String {
         Group::Behind { at, .. } => format!("Behind at {at:?}"),
         Group::Pull { at, part, .. } => format!("Pull part {part} of {at:?}"),
         Group::Part { at, part, of, .. } => format!("Part {part} of {of} of {at:?}"),
-        Group::Canvass { charter, at, motive } => format!("Canvass for epoch {} with {at:?}: {motive:?}", charter.epoch),
+        Group::Canvass { charter, at, motive } => {
+            format!("Canvass for epoch {} with {at:?}: {motive:?}", charter.epoch)
+        }
         Group::Vote(vote) => format!("Vote for epoch {} with {:?}", vote.body.charter.epoch, vote.body.at),
-        Group::Stands { charter, promised, .. } => format!("Stands epoch {} change {}, promised {promised}", charter.epoch, charter.change),
+        Group::Stands { charter, promised, .. } => {
+            format!("Stands epoch {} change {}, promised {promised}", charter.epoch, charter.change)
+        }
         Group::Seek { .. } => "Seek".into(),
         Group::Leads(certificate) => format!("Leads epoch {}", certificate.votes[0].body.charter.epoch),
         Group::Kept(charter) => format!("Kept epoch {} change {}", charter.epoch, charter.change),
@@ -63,6 +67,8 @@ fn of_group(group: &Group) -> String {
         Group::Back { .. } => "Back".into(),
         Group::Hold { job, root, .. } => format!("Hold {root} of {job}"),
         Group::Held { root, held, .. } => format!("Held {root} {held}"),
+        Group::Stop { job, .. } => format!("Stop {job}"),
+        Group::Unwilling { .. } => "Unwilling".into(),
         Group::Proof(_) => "Proof".into(),
         Group::Ask(_, ask) => format!("Ask for {} of {}, for its group", ask.want, ask.job),
         Group::Award(_, award) => format!("Award {} of {}, for its group", award.execution.short(), award.job),

@@ -85,7 +85,7 @@ impl World<'_> {
 
     pub(super) fn perform_guardian(&mut self, index: usize, output: guardian::Output) {
         match output {
-            guardian::Output::Persist(_) | guardian::Output::LetGo(_) => {}
+            guardian::Output::Persist(_) | guardian::Output::LetGo(_) | guardian::Output::Stop(..) => {}
             guardian::Output::Send { to, message } => self.send(index, &to, message),
             guardian::Output::Committed(tag, entry) => self.committed(index, tag, entry),
             guardian::Output::Lead(taken) => {
@@ -116,7 +116,10 @@ impl World<'_> {
             guardian::Output::Accuse(liar, proof) => {
                 let honest = self.by_id.get(&liar).is_some_and(|liar| self.hosts[*liar].is_honest());
                 if honest {
-                    self.books.fail(Invariant::S15OnlyLiarsAreAccused, format!("n{:?} is accused: {proof:?}", self.by_id.get(&liar)));
+                    self.books.fail(
+                        Invariant::S15OnlyLiarsAreAccused,
+                        format!("n{:?} is accused: {proof:?}", self.by_id.get(&liar)),
+                    );
                 }
             }
         }
@@ -129,7 +132,8 @@ impl World<'_> {
         }
         let reached = holders.iter().any(|&holder| {
             let host = &self.hosts[holder];
-            let up = host.up && host.frozen_until <= self.now && (holder == index || self.links.connects(index, holder));
+            let up =
+                host.up && host.frozen_until <= self.now && (holder == index || self.links.connects(index, holder));
             up && (host.kept.values().any(|root| *root == replica.root)
                 || host.held.iter().any(|execution| Self::cid(execution) == replica.root))
         });
@@ -154,8 +158,7 @@ impl World<'_> {
         let life = self.hosts[index].life;
         loop {
             let waiting = self.hosts[index].quorum.get_mut(&tag);
-            let Some((entry, output)) =
-                waiting.and_then(|queue| queue.pop_front_if(|(entry, _)| *entry <= committed))
+            let Some((entry, output)) = waiting.and_then(|queue| queue.pop_front_if(|(entry, _)| *entry <= committed))
             else {
                 return;
             };
@@ -169,7 +172,9 @@ impl World<'_> {
 
     /// What is relied on now must be on two disks, for good.
     fn check_quorum(&mut self, index: usize, tag: &[u8; 5], entry: u64) {
-        let Some(charter) = self.hosts[index].guardian.as_ref().and_then(|guardian| guardian.charter(tag)) else { return };
+        let Some(charter) = self.hosts[index].guardian.as_ref().and_then(|guardian| guardian.charter(tag)) else {
+            return;
+        };
         let holds = |node: &NodeId| {
             let host = self.by_id.get(node).map(|index| &self.hosts[*index]);
             host.and_then(|host| host.disk.holds(&charter.owner)).is_some_and(|held| held.index >= entry)

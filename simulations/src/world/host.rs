@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bacnode_protocol::compute::{self, Run};
 use bacnode_protocol::content::Cid;
 use bacnode_protocol::id::{ExecutionId, JobId, NodeId};
-use bacnode_protocol::{guardian, requester};
 use bacnode_protocol::time::{Now, Tick, UnixMillis};
 use bacnode_protocol::view::View;
 use bacnode_protocol::wire::advert::SignedAdvert;
 use bacnode_protocol::wire::market::Market;
 use bacnode_protocol::wire::signed::Signer;
 use bacnode_protocol::wire::task::Resources;
+use bacnode_protocol::{guardian, requester};
 
 use super::disk::Disk;
 use crate::plan::{Evil, Micros, NodePlan};

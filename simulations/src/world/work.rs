@@ -447,8 +447,7 @@ impl World<'_> {
         let there = (0..).zip(&self.hosts).filter(|(index, _)| !self.gone.contains(index)).map(|(_, host)| host);
         let told = self.logs.iter().all(|log| log.waiting.is_empty())
             && there.clone().all(|host| host.quorum.values().all(std::collections::VecDeque::is_empty));
-        told && self.now > self.plan.safety + 50 * SECOND
-            && there.filter(|host| host.is_honest()).all(settled)
+        told && self.now > self.plan.safety + 50 * SECOND && there.filter(|host| host.is_honest()).all(settled)
     }
 
     /// Awards and results held for honest owners; what a dishonest one leaves behind ends with the orphan time.
@@ -471,8 +470,7 @@ impl World<'_> {
         let mut honest_done = (0u64, 0u64);
         for (index, plan) in self.plan.jobs.iter().enumerate() {
             let job = self.jobs[index];
-            let lost =
-                self.books.wiped.contains(&plan.owner) || (!plan.guarded && self.gone.contains(&plan.owner));
+            let lost = self.books.wiped.contains(&plan.owner) || (!plan.guarded && self.gone.contains(&plan.owner));
             if !self.books.acknowledged.contains(&job) || lost {
                 continue;
             }
