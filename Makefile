@@ -64,6 +64,7 @@ soak: build
 	BACNODE_SWARM=300 $(CARGO) test $(FEATURES) -p bacnode-simulations --test hundred
 	BACNODE_KILLS=2000 $(CARGO) test $(FEATURES) -p bacnode-tests --test crash
 	BACNODE_SOAK=200 $(CARGO) test $(FEATURES) -p bacnode-tests --quiet -- kill --test-threads 1
+	BACNODE_TAKEOVERS=200 $(CARGO) test $(FEATURES) -p bacnode-tests --test guardians -- --test-threads 1
 	BACNODE_HOSTS=16 BACNODE_PARTITION_S=60 $(CARGO) test $(FEATURES) -p bacnode-tests --test hosts -- --test-threads 1
 	BACNODE_PUNCHES=50 $(CARGO) test $(FEATURES) -p bacnode-tests --test nat -- --test-threads 1
 	BACNODE_SOAK_SERVICE=300 $(CARGO) test $(FEATURES) -p bacnode-tests --test kinds -- a_service_survives

@@ -78,6 +78,8 @@ pub(crate) enum Event {
     CanKeep(oneshot::Sender<Result<(), String>>),
     /// Lead this owner's jobs: the others who could are gone for good.
     Adopt(NodeId, oneshot::Sender<()>),
+    /// Answers when what is decided of this job by now is on as many disks as it must be.
+    Settled(JobId, oneshot::Sender<()>),
     /// What was to be held here for another owner's job is, or cannot be had.
     Held(JobId, Cid, bool),
     Leave(oneshot::Sender<()>),
@@ -132,6 +134,8 @@ pub(crate) struct Running {
     quorum_effects: Vec<([u8; 5], requester::Output)>,
     /// What waits for another disk, by the owner's tag.
     quorum: BTreeMap<[u8; 5], VecDeque<(u64, requester::Output)>>,
+    /// Users who are shown an end when it is settled.
+    settling: Vec<([u8; 5], u64, oneshot::Sender<()>)>,
     /// What the node says to itself.
     own: VecDeque<Market>,
     batch: WriteBatch,
@@ -204,6 +208,7 @@ impl Driver {
             to_groups: Vec::new(),
             quorum_effects: Vec::new(),
             quorum: BTreeMap::new(),
+            settling: Vec::new(),
             own: VecDeque::new(),
             batch: WriteBatch::default(),
             now_effects: Vec::new(),
@@ -355,6 +360,7 @@ impl Running {
                 self.guardian_input(guardian::Input::Force(owner));
                 let _ = answer.send(());
             }
+            Event::Settled(job, answer) => self.settle(job, answer),
             Event::Held(job, root, held) => {
                 if held {
                     self.hands.network.provide(root);

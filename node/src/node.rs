@@ -8,6 +8,7 @@ use bacnode_protocol::id::JobId;
 use bacnode_protocol::time::Span;
 use bacnode_protocol::wire::signed::Signer;
 use bacnode_protocol::wire::task::{Engine, Engines, Resources};
+use bacnode_protocol::wire::{VERSION, VERSION_GROUPS};
 use bacnode_protocol::{compute, guardian};
 use libp2p::Multiaddr;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -189,6 +190,8 @@ impl Node {
             labels(&config, &gpus),
             engines,
             config.total,
+            // Who only helps others to meet hears nothing of the market.
+            if config.role == Role::Full { VERSION_GROUPS } else { VERSION },
         );
         let driver = Driver {
             store: store.clone(),
@@ -205,7 +208,7 @@ impl Node {
             keep_jobs: config.keep_jobs,
             guarding: guardian::Config {
                 lease: Span(u64::try_from(config.ownership_lease.as_micros()).unwrap_or(u64::MAX)),
-                guards: config.guards,
+                guards: config.guards && config.role == Role::Full,
                 life: 0,
             },
             groups: groups.clone(),

@@ -61,7 +61,7 @@ pub const LEDGER_ENDED_MAX: usize = 1_000;
 /// otherwise.
 pub const REPLICA_BYTES_MAX: u64 = 64 << 20;
 /// How long somebody who could hold it is waited for; then there is one copy, and the job's story says so.
-pub const REPLICA_TIMEOUT: Span = Span::secs(10);
+pub const REPLICA_TIMEOUT: Span = Span::secs(5);
 /// Silence after which a leader may be replaced by a member, unless the owner chose another.
 pub const OWNERSHIP_LEASE: Span = Span::secs(15);
 /// Jobs of one requester that have not ended.

@@ -2,7 +2,7 @@
 //! before: give the new form a new kind instead. `BACNODE_BLESS=1` writes the file anew.
 
 use bacnode_protocol::content::{Cid, Codec};
-use bacnode_protocol::id::{BootId, ExecutionId, FencingToken, JobId, NetworkId};
+use bacnode_protocol::id::{BootId, ExecutionId, FencingToken, JobId, NetworkId, NodeId};
 use bacnode_protocol::time::UnixMillis;
 use bacnode_protocol::wire::advert::{Advert, SignedAdvert};
 use bacnode_protocol::wire::bounded::{BytesMax, ListMax, TextMax};
@@ -11,6 +11,9 @@ use bacnode_protocol::wire::codec::{self, DecodeError};
 use bacnode_protocol::wire::constraint::{Constraint, LabelSketch, Operator};
 use bacnode_protocol::wire::dag::{DagHeader, DagRequest};
 use bacnode_protocol::wire::envelope::{self, Message};
+use bacnode_protocol::wire::group::{
+    Ack, Append, At, Certificate, Charter, Contradiction, Entry, Group, Motive, Signed, Vote,
+};
 use bacnode_protocol::wire::live::LiveRequest;
 use bacnode_protocol::wire::market::{
     Ask, Award, Bid, Decline, Frame, Head, InlineBlock, Lease, Market, Outcome, Phase, ResultBody, SignedResult, Usage,
@@ -27,6 +30,58 @@ const FILE: &str = "tests/golden/wire.txt";
 
 fn signer() -> Signer {
     Signer::new(ed25519_dalek::SigningKey::from_bytes(&[42; 32]), NetworkId::new("golden", None))
+}
+
+/// What members of a group say.
+fn groups(me: NodeId, job: JobId, execution: ExecutionId) -> Vec<(&'static str, Market)> {
+    let other = |n: u8| Signer::new(ed25519_dalek::SigningKey::from_bytes(&[n; 32]), NetworkId::new("golden", None));
+    let (a, b) = (other(1), other(2));
+    let charter = Charter {
+        owner: me,
+        epoch: 9,
+        leader: a.node(),
+        change: 2,
+        members: [me, a.node(), b.node()],
+        lease_ms: 15_000,
+    };
+    let at = At { epoch: 8, index: 77 };
+    let vote = |signer: &Signer| Signed::new(signer, Vote { charter, at });
+    let certificate = Certificate { votes: [vote(&a), vote(&b)] };
+    let ack = Signed::new(&b, Ack { owner: me, at, change: 2 });
+    let cid = Cid::of(Codec::DagPb, b"root");
+    let entries =
+        || ListMax::truncated([Entry::DropExecution(job, execution), Entry::DropEvent(job, 3), Entry::Forget(job)]);
+    let append = Append {
+        charter,
+        pending: Some(Charter { change: 3, ..charter }),
+        certificate: Some(certificate),
+        base: at,
+        prev: At { epoch: 9, index: 77 },
+        entries: entries(),
+        stamp: 5,
+        witness: Some(ack),
+    };
+    let said = [
+        ("append", Group::Append(Box::new(append))),
+        ("ack", Group::Ack { ack, stamp: 5 }),
+        ("behind", Group::Behind { owner: me, at, stamp: 5 }),
+        ("pull", Group::Pull { owner: me, at, part: 1 }),
+        ("part", Group::Part { owner: me, at, part: 1, of: 2, entries: entries() }),
+        ("canvass", Group::Canvass { charter, at, motive: Motive::HandOver }),
+        ("vote", Group::Vote(vote(&b))),
+        ("stands", Group::Stands { charter, certificate: None, promised: 10 }),
+        ("seek", Group::Seek { owner: me }),
+        ("leads", Group::Leads(certificate)),
+        ("kept", Group::Kept(charter)),
+        ("hand-over", Group::HandOver { owner: me, epoch: 9 }),
+        ("back", Group::Back { owner: me }),
+        ("hold", Group::Hold { owner: me, job, root: cid, size: 43, maker: b.node(), blocks: ListMax::default() }),
+        ("held", Group::Held { job, root: cid, held: true }),
+        ("stop", Group::Stop { job, reason: TextMax::truncated("enough") }),
+        ("unwilling", Group::Unwilling { owner: me }),
+        ("proof", Group::Proof(Box::new(Contradiction::Forgot(ack, vote(&b))))),
+    ];
+    said.into_iter().map(|(name, group)| (name, Market::Group(Box::new(group)))).collect()
 }
 
 fn task() -> Task {
@@ -163,9 +218,10 @@ fn cases() -> Vec<(String, Vec<u8>)> {
         ("cancel-ack", Market::CancelAck { execution }),
         ("release", Market::Release { execution }),
     ];
+    let market = market.into_iter().chain(groups(me, job, execution));
     let frame = |message: Market| envelope::seal(&Frame { messages: ListMax::truncated([message]) });
     let mut cases: Vec<(String, Vec<u8>)> =
-        market.into_iter().map(|(name, message)| (format!("market/{name}"), frame(message))).collect();
+        market.map(|(name, message)| (format!("market/{name}"), frame(message))).collect();
     let cid = Cid::of(Codec::DagPb, b"root");
     let detail = NodeDetail {
         labels: ListMax::truncated([(TextMax::truncated("gpu"), TextMax::truncated("none"))]),

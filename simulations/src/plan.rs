@@ -408,12 +408,12 @@ impl Plan {
     }
 }
 
-/// In half of the honest networks of four nodes or more most jobs are kept by groups. Disks are not lost then, but now and
+/// In three of ten honest networks of four nodes or more most jobs are kept by groups. Disks are not lost then, but now and
 /// then a machine is, for good.
 fn draw_groups(nodes: &[NodePlan], jobs: &mut [JobPlan], faults: &mut Vec<Fault>, rng: &mut ChaCha12Rng) -> u64 {
-    let ownership_ms = *[1_000, 3_000, 15_000].choose(rng).unwrap_or(&15_000);
+    let ownership_ms = *[2_000, 5_000, 15_000].choose(rng).unwrap_or(&15_000);
     let honest = nodes.iter().all(|node| node.evil.is_none());
-    if nodes.len() < 4 || !honest || !rng.random_bool(0.5) {
+    if nodes.len() < 4 || !honest || !rng.random_bool(0.3) {
         return ownership_ms;
     }
     jobs.iter_mut().for_each(|job| job.guarded = rng.random_bool(0.9));

@@ -66,6 +66,22 @@ pub(super) fn led_elsewhere(api: &Api, id: &JobId) -> Result<Option<NodeId>, Api
     Ok(known.then_some(charter.leader))
 }
 
+/// Waits a moment for this node to lead its own jobs, as it does right after it has come back.
+pub(super) async fn own_is_led(api: &Api, text: &str) -> Result<(), ApiError> {
+    let Ok(id) = resolve(api, text) else { return Ok(()) };
+    let patience = tokio::time::Instant::now() + LEAD_MAX;
+    while id.tag() == api.network.me.tag()
+        && led_elsewhere(api, &id)?.is_some()
+        && tokio::time::Instant::now() < patience
+    {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+/// How long a node that came back may take to lead its own jobs again.
+const LEAD_MAX: std::time::Duration = std::time::Duration::from_secs(5);
+
 pub(super) fn load(api: &Api, text: &str) -> Result<(JobRecord, Job), ApiError> {
     let id = resolve(api, text)?;
     if let Some(leader) = led_elsewhere(api, &id)? {
@@ -73,7 +89,12 @@ pub(super) fn load(api: &Api, text: &str) -> Result<(JobRecord, Job), ApiError> 
         return Err(ApiError::unavailable(format!("the job is led by {name} now"))
             .hint("describe, executions, history and results are told by any node, and any of its members stops it"));
     }
-    let (record, state) = api.store.job(&id)?.ok_or_else(|| ApiError::not_found("the job is gone"))?;
+    read(api, &id)
+}
+
+/// The job as it is written here.
+fn read(api: &Api, id: &JobId) -> Result<(JobRecord, Job), ApiError> {
+    let (record, state) = api.store.job(id)?.ok_or_else(|| ApiError::not_found("the job is gone"))?;
     let job = Job::new(&record, state.as_ref());
     Ok((record, job))
 }
@@ -86,11 +107,21 @@ enum Found {
 }
 
 async fn find(api: &Api, text: &str) -> Result<Found, ApiError> {
+    own_is_led(api, text).await?;
     if let Ok(id) = resolve(api, text)
         && led_elsewhere(api, &id)?.is_some()
-        && let Some(told) = elsewhere::job(api, &id.to_string()).await?
     {
-        return Ok(Found::Elsewhere(Box::new(told)));
+        let own = id.tag() == api.network.me.tag();
+        return match elsewhere::job(api, &id.to_string()).await {
+            Ok(Some(told)) => Ok(Found::Elsewhere(Box::new(told))),
+            // What this node knew of its own job when it last led it is better than nothing.
+            _ if own || led_elsewhere(api, &id)?.is_none() => {
+                let (record, job) = read(api, &id)?;
+                Ok(Found::Here(Box::new(record), Box::new(job)))
+            }
+            Ok(None) => Err(nowhere(text)),
+            Err(error) => Err(error),
+        };
     }
     match load(api, text) {
         Ok((record, job)) => Ok(Found::Here(Box::new(record), Box::new(job))),
@@ -196,8 +227,15 @@ pub(super) async fn get(
         Found::Here(record, job) => (*record, *job),
     };
     if job.is_terminal() {
-        // Nobody may see an end that a power cut could take back.
+        // Nobody may see an end that a power cut could take back, or whoever leads the job next.
         api.store.log().barrier().await;
+        let settled = api.ask(|answer| Event::Settled(record.id, answer));
+        if tokio::time::timeout(LEAD_MAX, settled).await.is_err() {
+            return Err(ApiError::unavailable(
+                "the job has ended here, which the nodes that keep it have not heard yet",
+            )
+            .hint("try again in a moment; `bacnode job adopt` shows who they are"));
+        }
     }
     let version = version_number(&params)?;
     if version != 0 {
@@ -323,6 +361,7 @@ pub(super) async fn history(
     responses((status = 200, body = Versions), Errors)
 )]
 pub(super) async fn versions(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Versions>, ApiError> {
+    own_is_led(&api, &id).await?;
     let (record, job) = load(&api, &id)?;
     if record.task.kind.is_endless() {
         let (_, state) = api.store.job(&record.id)?.unwrap_or((record.clone(), None));
@@ -398,6 +437,7 @@ pub(super) async fn stop(
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     let reason = body["reason"].as_str().or_else(|| params.text("reason"));
     let reason: String = reason.unwrap_or_default().chars().take(300).collect();
+    own_is_led(&api, &id).await?;
     if let Some(id) = kept_elsewhere(&api, &id)? {
         return stop_elsewhere(&api, id, reason).await;
     }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::Api;
 use super::error::ApiError;
-use super::jobs::shown_execution;
+use super::jobs::{own_is_led, shown_execution};
 use super::openapi::Errors;
 use super::page::Params;
 use crate::network::LogPiece;
@@ -45,6 +45,7 @@ pub(super) async fn follow(
 ) -> Result<Response, ApiError> {
     let wanted = params.text("execution_id").map(str::to_owned);
     // What cannot be followed is an HTTP error, not an empty stream.
+    own_is_led(&api, &id).await?;
     let (id, ..) = shown_execution(&api, &id, wanted.as_deref())?;
     let follow = params.flag("follow")?;
     let tail = match params.text("tail").filter(|text| !text.is_empty()) {

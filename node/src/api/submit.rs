@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use super::Api;
 use super::error::ApiError;
-use super::jobs::{led_elsewhere, load};
+use super::jobs::{led_elsewhere, load, own_is_led};
 use super::openapi::Errors;
 use super::page::Params;
 use crate::config::Role;
@@ -95,6 +95,7 @@ pub(super) async fn rerun(
 ) -> Result<Json<PutJobResponse>, ApiError> {
     takes_jobs(&api)?;
     let request: RerunRequest = if bytes.is_empty() { RerunRequest::default() } else { body(&bytes)? };
+    own_is_led(&api, &id).await?;
     let (newest, _) = load(&api, &id)?;
     let record = version_of(&api, newest, request.job_version)?;
     let spec: JobSpec = serde_json::from_slice(&record.spec)
@@ -167,6 +168,7 @@ fn lines(spec: &[u8]) -> String {
 async fn take(api: &Api, prepared: Prepared, force: bool, params: &Params) -> Result<PutJobResponse, ApiError> {
     let mut warnings = prepared.valid.warnings.clone();
     let id = id_of(api, &prepared, params.text("idempotency_token"))?;
+    own_is_led(api, &id.to_string()).await?;
     if let Some(leader) = led_elsewhere(api, &id)? {
         let name = api.network.view().label(&leader);
         return Err(ApiError::unavailable(format!("the job is led by {name} now, which is asked to give it back"))

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bacnode_protocol::compute::Load;
 use bacnode_protocol::time::{Span, Tick};
+use bacnode_protocol::wire::VERSION_MIN;
 use bacnode_protocol::wire::advert::Advert;
 use bacnode_protocol::wire::bounded::{BytesMax, ListMax, TextMax};
 use bacnode_protocol::wire::call::Call;
@@ -12,7 +13,6 @@ use bacnode_protocol::wire::envelope;
 use bacnode_protocol::wire::signed::Signer;
 use bacnode_protocol::wire::task::{Engine, Engines, Resources};
 use bacnode_protocol::wire::view::NodeDetail;
-use bacnode_protocol::wire::{VERSION_GROUPS, VERSION_MIN};
 
 use crate::clock;
 use crate::config::GossipConfig;
@@ -39,6 +39,8 @@ pub(crate) struct Announcer {
     labels: Vec<(String, String)>,
     engines: Engines,
     total: Resources,
+    /// The newest wire version that is spoken here.
+    wire: u16,
     due: Tick,
     last: Tick,
     burst: u32,
@@ -53,9 +55,10 @@ impl Announcer {
         labels: Vec<(String, String)>,
         engines: Engines,
         total: Resources,
+        wire: u16,
     ) -> Self {
         let due = clock::tick();
-        Self { signer, epoch, count: 0, gossip, name, labels, engines, total, due, last: Tick(0), burst: 0 }
+        Self { signer, epoch, count: 0, gossip, name, labels, engines, total, wire, due, last: Tick(0), burst: 0 }
     }
 
     /// When the next advert is due.
@@ -94,7 +97,7 @@ impl Announcer {
 
     /// Calls for nodes that are not known here.
     pub(crate) fn call(&self, network: &Network, engine: Engine, resources: Resources, want: u32) {
-        let wire = (VERSION_MIN, VERSION_GROUPS);
+        let wire = (VERSION_MIN, self.wire);
         let call = Call { owner: self.signer.node(), issued: clock::unix(), wire, engine, resources, want };
         let (network, sealed) = (network.clone(), envelope::seal(&call.sign(&self.signer)));
         tokio::spawn(async move { network.publish(Topic::Calls, sealed).await });
@@ -118,7 +121,7 @@ impl Announcer {
             sequence: Advert::numbered(self.epoch, self.count),
             issued: clock::unix(),
             ttl_s: u32::try_from(ttl.max(1)).unwrap_or(u32::MAX),
-            wire: (VERSION_MIN, VERSION_GROUPS),
+            wire: (VERSION_MIN, self.wire),
             engines: self.engines,
             total: self.total,
             load_percent,

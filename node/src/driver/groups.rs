@@ -10,11 +10,13 @@ use bacnode_protocol::id::{JobId, NodeId};
 use bacnode_protocol::limits::REPLICA_BYTES_MAX;
 use bacnode_protocol::record::{JobRecord, Record};
 use bacnode_protocol::requester;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{Effect, Event, Running};
 use crate::crash;
 
+/// Users who may wait for ends to be settled.
+const SETTLING_MAX: usize = 1_024;
 /// How long a node that leaves waits for others to take over what it leads.
 const HAND_OVER_MAX: Duration = Duration::from_secs(3);
 
@@ -84,7 +86,28 @@ impl Running {
         }
     }
 
+    /// Answers when what is decided of this job by now is on two disks, if a group keeps it; or when that is nothing more to
+    /// this node.
+    pub(super) fn settle(&mut self, job: JobId, answer: oneshot::Sender<()>) {
+        match self.guardian.position(&job.tag()).filter(|_| self.guardian.keeps(&job)) {
+            Some((index, committed)) if index > committed => {
+                self.settling.retain(|(.., answer)| !answer.is_closed());
+                if self.settling.len() < SETTLING_MAX {
+                    self.settling.push((job.tag(), index, answer));
+                }
+            }
+            _ => _ = answer.send(()),
+        }
+    }
+
     fn committed(&mut self, tag: [u8; 5], committed: u64) {
+        for (of, index, answer) in std::mem::take(&mut self.settling) {
+            if of == tag && index <= committed || self.guardian.position(&of).is_none() {
+                let _ = answer.send(());
+            } else {
+                self.settling.push((of, index, answer));
+            }
+        }
         loop {
             let waiting = self.quorum.get_mut(&tag);
             let ready = waiting.and_then(|queue| queue.pop_front_if(|(entry, _)| *entry <= committed));
@@ -102,6 +125,7 @@ impl Running {
             guardian::Output::Lead(taken) => self.take_over(*taken),
             guardian::Output::Follow(tag) => {
                 self.quorum.remove(&tag);
+                self.settling.retain(|(of, ..)| *of != tag);
                 self.requester_input(requester::Input::Abandon(tag));
             }
             guardian::Output::Unled(tag, executions) => {

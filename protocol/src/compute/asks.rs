@@ -42,7 +42,7 @@ fn decline(to: NodeId, ask: &Ask, reasons: &[String], later: bool, out: &mut Out
 
 impl State {
     pub(super) fn ask(&mut self, from: NodeId, ask: Ask, now: Now, out: &mut Outbox<Output>) {
-        if !self.wards.may_speak(&from, &ask.job) {
+        if !self.may_speak(&from, &ask.job) {
             // Unless it shows that it may: who leads another's jobs is not known everywhere at once.
             return decline(from, &ask, &["the job belongs to another node".to_owned()], true, out);
         }

@@ -30,7 +30,7 @@ impl State {
         }
         let named = ExecutionId::new(&award.job, award.slot, award.token, &self.signer.node());
         let sent = match named == execution {
-            true if self.wards.may_speak(&from, &award.job) => self.take_bid(from, &award),
+            true if self.may_speak(&from, &award.job) => self.take_bid(from, &award),
             true => Err("the job is another node's to give away"),
             false => Err("the award is for another node"),
         };

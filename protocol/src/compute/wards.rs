@@ -33,19 +33,19 @@ impl Wards {
         let ward = |charter: Charter| (charter.owner.tag(), Ward { charter, said: None, verified: true });
         Self(known.into_iter().map(ward).collect())
     }
-
-    /// Whether `from` may ask for, and award, runs of this job: its owner, unless that one's own group has another leader.
-    pub(super) fn may_speak(&self, from: &NodeId, job: &JobId) -> bool {
-        let owner = from.tag() == job.tag();
-        match self.0.get(&job.tag()) {
-            Some(ward) if ward.verified => ward.charter.leader == *from,
-            Some(ward) => owner || ward.charter.leader == *from,
-            None => owner,
-        }
-    }
 }
 
 impl State {
+    /// Whether `from` may ask for, and award, runs of this job: whoever leads the jobs of its owner's group, or its owner,
+    /// unless another one leads what is held of it here. (Not all of an owner's jobs are kept by its group.)
+    pub(super) fn may_speak(&self, from: &NodeId, job: &JobId) -> bool {
+        if from.tag() == job.tag() {
+            let mut held = self.held.values().filter(|held| held.record.job == *job);
+            return held.all(|held| held.record.owner == *from);
+        }
+        self.wards.0.get(&job.tag()).is_some_and(|ward| ward.charter.leader == *from)
+    }
+
     pub(super) fn group(&mut self, from: NodeId, message: Group, now: Now, out: &mut Outbox<Output>) {
         match message {
             Group::Kept(charter) if charter.leader == from && charter.is_sound() => self.kept(charter, now, out),

@@ -96,7 +96,9 @@ impl State {
         out: &mut Outbox<Output>,
     ) {
         let (owner, me) = (charter.owner, self.me());
-        if charter.leader != from || from == me || !charter.is_sound() || !charter.has(&me) {
+        // A member that is to be replaced has a say in it until that is decided.
+        let member = charter.has(&me) || self.groups.get(&owner).is_some_and(|group| group.record.charter.has(&me));
+        if charter.leader != from || from == me || !charter.is_sound() || !member {
             return self.stand_by(owner, from, out);
         }
         if !self.groups.contains_key(&owner) && !self.admit(Charter { epoch: 0, ..charter }, now) {
@@ -142,11 +144,12 @@ impl State {
             return false;
         }
         let leads = matches!(group.role, Role::Leader(_));
+        // A leader that hears the candidate is not silent. A follower waits as long as the leader may be sure of itself.
+        let is_silent = !leads && now.tick.since(group.heard) >= Span(group.lease().0 / 5 * 4);
         match motive {
-            // A leader that hears the candidate is not silent. A follower waits as long as the leader may be sure of itself.
-            Motive::Silence => !leads && now.tick.since(group.heard) >= Span(group.lease().0 / 5 * 4),
+            Motive::Silence => is_silent,
             Motive::HandOver => true,
-            Motive::Return => known.charter.leader == from,
+            Motive::Return => known.charter.leader == from || is_silent,
         }
     }
 

@@ -17,7 +17,8 @@ const PARTS_MAX: u32 = 4_096;
 impl State {
     pub(super) fn on_append(&mut self, from: NodeId, append: Append, now: Now, out: &mut Outbox<Output>) {
         let (charter, owner, me) = (append.charter, append.charter.owner, self.me());
-        if charter.leader != from || from == me || !charter.is_sound() || !charter.has(&me) {
+        let counted = append.base.is_sound() && append.prev.is_sound() && append.pending.is_none_or(|p| p.is_sound());
+        if charter.leader != from || from == me || !charter.is_sound() || !charter.has(&me) || !counted {
             return;
         }
         if !self.groups.contains_key(&owner) && !self.admit(charter, now) {
@@ -281,7 +282,7 @@ impl State {
             Role::Candidate(candidacy) => candidacy.votes.get(&from).is_some_and(|vote| vote.body.at == at),
             Role::Leader(_) | Role::Outsider => false,
         };
-        if !wanted || of == 0 || of > PARTS_MAX || part >= of {
+        if !wanted || !at.is_sound() || of == 0 || of > PARTS_MAX || part >= of {
             return;
         }
         if part == 0 {

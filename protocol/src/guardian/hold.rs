@@ -14,12 +14,20 @@ impl State {
     /// Has the members hold this, too; the first that does is enough to go on.
     pub(super) fn replicate(&mut self, replica: Replica, now: Now, out: &mut Outbox<Output>) {
         let (me, Replica { job, root, size, maker, blocks }) = (self.me(), replica);
-        let Some((owner, charter)) = self.of_tag(&job.tag()).map(|(owner, group)| (*owner, group.record.charter))
-        else {
-            return out.now(Output::Replicated { job, root, held: false });
+        let nobody = Output::Replicated { job, root, held: false };
+        let Some((owner, group)) = self.of_tag(&job.tag()) else { return out.now(nobody) };
+        // Whoever was not heard for a while is not waited for; in a group that begins nobody was yet.
+        let (owner, begins) = (*owner, group.leading().is_some_and(|leading| leading.committed == 0));
+        let heard = |node: &NodeId| {
+            let follower = group.leading().and_then(|leading| leading.followers.get(node));
+            follower.is_some_and(|follower| begins || now.tick.since(follower.heard) < group.lease())
         };
+        let there: Vec<NodeId> = group.record.charter.others(&me).filter(heard).collect();
+        if there.is_empty() {
+            return out.now(nobody);
+        }
         let blocks = ListMax::new(blocks).unwrap_or_default();
-        for to in charter.others(&me) {
+        for to in there {
             out.now(send(to, Group::Hold { owner, job, root, size, maker, blocks: blocks.clone() }));
         }
         self.timers.set(Timer::Replica(job, root), now.tick + REPLICA_TIMEOUT);

@@ -46,7 +46,8 @@ impl State {
         group.persist(out);
         self.groups.insert(me, group);
         self.timers.set(Timer::Beat(me), now.tick + beat_every(&charter));
-        self.confirm(me, now.tick, out);
+        // Unless this disk has forgotten something: the first who follows would know.
+        out.now(Output::Sure(me.tag(), false));
     }
 
     fn append_entries(&mut self, owner: NodeId, mut entries: Vec<Entry>, now: Now, out: &mut Outbox<Output>) {
@@ -115,8 +116,8 @@ impl State {
                 witness,
             };
             let message = send(node, Group::Append(Box::new(append)));
-            // That members are to be replaced is promised to nobody before it is on this disk.
-            if pending.is_some() {
+            // That there is a group, or that its members are to be replaced, is said to nobody before it is on this disk.
+            if pending.is_some() || (leading.committed == 0 && certificate.is_none()) {
                 out.after_sync(message)
             } else {
                 out.now(message)

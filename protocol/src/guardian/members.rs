@@ -49,7 +49,8 @@ impl State {
             if let Some(leader) = self.away() {
                 return Err(format!("its jobs are led by {}, which is asked to give them back", view.label(&leader)));
             }
-            if group.leading().is_none_or(|leading| !leading.sure) {
+            // One that begins is not heard yet.
+            if group.leading().is_none_or(|leading| !leading.sure && leading.committed > 0) {
                 return Err("the nodes that keep its jobs are not heard".into());
             }
             return Ok(());
@@ -111,7 +112,8 @@ impl State {
         let charter = group.record.charter;
         let silent = |node: &NodeId| leading.followers.get(node).is_none_or(|f| now.tick.since(f.heard) >= patience);
         let gone: Vec<NodeId> = charter.others(&me).filter(|node| silent(node)).collect();
-        let forced = leading.forced;
+        // Where nothing was ever on two disks, nobody relies on anything.
+        let forced = leading.forced || leading.committed == 0 && group.record.certificate.is_none();
         let [gone] = gone[..] else {
             if forced && gone.len() == MEMBERS - 1 {
                 self.refound(owner, now, view, out);

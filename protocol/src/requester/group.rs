@@ -56,6 +56,16 @@ impl State {
         }
     }
 
+    /// Nobody else decides: what had to wait goes on.
+    pub(super) fn sure_again(&mut self, tag: &[u8; 5], now: Now) {
+        if self.unsure.remove(tag) {
+            let waiting = self.jobs.values().filter(|job| job.guarded && job.id.tag() == *tag);
+            for id in waiting.map(|job| job.id).collect::<Vec<_>>() {
+                self.timers.set_earlier(Timer::Round(id), now.tick);
+            }
+        }
+    }
+
     /// Whether a group keeps this job, of which somebody else may be deciding by now.
     pub(super) fn may_be_led_elsewhere(&self, job: &JobId) -> bool {
         self.unsure.contains(&job.tag()) && self.jobs.get(job).is_some_and(|job| job.guarded)

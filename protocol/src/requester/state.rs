@@ -252,7 +252,7 @@ impl State {
             Input::Adopt(taken) => self.adopt(*taken, now, view, out),
             Input::Abandon(tag) => self.abandon(&tag),
             Input::Unled(tag, executions) => _ = self.unled.insert(tag, executions),
-            Input::Sure(tag, true) => _ = self.unsure.remove(&tag),
+            Input::Sure(tag, true) => self.sure_again(&tag, now),
             Input::Sure(tag, false) => _ = self.unsure.insert(tag),
             Input::Tick => self.tick(now, view, out),
         }

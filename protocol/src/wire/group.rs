@@ -14,6 +14,8 @@ use crate::id::{ExecutionId, JobId, NetworkId, NodeId};
 use crate::limits::{APPEND_ENTRIES_MAX, INLINE_BLOCKS_MAX};
 use crate::record::{ExecutionRecord, JobEvent, JobRecord, JobStateRecord, TargetRecord};
 
+/// Epochs, changes and positions beyond this are nobody's who counts.
+const NUMBERS_MAX: u64 = 1 << 62;
 /// Members of a group.
 pub const MEMBERS: usize = 3;
 
@@ -46,11 +48,11 @@ impl Charter {
         self.members.contains(node)
     }
 
-    /// Whether three different nodes are named, and one of them leads.
+    /// Whether three different nodes are named, one of them leads, and there is room for what comes after.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         let [a, b, c] = self.members;
-        a != b && b != c && a != c && self.has(&self.leader)
+        a != b && b != c && a != c && self.has(&self.leader) && self.epoch < NUMBERS_MAX && self.change < NUMBERS_MAX
     }
 }
 
@@ -61,6 +63,14 @@ pub struct At {
     pub epoch: u64,
     /// Of the entry; never falls, in a later epoch either.
     pub index: u64,
+}
+
+impl At {
+    /// Whether somebody could have counted so far.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.epoch < NUMBERS_MAX && self.index < NUMBERS_MAX
+    }
 }
 
 /// A member's promise: to refuse whatever is older than this charter; and what it holds.

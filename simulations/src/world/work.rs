@@ -71,7 +71,8 @@ impl World<'_> {
     /// A user hands a job in, and again until it is acknowledged.
     pub(super) fn submit(&mut self, job: usize) {
         let (plan, id) = (&self.plan.jobs[job], self.jobs[job]);
-        if self.books.acknowledged.contains(&id) {
+        // What its user has told to stop is not handed in again.
+        if self.books.acknowledged.contains(&id) || self.stopping.contains(&job) {
             return;
         }
         self.push(5 * SECOND, Event::Submit { job });
