@@ -162,10 +162,9 @@ impl Node {
         let runner = runner.map_err(|source| StartError::System { what: "cannot make the folder of runs", source })?;
         let groups = Groups::default();
         let (told, groups_told) = (store.clone(), groups.clone());
-        let me = network.me;
         let keeps = move |store: &Store, group: &GroupView, job: &JobId| {
             let owner = group.status.charter.owner;
-            owner == me || store.keeps(&owner, job).unwrap_or(true)
+            store.keeps(&owner, job).unwrap_or(true)
         };
         started.serve_live(
             runner.clone(),

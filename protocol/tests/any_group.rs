@@ -138,7 +138,7 @@ proptest! {
                     state.handle(Input::Message { from: node(from), message }, now, &view, &mut out);
                 }
                 Step::Append(n) => {
-                    let record = entry(n | 2).record().map_or_else(|| Record::DropEvent(job(n), 0), |record| record);
+                    let record = entry(n | 2).record().unwrap_or_else(|| Record::DropEvent(job(n), 0));
                     state.handle(Input::Append(vec![record]), now, &view, &mut out);
                 }
                 Step::Wait(ms) => {

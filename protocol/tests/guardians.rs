@@ -20,10 +20,10 @@ fn world(seed: u64, nodes: usize) -> World {
     world
 }
 
+#[allow(clippy::print_stdout, reason = "for whoever reads the failure")]
 fn ends(world: &World, job: &JobId) -> Vec<JobState> {
     let ends = world.told.get(job).map(|told| told.ends.clone()).unwrap_or_default();
     if ends.len() != 1 || ends[0].0 != JobState::Completed {
-        // For whoever reads the failure.
         println!("{ends:?} {:#?}", world.told.get(job).map(|told| &told.events));
     }
     ends.into_iter().map(|(state, _)| state).collect()
@@ -190,9 +190,13 @@ fn all_three_are_restarted_and_nothing_is_lost() {
         world.run(Span::secs(1));
         let mut members = world.guardians(0);
         members.push(0);
-        members.iter().for_each(|node| world.crash(*node));
+        for node in &members {
+            world.crash(*node);
+        }
         world.run(Span::millis(seed * 100));
-        members.iter().for_each(|node| world.start(*node));
+        for node in &members {
+            world.start(*node);
+        }
         world.run(Span::secs(60));
         assert_eq!(ends(&world, &job), [JobState::Completed], "seed {seed}");
     }

@@ -416,7 +416,9 @@ fn draw_groups(nodes: &[NodePlan], jobs: &mut [JobPlan], faults: &mut Vec<Fault>
     if nodes.len() < 4 || !honest || !rng.random_bool(0.3) {
         return ownership_ms;
     }
-    jobs.iter_mut().for_each(|job| job.guarded = rng.random_bool(0.9));
+    for job in jobs.iter_mut() {
+        job.guarded = rng.random_bool(0.9);
+    }
     faults.retain(|fault| !matches!(fault.what, What::Wipe { .. }));
     if let Some(job) = jobs.choose(rng).filter(|_| rng.random_bool(0.5)) {
         let at = job.at + rng.random_range(0..20 * SECOND);

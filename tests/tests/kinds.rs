@@ -183,6 +183,8 @@ async fn a_thousand_jobs_wait_their_turn_and_the_urgent_ones_overtake() {
                 "Engine": { "Type": "wasm", "Params": { "EntryModule": "/m.wasm", "Parameters": ["sleep", "20"] } },
                 "InputSources": [{ "Source": { "Type": "ipfs", "Params": { "CID": module["Cid"] } }, "Target": "/m.wasm" }],
                 "Resources": { "CPU": "500m", "Memory": "32Mb" },
+                // Or they would be done as fast as they come.
+                "Durability": "local",
             }],
         } })
     };

@@ -62,7 +62,8 @@ pub(super) fn led_elsewhere(api: &Api, id: &JobId) -> Result<Option<NodeId>, Api
     let Some(group) = api.groups.of(id).filter(|group| !group.leads) else { return Ok(None) };
     let charter = group.status.charter;
     // An owner that is no member any more keeps nothing of it, but what it wrote itself.
-    let known = charter.owner == api.network.me || api.store.keeps(&charter.owner, id)?;
+    let outside = !charter.has(&api.network.me) && api.store.job(id)?.is_some();
+    let known = outside || api.store.keeps(&charter.owner, id)?;
     Ok(known.then_some(charter.leader))
 }
 

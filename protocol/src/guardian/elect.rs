@@ -15,6 +15,8 @@ use crate::wire::group::{At, Certificate, Charter, Contradiction, Group, Motive,
 
 /// How long an owner that finds nothing on its disk waits for the second member's vote: that one may hold more.
 const BOTH_VOTES_WAIT: Span = Span::secs(2);
+/// Between two requests for votes, at most.
+const CANVASS_AGAIN: Span = Span::millis(500);
 /// Between two requests of an owner to have its jobs back.
 const BACK_EVERY: Span = Span::secs(2);
 /// How far ahead of ours an epoch may be that somebody claims to have promised.
@@ -65,17 +67,20 @@ impl State {
         for to in voters.into_iter().filter(|node| *node != me && !candidacy.votes.contains_key(node)) {
             out.after_sync(send(to, Group::Canvass { charter, at, motive }));
         }
-        // Members that began at one time must not go on so: their pauses differ, each time in another way.
-        let lot = Sha256::digest([&me.0[..], &charter.epoch.to_le_bytes()].concat())[0];
-        let pause = Span(group.lease().0 / 4).max(Span::millis(100));
-        self.timers.set(Timer::Canvass(owner), now.tick + pause + Span(pause.0 / 64 * u64::from(lot)));
+        // Whoever comes up has few connections at first.
+        let again = Span(group.lease().0 / 4).max(Span::millis(100)).min(CANVASS_AGAIN);
+        self.timers.set(Timer::Canvass(owner), now.tick + again);
     }
 
     pub(super) fn canvass_again(&mut self, owner: NodeId, now: Now, out: &mut Outbox<Output>) {
         let Some(group) = self.groups.get_mut(&owner) else { return };
+        let pause = Span(group.lease().0 / 4).max(Span::millis(100));
         let Role::Candidate(candidacy) = &mut group.role else { return };
-        // Whoever refused has promised as much to another, or more.
-        if group.seen >= candidacy.charter.epoch {
+        // Whoever refused has promised as much to another, or more. Members that began at one time must not go on so: their
+        // pauses differ, each time in another way.
+        let lot = Sha256::digest([&candidacy.own.by.0[..], &candidacy.charter.epoch.to_le_bytes()].concat())[0];
+        let rested = now.tick.since(candidacy.since) >= Span(pause.0 + pause.0 / 64 * u64::from(lot));
+        if rested && group.seen >= candidacy.charter.epoch {
             let motive = candidacy.motive;
             return self.canvass(owner, motive, now, out);
         }
@@ -300,7 +305,7 @@ impl State {
             // This disk was lost: what is kept of its jobs is fetched, and what was begun since is begun again.
             group.record.charter = charter;
             (group.record.at, group.record.promised) = (At::default(), (known.charter.epoch, me));
-            group.ledger = Default::default();
+            group.ledger = super::ledger::Ledger::default();
             out.now(Output::Persist(crate::record::Record::DropGroup(owner)));
             self.step_down(owner, out);
             self.canvass(owner, Motive::Return, now, out);
@@ -349,8 +354,9 @@ impl State {
             // It does not know yet whether it may go on.
             Some(_) => {}
             None => {
-                let leads = group.record.certificate.map(Group::Leads);
-                leads.into_iter().for_each(|leads| out.now(send(from, leads)));
+                if let Some(certificate) = group.record.certificate {
+                    out.now(send(from, Group::Leads(certificate)));
+                }
             }
         }
     }

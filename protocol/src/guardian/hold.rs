@@ -5,7 +5,7 @@ use super::{Output, Replica};
 use crate::content::Cid;
 use crate::id::{JobId, NodeId};
 use crate::limits::REPLICA_TIMEOUT;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, When};
 use crate::time::Now;
 use crate::wire::bounded::ListMax;
 use crate::wire::group::Group;
@@ -28,13 +28,11 @@ impl State {
         }
         let blocks = ListMax::new(blocks).unwrap_or_default();
         for to in there {
-            out.now(send(to, Group::Hold { owner, job, root, size, maker, blocks: blocks.clone() }));
+            let hold = send(to, Group::Hold { owner, job, root, size, maker, blocks: blocks.clone() });
+            // Behind the word that there is a group at all.
+            out.push(if begins { When::AfterSync } else { When::Now }, hold);
         }
         self.timers.set(Timer::Replica(job, root), now.tick + REPLICA_TIMEOUT);
-    }
-
-    pub(super) fn replica_overdue(&mut self, job: JobId, root: Cid, out: &mut Outbox<Output>) {
-        out.now(Output::Replicated { job, root, held: false });
     }
 
     pub(super) fn on_hold(&mut self, from: NodeId, owner: NodeId, replica: Replica, out: &mut Outbox<Output>) {

@@ -118,9 +118,9 @@ impl State {
             let message = send(node, Group::Append(Box::new(append)));
             // That there is a group, or that its members are to be replaced, is said to nobody before it is on this disk.
             if pending.is_some() || (leading.committed == 0 && certificate.is_none()) {
-                out.after_sync(message)
+                out.after_sync(message);
             } else {
-                out.now(message)
+                out.now(message);
             }
             prev = next;
         }

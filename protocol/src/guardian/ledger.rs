@@ -95,10 +95,10 @@ fn without_env_values(spec: &[u8]) -> Vec<u8> {
                     env.values_mut().for_each(|value| *value = "".into());
                 }
                 Value::Array(env) if name == "EnvironmentVariables" => {
-                    env.iter_mut().for_each(|pair| {
+                    for pair in env {
                         let name = pair.as_str().and_then(|pair| pair.split_once('=')).map(|(name, _)| name.to_owned());
                         *pair = format!("{}=", name.unwrap_or_default()).into();
-                    });
+                    }
                 }
                 value => blank(value),
             }),
@@ -157,7 +157,9 @@ impl Ledger {
     fn forget(&mut self, job: &JobId) -> Vec<Change> {
         let of_job = self.entries.range(job.0.to_vec()..).map(|(key, _)| key).take_while(|key| key.starts_with(&job.0));
         let keys: Vec<Vec<u8>> = of_job.cloned().collect();
-        keys.iter().for_each(|key| self.remove(key));
+        for key in &keys {
+            self.remove(key);
+        }
         keys.into_iter().map(|key| (key, None)).collect()
     }
 

@@ -245,7 +245,7 @@ impl State {
             Group::Behind { owner, at, stamp } => self.on_behind(from, owner, at, stamp, now, out),
             Group::Pull { owner, at, part } => self.on_pull(from, owner, at, part, out),
             Group::Part { owner, at, part, of, entries } => {
-                self.on_part(from, owner, at, (part, of), entries, now, out)
+                self.on_part(from, owner, at, (part, of), entries, now, out);
             }
             Group::Canvass { charter, at: _, motive } => self.on_canvass(from, charter, motive, now, out),
             Group::Vote(vote) => self.on_vote(from, vote, now, out),
@@ -283,7 +283,7 @@ impl State {
                 Timer::Lapse(owner) => self.lapsed(owner, now, out),
                 Timer::Canvass(owner) => self.canvass_again(owner, now, out),
                 Timer::Back(owner) => self.ask_back(owner, now, out),
-                Timer::Replica(job, root) => self.replica_overdue(job, root, out),
+                Timer::Replica(job, root) => out.now(Output::Replicated { job, root, held: false }),
             }
         }
     }

@@ -16,6 +16,7 @@ mod accept;
 mod endless;
 mod everywhere;
 mod execution;
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "an owner's tag is a key, and keys are borrowed")]
 mod group;
 mod job;
 mod round;

@@ -103,7 +103,7 @@ impl State {
         let unsurveyed = job.task.kind.is_everywhere() && job.slots.is_empty();
         let open = || (0..).zip(&job.slots).filter(|(_, slot)| slot.is_open(&self.executions));
         let due: Vec<u32> = open().filter(|(_, slot)| slot.not_before <= now.tick).map(|(index, _)| index).collect();
-        if job.adopted && !job.task.env.is_empty() && !(due.is_empty() && !unsurveyed) {
+        if job.adopted && !job.task.env.is_empty() && (unsurveyed || !due.is_empty()) {
             return self.fail(id, super::group::ENV_LOST.into(), now, view, out);
         }
         if due.is_empty() && !unsurveyed {

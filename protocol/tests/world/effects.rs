@@ -1,5 +1,7 @@
 //! What the machines want done, done.
 
+use std::collections::VecDeque;
+
 use bacnode_protocol::compute::{self, Ended};
 use bacnode_protocol::content::{Cid, Codec};
 use bacnode_protocol::id::{ExecutionId, NodeId};
@@ -88,7 +90,7 @@ impl World {
     fn committed(&mut self, node: usize, tag: [u8; 5], committed: u64) {
         let ready = |host: &super::Host| host.quorum.get(&tag)?.front().map(|(index, _)| *index <= committed);
         while ready(&self.hosts[node]) == Some(true) {
-            let next = self.hosts[node].quorum.get_mut(&tag).and_then(|waiting| waiting.pop_front());
+            let next = self.hosts[node].quorum.get_mut(&tag).and_then(VecDeque::pop_front);
             let Some((_, output)) = next else { return };
             self.perform_requester(node, output);
         }
@@ -160,8 +162,7 @@ impl World {
                 let execution = fetch.execution;
                 self.push(Span::millis(2), Event::Fetched { node, life, execution });
             }
-            requester::Output::Drop(_) | requester::Output::Unpin { .. } => {}
-            requester::Output::Guard(_) => {}
+            requester::Output::Drop(_) | requester::Output::Unpin { .. } | requester::Output::Guard(_) => {}
             requester::Output::Replicate(replica) => self.guardian_input(node, guardian::Input::Replicate(replica)),
             requester::Output::Answer(request, answer) => self.answers.push((request, answer)),
             requester::Output::Tell(job, _, event) => {

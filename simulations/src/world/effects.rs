@@ -165,7 +165,7 @@ impl World<'_> {
     pub(super) fn perform_requester(&mut self, index: usize, output: requester::Output) {
         match output {
             // Written with its step; and everybody is known anyway.
-            requester::Output::Persist(_) | requester::Output::Call { .. } => {}
+            requester::Output::Persist(_) | requester::Output::Call { .. } | requester::Output::Guard(_) => {}
             requester::Output::Send { to, message } => self.send(index, &to, message),
             requester::Output::FindProviders(job, _) => {
                 let after = self.rng.random_range(0..SECOND);
@@ -176,7 +176,6 @@ impl World<'_> {
             requester::Output::Drop(execution) | requester::Output::Unpin { execution, .. } => {
                 self.hosts[index].held.remove(&execution);
             }
-            requester::Output::Guard(_) => {}
             requester::Output::Replicate(replica) => {
                 self.guardian_input(index, guardian::Input::Replicate(replica));
             }

@@ -165,14 +165,14 @@ impl World<'_> {
             if self.burns(index) || self.hosts[index].life != life {
                 return;
             }
-            self.check_quorum(index, &tag, entry);
+            self.check_quorum(index, tag, entry);
             self.perform_requester(index, output);
         }
     }
 
     /// What is relied on now must be on two disks, for good.
-    fn check_quorum(&mut self, index: usize, tag: &[u8; 5], entry: u64) {
-        let Some(charter) = self.hosts[index].guardian.as_ref().and_then(|guardian| guardian.charter(tag)) else {
+    fn check_quorum(&mut self, index: usize, tag: [u8; 5], entry: u64) {
+        let Some(charter) = self.hosts[index].guardian.as_ref().and_then(|guardian| guardian.charter(&tag)) else {
             return;
         };
         let holds = |node: &NodeId| {
