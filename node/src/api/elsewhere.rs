@@ -49,52 +49,57 @@ pub(super) async fn job(api: &Api, text: &str) -> Result<Option<GetJobResponse>,
     let own = id.tag() == api.network.me.tag();
     let patience = tokio::time::Instant::now() + if own { Duration::ZERO } else { TAKEOVER_MAX };
     loop {
-        let (tellers, kept) = tellers(api, &id).await;
+        let charter = api.groups.of(&id).map(|group| group.status.charter);
+        let in_view: Vec<NodeId> =
+            api.network.view().iter().map(|(node, _)| *node).filter(|node| node.tag() == id.tag()).collect();
+        let near =
+            charter.iter().flat_map(|charter| [charter.leader].into_iter().chain(charter.members)).chain(in_view);
+        let near: Vec<NodeId> = near.collect();
         let mut cause = None;
-        for teller in tellers {
-            match told_by(api, teller, &id).await {
-                Ok(Some(told)) => return Ok(Some(told)),
-                Ok(None) => {}
-                Err(error) => cause = Some(error),
-            }
+        if let Some(told) = told_by_any(api, &id, &near, &mut cause).await {
+            return Ok(Some(told));
         }
-        if jobs::led_elsewhere(api, &id)?.is_none() && api.groups.of(&id).is_some_and(|group| group.leads) {
-            // This node leads it by now.
-            return Ok(None);
+        let found = tokio::time::timeout(PATIENCE, api.network.tellers_of(id.tag())).await.unwrap_or_default();
+        let far: Vec<NodeId> = found.into_iter().filter(|node| !near.contains(node)).take(TELLERS_MAX).collect();
+        if let Some(told) = told_by_any(api, &id, &far, &mut cause).await {
+            return Ok(Some(told));
         }
-        if !kept || tokio::time::Instant::now() >= patience {
-            return cause.map_or(Ok(None), Err);
+        let leads = api.groups.of(&id).is_some_and(|group| group.leads);
+        let kept = charter.is_some() || far.iter().any(|node| node.tag() != id.tag());
+        if leads && jobs::led_elsewhere(api, &id)?.is_none() || !kept || tokio::time::Instant::now() >= patience {
+            return cause.filter(|_| !leads).map_or(Ok(None), Err);
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
 }
 
-/// Who could tell of a job, the likeliest first; and whether others are known to keep it with its owner.
-async fn tellers(api: &Api, id: &JobId) -> (Vec<NodeId>, bool) {
-    let charter = api.groups.of(id).map(|group| group.status.charter);
-    let mut tellers: Vec<NodeId> = charter.iter().map(|charter| charter.leader).collect();
-    let mut add = |nodes: Vec<NodeId>| {
-        for node in nodes {
-            if node != api.network.me && !tellers.contains(&node) && tellers.len() < TELLERS_MAX {
-                tellers.push(node);
-            }
+/// What the first of these tells that knows the job.
+async fn told_by_any(
+    api: &Api,
+    id: &JobId,
+    tellers: &[NodeId],
+    cause: &mut Option<ApiError>,
+) -> Option<GetJobResponse> {
+    for &teller in tellers.iter().filter(|node| **node != api.network.me) {
+        match told_by(api, teller, id).await {
+            Ok(Some(told)) => return Some(told),
+            Ok(None) => {}
+            Err(error) => *cause = Some(error),
         }
-    };
-    let in_view = api.network.view().iter().map(|(node, _)| *node).filter(|node| node.tag() == id.tag()).collect();
-    add(in_view);
-    add(charter.iter().flat_map(|charter| charter.members).collect());
-    let found = tokio::time::timeout(PATIENCE, api.network.tellers_of(id.tag())).await.unwrap_or_default();
-    let kept = charter.is_some() || found.iter().any(|node| node.tag() != id.tag());
-    add(found.into_iter().collect());
-    tellers.retain(|node| *node != api.network.me);
-    (tellers, kept)
+    }
+    None
 }
 
 async fn told_by(api: &Api, teller: NodeId, id: &JobId) -> Result<Option<GetJobResponse>, ApiError> {
     let name = api.network.view().label(&teller);
     let told = tokio::time::timeout(PATIENCE, api.network.story_from(teller, *id)).await;
     let unheard = |cause: &str| {
-        ApiError::unavailable(format!("{name}, which should know of the job, does not tell of it: {cause}"))
+        let whose = if teller.tag() == id.tag() {
+            format!("the job is {name}'s, which")
+        } else {
+            format!("{name} keeps the job, and")
+        };
+        ApiError::unavailable(format!("{whose} does not tell of it: {cause}"))
             .hint("it goes on, or is as it was, when that node is back")
     };
     let story = told.map_err(|_| unheard("it takes too long"))?.map_err(|cause| unheard(&cause))?;
