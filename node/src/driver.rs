@@ -14,7 +14,6 @@ use bacnode_protocol::outbox::{Outbox, When};
 use bacnode_protocol::record::{JobEvent, Record, Records};
 use bacnode_protocol::requester::{Answer, Submission};
 use bacnode_protocol::time::{Span, Tick};
-use bacnode_protocol::wire::group::Entry;
 use bacnode_protocol::wire::market::Market;
 use bacnode_protocol::wire::signed::Signer;
 use bacnode_protocol::{compute, guardian, requester};
@@ -422,9 +421,8 @@ impl Running {
             match (queued.when, queued.output) {
                 (_, requester::Output::Persist(record)) => {
                     self.hands.store.put_record(&mut self.batch, &record);
-                    let job = Entry::of(&record).map(|entry| entry.job());
                     // What is remembered of a job that a group keeps goes there, too.
-                    if job.is_some_and(|job| self.guarding.contains(&job) || self.guardian.keeps(&job)) {
+                    if record.job().is_some_and(|job| self.guarding.contains(&job) || self.guardian.keeps(&job)) {
                         self.to_groups.push(record);
                     }
                 }

@@ -46,6 +46,21 @@ pub enum Record {
     DropGroup(NodeId),
 }
 
+impl Record {
+    /// The job of an owner's record.
+    #[must_use]
+    pub fn job(&self) -> Option<JobId> {
+        match self {
+            Self::Job(job) => Some(job.id),
+            Self::JobState(state) => Some(state.id),
+            Self::Execution(execution) => Some(execution.job),
+            Self::Target(target) => Some(target.job),
+            Self::DropExecution(job, _) | Self::Event(job, ..) | Self::DropEvent(job, _) => Some(*job),
+            _ => None,
+        }
+    }
+}
+
 /// Where a group stands, as a member remembers it.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct GroupRecord {

@@ -58,13 +58,11 @@ pub(super) async fn adopt(
 ) -> Result<Json<JobGroup>, ApiError> {
     let word: Adoption = serde_json::from_slice(&body)
         .map_err(|error| ApiError::bad(format!("the body is not a word on a group: {error}")))?;
-    let tag =
-        match (text.parse::<JobId>(), text.parse::<libp2p::PeerId>().ok().and_then(|peer| NodeId::from_peer_id(&peer)))
-        {
-            (Ok(job), _) => job.tag(),
-            (_, Some(owner)) => owner.tag(),
-            _ => return Err(ApiError::bad(format!("`{text}` is neither the id of a job nor a PeerID"))),
-        };
+    let tag = match (text.parse::<JobId>(), text.parse::<NodeId>()) {
+        (Ok(job), _) => job.tag(),
+        (_, Ok(owner)) => owner.tag(),
+        _ => return Err(ApiError::bad(format!("`{text}` is neither the id of a job nor a PeerID"))),
+    };
     let found = |api: &Api| api.groups.all().into_iter().find(|group| group.status.charter.owner.tag() == tag);
     let Some(group) = found(&api) else {
         return Err(ApiError::not_found("this node keeps none of those jobs")

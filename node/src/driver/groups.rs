@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bacnode_protocol::content::Cid;
 use bacnode_protocol::guardian::{self, Replica, Status, Taken};
 use bacnode_protocol::id::{JobId, NodeId};
 use bacnode_protocol::limits::REPLICA_BYTES_MAX;
@@ -211,13 +210,8 @@ impl Running {
     fn let_go(&self, job: JobId) {
         let (content, reason) = (self.hands.content.clone(), kept_for(&job));
         tokio::task::spawn_blocking(move || {
-            let pins = content.pins().unwrap_or_default();
-            let kept = pins.into_iter().filter(|pin| pin.reasons.contains(&reason));
-            let roots: Vec<Cid> = kept.map(|pin| pin.root).collect();
-            for root in roots {
-                if let Err(error) = content.unpin(&root, &reason) {
-                    tracing::warn!(%error, "cannot let go of what was kept for another owner");
-                }
+            if let Err(error) = content.unpin_all(&reason) {
+                tracing::warn!(%error, "cannot let go of what was kept for another owner");
             }
         });
     }

@@ -125,7 +125,7 @@ impl State {
             if led {
                 self.step_down(owner, out);
             }
-            self.arm_lapse(owner, now);
+            self.arm_lapse(owner);
         }
         let Some(group) = self.groups.get(&owner) else { return };
         let vote = Signed::new(&self.signer, Vote { charter, at: group.record.at });

@@ -118,7 +118,7 @@ impl State {
             self.step_down(owner, out);
         }
         if charter.has(&me) {
-            self.arm_lapse(owner, now);
+            self.arm_lapse(owner);
             self.arm_back(owner, now.tick + Span::secs(1));
         } else {
             self.let_go(owner, now, out);
@@ -165,7 +165,7 @@ impl State {
         let fits = at.epoch == append.charter.epoch && append.prev.epoch == at.epoch && append.prev.index <= at.index;
         if !fits {
             let waits = group.pull.as_ref().is_some_and(|pull| now.tick.since(pull.progress) < Span::secs(2));
-            self.arm_lapse(owner, now);
+            self.arm_lapse(owner);
             if !waits {
                 out.now(send(from, Group::Behind { owner, at, stamp: append.stamp }));
             }
@@ -188,7 +188,7 @@ impl State {
         if (group.record.at, group.record.pending) != before {
             group.persist(out);
         }
-        self.arm_lapse(owner, now);
+        self.arm_lapse(owner);
         self.acknowledge(owner, from, append.stamp, out);
     }
 
@@ -200,7 +200,7 @@ impl State {
     }
 
     /// When the leader will have been silent for too long; the members' turns come one after the other.
-    pub(super) fn arm_lapse(&mut self, owner: NodeId, _now: Now) {
+    pub(super) fn arm_lapse(&mut self, owner: NodeId) {
         let me = self.me();
         let Some(group) = self.groups.get(&owner) else { return };
         let charter = group.record.charter;

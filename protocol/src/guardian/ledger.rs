@@ -21,7 +21,8 @@ pub(super) type Change = (Vec<u8>, Option<Box<Entry>>);
 pub(super) struct Ledger {
     entries: BTreeMap<Vec<u8>, Entry>,
     bytes: usize,
-    /// Ended jobs, the oldest first.
+    jobs: BTreeSet<JobId>,
+    /// Those that have ended, the oldest first.
     ended: BTreeSet<(UnixMillis, JobId)>,
 }
 
@@ -134,10 +135,12 @@ impl Ledger {
             entry => {
                 let key = entry.key();
                 self.remove(&key);
-                if let Entry::State(state) = &entry
-                    && state.state.is_terminal()
-                {
-                    self.ended.insert((state.modified, state.id));
+                match &entry {
+                    Entry::Job(job) => _ = self.jobs.insert(job.id),
+                    Entry::State(state) if state.state.is_terminal() => {
+                        self.ended.insert((state.modified, state.id));
+                    }
+                    _ => {}
                 }
                 self.bytes += weight(&entry);
                 self.entries.insert(key.clone(), entry.clone());
@@ -149,8 +152,10 @@ impl Ledger {
     fn remove(&mut self, key: &[u8]) {
         let Some(entry) = self.entries.remove(key) else { return };
         self.bytes -= weight(&entry);
-        if let Entry::State(state) = &entry {
-            self.ended.remove(&(state.modified, state.id));
+        match &entry {
+            Entry::Job(job) => _ = self.jobs.remove(&job.id),
+            Entry::State(state) => _ = self.ended.remove(&(state.modified, state.id)),
+            _ => {}
         }
     }
 
@@ -175,7 +180,7 @@ impl Ledger {
     }
 
     pub(super) fn has_job(&self, job: &JobId) -> bool {
-        self.entries.contains_key(&[&job.0[..], &[0]].concat())
+        self.jobs.contains(job)
     }
 
     /// Jobs of which it is not known that they ended.
@@ -186,11 +191,17 @@ impl Ledger {
         })
     }
 
+    pub(super) fn open_count(&self) -> usize {
+        self.jobs.len().saturating_sub(self.ended.len())
+    }
+
     pub(super) fn jobs(&self) -> impl Iterator<Item = JobId> {
-        self.entries.values().filter_map(|entry| match entry {
-            Entry::Job(job) => Some(job.id),
-            _ => None,
-        })
+        self.jobs.iter().copied()
+    }
+
+    /// Bytes of all that is kept.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {

@@ -28,7 +28,7 @@ impl State {
         };
         let mut nodes: Vec<NodeId> = view.iter().map(|(node, _)| node).filter(fits).copied().collect();
         nodes.sort_by_cached_key(|node| {
-            // Those that only help others to meet keep jobs where there is nobody else.
+            // Those that run no jobs keep them where there is nobody else.
             let runs_nothing = view.get(node).is_some_and(|peer| peer.advert.engines.0 == 0);
             let shares = hosts_shared(&hosts, node, view);
             (runs_nothing, shares, <[u8; 32]>::from(Sha256::digest([owner.0, node.0].concat())))

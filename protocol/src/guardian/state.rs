@@ -54,6 +54,8 @@ pub(super) enum Timer {
 /// One group that this node is in, or was.
 #[derive(Debug, Clone)]
 pub(super) struct Membership {
+    /// The owner's.
+    pub(super) tag: [u8; 5],
     pub(super) record: GroupRecord,
     pub(super) ledger: Ledger,
     pub(super) role: Role,
@@ -202,7 +204,7 @@ impl State {
             } else if charter.leader == me {
                 state.canvass(owner, Motive::Return, now, out);
             } else {
-                state.arm_lapse(owner, now);
+                state.arm_lapse(owner);
                 state.arm_back(owner, now.tick);
             }
         }
@@ -300,7 +302,7 @@ impl State {
 
     /// The group that keeps the jobs with this tag.
     pub(super) fn of_tag(&self, tag: &[u8; 5]) -> Option<(&NodeId, &Membership)> {
-        self.groups.iter().find(|(owner, _)| owner.tag() == *tag)
+        self.groups.iter().find(|(_, group)| group.tag == *tag)
     }
 
     /// Whether this node decides on the jobs with this tag, for a group.
@@ -325,11 +327,6 @@ impl State {
     /// Jobs that have not ended, of all groups that this node is in.
     pub fn open(&self) -> impl Iterator<Item = JobId> {
         self.groups.values().flat_map(|group| group.ledger.open())
-    }
-
-    /// All jobs that are kept here.
-    pub fn jobs(&self) -> impl Iterator<Item = JobId> {
-        self.groups.values().flat_map(|group| group.ledger.jobs())
     }
 
     /// Where the log of the jobs with this tag is, and up to where it is on two disks; none if this node does not lead it.
@@ -382,7 +379,7 @@ impl State {
                 Role::Leader(_) => "leader",
                 Role::Outsider => "outsider",
             },
-            open: group.ledger.open().count(),
+            open: group.ledger.open_count(),
             works: group.leading().is_some_and(|leading| leading.established && leading.sure),
         })
     }
@@ -403,6 +400,7 @@ impl State {
 impl Membership {
     pub(super) fn new(record: GroupRecord, now: Tick) -> Self {
         Self {
+            tag: record.charter.owner.tag(),
             seen: record.promised.0,
             record,
             ledger: Ledger::default(),

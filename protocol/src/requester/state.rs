@@ -340,11 +340,6 @@ impl State {
         self.jobs.contains_key(job)
     }
 
-    /// The jobs that are open and that a group keeps.
-    pub fn guarded(&self) -> impl Iterator<Item = JobId> {
-        self.jobs.values().filter(|job| job.guarded).map(|job| job.id)
-    }
-
     /// Whether something is being asked for, awarded, run elsewhere, fetched: what a simulator wants to have tried.
     #[must_use]
     pub fn stages(&self) -> [bool; 4] {

@@ -10,7 +10,6 @@ use bacnode_protocol::record::What;
 use bacnode_protocol::time::Span;
 use bacnode_protocol::wire::bounded::TextMax;
 use bacnode_protocol::wire::call::Call;
-use bacnode_protocol::wire::group::Entry;
 use bacnode_protocol::wire::market::{Market, Outcome, Phase};
 use bacnode_protocol::wire::task::{Engine, Resources};
 use bacnode_protocol::{guardian, requester};
@@ -30,7 +29,7 @@ impl World {
             match queued.output {
                 requester::Output::Guard(job) => _ = self.hosts[node].guarding.insert(job),
                 requester::Output::Persist(record) => {
-                    let job = Entry::of(&record).map(|entry| entry.job());
+                    let job = record.job();
                     let host = &self.hosts[node];
                     let keeps = |job: &_| host.guarding.contains(job) || host.guardian().keeps(job);
                     if job.is_some_and(|job| keeps(&job)) {

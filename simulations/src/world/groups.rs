@@ -5,7 +5,7 @@ use bacnode_protocol::id::{JobId, NodeId};
 use bacnode_protocol::outbox::{Outbox, When};
 use bacnode_protocol::record::Record;
 use bacnode_protocol::requester;
-use bacnode_protocol::wire::group::{Entry, Group};
+use bacnode_protocol::wire::group::Group;
 use bacnode_protocol::wire::market::Market;
 use rand::RngExt as _;
 
@@ -31,7 +31,7 @@ impl World<'_> {
     /// Whether a record is of a job that a group keeps for this node.
     pub(super) fn is_guarded(&self, index: usize, record: &Record) -> bool {
         let host = &self.hosts[index];
-        let Some(job) = Entry::of(record).map(|entry| entry.job()) else { return false };
+        let Some(job) = record.job() else { return false };
         host.guarding.contains(&job) || host.guardian.as_ref().is_some_and(|guardian| guardian.keeps(&job))
     }
 
