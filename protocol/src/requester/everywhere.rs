@@ -18,6 +18,9 @@ use crate::time::{Now, Span, Tick};
 use crate::view::View;
 use crate::wire::task::JobKind;
 
+/// Between two looks of a daemon for nodes on which it does not run yet.
+pub(super) const LOOK_AGAIN: Span = Span::secs(30);
+
 impl State {
     /// Finds the nodes on which such a job runs.
     pub(super) fn survey(&mut self, id: JobId, now: Now, view: &View, out: &mut Outbox<Output>) {
@@ -121,9 +124,10 @@ impl State {
         }
         let open = job.slots.iter().filter(|slot| slot.is_open(&self.executions));
         let next = open.map(|slot| slot.not_before).min();
-        // A daemon looks for newcomers whenever the view grows.
+        // A daemon looks for newcomers whenever the view grows; and now and then, since whoever is in it may have become fit.
         match next {
             Some(at) => self.timers.set(Timer::Round(id), at.max(now.tick)),
+            None if job.task.kind == JobKind::Daemon => self.timers.set(Timer::Round(id), now.tick + LOOK_AGAIN),
             None => self.timers.cancel(&Timer::Round(id)),
         }
     }

@@ -107,8 +107,11 @@ impl State {
             return self.fail(id, super::group::ENV_LOST.into(), now, view, out);
         }
         if due.is_empty() && !unsurveyed {
+            let daemon = job.task.kind == JobKind::Daemon;
             if let Some(next) = open().map(|(_, slot)| slot.not_before).min() {
                 self.timers.set(Timer::Round(id), next);
+            } else if daemon {
+                self.timers.set(Timer::Round(id), now.tick + super::everywhere::LOOK_AGAIN);
             }
             self.set_pause(id, Span::ZERO);
             return;
