@@ -25,7 +25,8 @@ impl State {
     ) {
         let id = result.execution;
         let Some(execution) = self.executions.get(&id).filter(|execution| execution.record.node == from) else {
-            if self.is_unled(&id) {
+            let body = codec::decode::<ResultBody>(&result.body, RESULT_BODY_BYTES_MAX);
+            if self.is_unled(&id) || body.is_ok_and(|body| self.unled.contains_key(&body.job.tag())) {
                 return;
             }
             // Decided long ago, or another's: in both cases the sender need not keep it for us.
