@@ -55,6 +55,8 @@ pub const TAIL_MAX: usize = 8_192;
 pub const GUARDED_OWNERS_MAX: usize = 256;
 /// Bytes of one owner's jobs that others keep.
 pub const LEDGER_BYTES_MAX: usize = 64 << 20;
+/// Bytes of all owners' jobs that one node keeps for others.
+pub const GUARDED_BYTES_MAX: usize = 256 << 20;
 /// Ended jobs of one owner that others keep.
 pub const LEDGER_ENDED_MAX: usize = 1_000;
 /// Bytes of a result, or an input, that is held at another node before anybody is told of it, unless the operator says

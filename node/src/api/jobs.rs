@@ -231,7 +231,7 @@ pub(super) async fn get(
         // Nobody may see an end that a power cut could take back, or whoever leads the job next.
         api.store.log().barrier().await;
         let settled = api.ask(|answer| Event::Settled(record.id, answer));
-        if tokio::time::timeout(LEAD_MAX, settled).await.is_err() {
+        if !matches!(tokio::time::timeout(LEAD_MAX, settled).await, Ok(Ok(()))) {
             return Err(ApiError::unavailable(
                 "the job has ended here, which the nodes that keep it have not heard yet",
             )
@@ -466,13 +466,8 @@ fn kept_elsewhere(api: &Api, text: &str) -> Result<Option<JobId>, ApiError> {
 /// Asks whoever leads this job to stop it, and waits until it says so.
 async fn stop_elsewhere(api: &Api, id: JobId, reason: String) -> Result<Json<Stopped>, ApiError> {
     for _ in 0..STOPS_MAX {
-        if led_elsewhere(api, &id)?.is_none() {
-            // It is this node's by now.
-            api.ask(|answer| Event::Stop(id, reason.clone(), answer)).await?;
-        } else {
-            api.ask(|answer| Event::Stop(id, reason.clone(), answer)).await?;
-            tokio::time::sleep(STOP_EVERY).await;
-        }
+        api.ask(|answer| Event::Stop(id, reason.clone(), answer)).await?;
+        tokio::time::sleep(STOP_EVERY).await;
         let ended = match led_elsewhere(api, &id)? {
             None => api.store.job(&id)?.is_some_and(|(_, state)| state.is_some_and(|state| state.state.is_terminal())),
             Some(_) => matches!(elsewhere::job(api, &id.to_string()).await, Ok(Some(told)) if told.job.is_terminal()),

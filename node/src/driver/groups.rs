@@ -238,10 +238,13 @@ impl Running {
     /// Gives what this node leads to others, who lead on at once, and waits a moment for them.
     pub(super) async fn hand_over(&mut self, events: &mut mpsc::Receiver<Event>) {
         let deadline = tokio::time::Instant::now() + HAND_OVER_MAX;
-        let leads = |running: &Self| running.guardian.status().any(|status| status.works && status.open > 0);
-        if !leads(self) {
+        if !self.guardian.status().any(|status| status.works && status.open > 0) {
             return;
         }
+        let me = self.hands.network.me;
+        // Until another leads, as far as is known here.
+        let leads =
+            |running: &Self| running.guardian.status().any(|group| group.charter.leader == me && group.open > 0);
         self.guardian_input(guardian::Input::Leave);
         self.end_turn().await;
         let mut synced = self.hands.store.log().synced();

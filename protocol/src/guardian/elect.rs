@@ -256,7 +256,8 @@ impl State {
             self.count(owner, out);
             return self.replace_the_silent(owner, now, view, out);
         }
-        if matches!(group.role, Role::Outsider) {
+        // While the leader is heard there is nothing to force.
+        if matches!(group.role, Role::Outsider) || now.tick.since(group.heard) < group.lease() {
             return;
         }
         let charter = group.record.pending.unwrap_or(group.record.charter);
@@ -284,18 +285,18 @@ impl State {
         }
         let Some(group) = self.groups.get_mut(&owner) else { return };
         let known = group.record.clone();
-        if !(known.charter.has(&from) || charter.has(&from)) || !charter.is_sound() {
+        if !known.charter.has(&from) || !charter.is_sound() {
             return;
         }
         if promised < known.promised.0.saturating_add(EPOCHS_AHEAD_MAX) {
             group.seen = group.seen.max(promised);
         }
-        if promised > known.charter.epoch && known.charter.has(&from) && matches!(group.role, Role::Leader(_)) {
+        if promised > known.charter.epoch && matches!(group.role, Role::Leader(_)) {
             // It follows nobody of this epoch any more.
             return self.canvass(owner, Motive::Return, now, out);
         }
         let founded_again = owner == me && group.leading().is_some_and(|leading| leading.committed == 0);
-        if known.charter.has(&from) && charter.change > known.charter.change && charter.epoch >= known.charter.epoch {
+        if charter.change > known.charter.change && charter.epoch >= known.charter.epoch {
             self.adopt(owner, charter, known.certificate, now, out);
         } else if founded_again
             && charter.has(&me)

@@ -4,7 +4,7 @@ use super::Output;
 use super::ledger::Ledger;
 use super::state::{Membership, Pull, Role, Serving, State, Timer, send};
 use crate::id::NodeId;
-use crate::limits::{APPEND_ENTRIES_MAX, GUARDED_OWNERS_MAX, VIEW_NODES_MAX};
+use crate::limits::{APPEND_ENTRIES_MAX, GUARDED_BYTES_MAX, GUARDED_OWNERS_MAX, LEDGER_BYTES_MAX, VIEW_NODES_MAX};
 use crate::outbox::Outbox;
 use crate::record::{GroupRecord, Record};
 use crate::time::{Now, Span, Tick};
@@ -35,13 +35,21 @@ impl State {
     /// Begins to keep an owner's jobs, of which nothing is known here.
     pub(super) fn admit(&mut self, charter: Charter, now: Now) -> bool {
         let kept = self.groups.values().filter(|group| !matches!(group.role, Role::Outsider)).count();
-        if !self.config.guards || kept >= GUARDED_OWNERS_MAX || self.groups.len() >= VIEW_NODES_MAX {
+        let full = kept >= GUARDED_OWNERS_MAX || self.groups.len() >= VIEW_NODES_MAX || self.is_full();
+        if !self.config.guards || full {
             return false;
         }
         let promised = (charter.epoch, charter.leader);
         let record = GroupRecord { charter, pending: None, certificate: None, promised, at: At::default() };
         self.groups.insert(charter.owner, Membership::new(record, now.tick));
         true
+    }
+
+    /// Whether what this node keeps for others takes all the room that they may have.
+    fn is_full(&self) -> bool {
+        let me = self.me();
+        let bytes = self.groups.iter().filter(|(owner, _)| **owner != me).map(|(_, group)| group.ledger.bytes());
+        bytes.sum::<usize>() > GUARDED_BYTES_MAX
     }
 
     /// Whether what `append` says is to be written: its leader leads, as far as was promised to anybody. A later leader
@@ -172,6 +180,13 @@ impl State {
             return;
         }
         group.pull = None;
+        // An owner keeps within its bounds by itself, unless it means ill; and others need room, too.
+        let full = group.ledger.is_full() || (!append.entries.is_empty() && self.is_full());
+        if full && owner != self.me() {
+            self.let_go(owner, now, out);
+            return out.now(send(from, Group::Unwilling { owner }));
+        }
+        let Some(group) = self.groups.get_mut(&owner) else { return };
         let known = usize::try_from(at.index - append.prev.index).unwrap_or(usize::MAX);
         for entry in append.entries.into_vec().into_iter().skip(known) {
             group.record.at.index += 1;
@@ -286,10 +301,15 @@ impl State {
             return;
         }
         if part == 0 {
-            group.pull = Some(Pull { from, at, parts: Vec::new(), progress: now.tick });
+            group.pull = Some(Pull { from, at, parts: Vec::new(), bytes: 0, progress: now.tick });
         }
         let Some(pull) = group.pull.as_mut().filter(|pull| pull.from == from && pull.at == at) else { return };
         if part as usize != pull.parts.len() {
+            return;
+        }
+        pull.bytes += entries.iter().map(super::ledger::weight).sum::<usize>();
+        if pull.bytes > LEDGER_BYTES_MAX * 2 {
+            group.pull = None;
             return;
         }
         pull.parts.push(entries);

@@ -275,18 +275,32 @@ impl State {
     }
 
     /// The node goes: each group that it leads goes to the follower that has most.
-    pub(super) fn leave(&mut self, out: &mut Outbox<Output>) {
-        for (owner, group) in &self.groups {
-            let Some(leading) = group.leading().filter(|leading| leading.established) else { continue };
-            let best = leading.followers.iter().filter(|(_, f)| f.acked.is_some()).max_by_key(|(_, f)| f.acked);
-            if let Some((node, _)) = best {
-                out.after_sync(send(*node, Group::HandOver { owner: *owner, epoch: group.record.charter.epoch }));
-            }
+    pub(super) fn leave(&mut self, now: Now, out: &mut Outbox<Output>) {
+        let best = |leading: &Leading| {
+            let has = leading.followers.iter().filter(|(_, f)| f.acked.is_some());
+            has.max_by_key(|(_, f)| f.acked).map(|(node, _)| *node)
+        };
+        let led = self
+            .groups
+            .iter()
+            .filter_map(|(owner, group)| Some((*owner, best(group.leading().filter(|leading| leading.established)?)?)));
+        for (owner, to) in led.collect::<Vec<_>>() {
+            self.hand_over(owner, to, now, out);
         }
     }
 
+    /// Has `to` lead on. It is asked for promises whether this node is heard or not: so this one leads no more from here.
+    fn hand_over(&mut self, owner: NodeId, to: NodeId, now: Now, out: &mut Outbox<Output>) {
+        let Some(group) = self.groups.get_mut(&owner) else { return };
+        out.after_sync(send(to, Group::HandOver { owner, epoch: group.record.charter.epoch }));
+        group.role = Role::Follower;
+        group.heard = now.tick;
+        self.step_down(owner, out);
+        self.arm_lapse(owner);
+    }
+
     /// The owner is back: it becomes a member again, and then the leader.
-    pub(super) fn on_back(&mut self, from: NodeId, owner: NodeId, out: &mut Outbox<Output>) {
+    pub(super) fn on_back(&mut self, from: NodeId, owner: NodeId, now: Now, out: &mut Outbox<Output>) {
         let Some(group) = self.groups.get(&owner).filter(|_| from == owner) else { return };
         let (charter, index) = (group.record.charter, group.record.at.index);
         let Some(leading) = group.leading() else {
@@ -299,7 +313,7 @@ impl State {
         if charter.has(&owner) {
             let has_all = leading.followers.get(&owner).is_some_and(|f| f.acked == Some(index));
             if has_all && group.record.pending.is_none() {
-                return out.after_sync(send(owner, Group::HandOver { owner, epoch: charter.epoch }));
+                return self.hand_over(owner, owner, now, out);
             }
             return self.append_to(owner, owner, out);
         }

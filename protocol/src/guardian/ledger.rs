@@ -249,7 +249,7 @@ impl Ledger {
     }
 }
 
-fn weight(entry: &Entry) -> usize {
+pub(super) fn weight(entry: &Entry) -> usize {
     codec::encode(entry).len()
 }
 

@@ -132,6 +132,7 @@ pub(super) struct Pull {
     pub(super) from: NodeId,
     pub(super) at: At,
     pub(super) parts: Vec<ListMax<Entry, APPEND_ENTRIES_MAX>>,
+    pub(super) bytes: usize,
     pub(super) progress: Tick,
 }
 
@@ -234,7 +235,7 @@ impl State {
                     out.now(send(group.record.charter.leader, Group::Stop { job, reason }));
                 }
             }
-            Input::Leave => self.leave(out),
+            Input::Leave => self.leave(now, out),
             Input::Force(owner) => self.force(owner, now, view, out),
             Input::Tick => self.tick(now, view, out),
         }
@@ -257,7 +258,7 @@ impl State {
             Group::Seek { owner } => self.on_seek(from, owner, out),
             Group::Leads(certificate) => self.on_leads(certificate, now, out),
             Group::HandOver { owner, epoch } => self.on_hand_over(from, owner, epoch, now, out),
-            Group::Back { owner } => self.on_back(from, owner, out),
+            Group::Back { owner } => self.on_back(from, owner, now, out),
             Group::Hold { owner, job, root, size, maker, blocks } => {
                 let replica = super::Replica { job, root, size, maker, blocks: blocks.into_vec() };
                 self.on_hold(from, owner, replica, out);
@@ -294,7 +295,7 @@ impl State {
     pub(super) fn unled(&self, owner: NodeId, out: &mut Outbox<Output>) {
         let Some(group) = self.groups.get(&owner) else { return };
         let executions = group.ledger.entries().filter_map(|entry| match entry {
-            Entry::Execution(execution) if !execution.state.is_terminal() => Some(execution.id),
+            Entry::Execution(execution) => Some(execution.id),
             _ => None,
         });
         out.now(Output::Unled(owner.tag(), executions.collect()));
