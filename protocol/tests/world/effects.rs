@@ -1,7 +1,5 @@
 //! What the machines want done, done.
 
-use std::collections::VecDeque;
-
 use bacnode_protocol::compute::{self, Ended};
 use bacnode_protocol::content::{Cid, Codec};
 use bacnode_protocol::id::{ExecutionId, NodeId};
@@ -65,7 +63,7 @@ impl World {
         self.defer(node, deferred);
     }
 
-    fn defer(&mut self, node: usize, deferred: Vec<Deferred>) {
+    pub(super) fn defer(&mut self, node: usize, deferred: Vec<Deferred>) {
         if !deferred.is_empty() {
             let life = self.hosts[node].life;
             self.push(SYNC, Event::Synced { node, life, outputs: deferred });
@@ -83,62 +81,6 @@ impl World {
                 let committed = self.hosts[node].guardian().position(&tag).map_or(0, |(_, committed)| committed);
                 self.committed(node, tag, committed);
             }
-        }
-    }
-
-    fn committed(&mut self, node: usize, tag: [u8; 5], committed: u64) {
-        let ready = |host: &super::Host| host.quorum.get(&tag)?.front().map(|(index, _)| *index <= committed);
-        while ready(&self.hosts[node]) == Some(true) {
-            let next = self.hosts[node].quorum.get_mut(&tag).and_then(VecDeque::pop_front);
-            let Some((_, output)) = next else { return };
-            self.perform_requester(node, output);
-        }
-    }
-
-    pub(super) fn perform_guardians(&mut self, node: usize, mut out: Outbox<guardian::Output>) {
-        let mut deferred = Vec::new();
-        for queued in out.drain() {
-            match queued.when {
-                When::Now => self.perform_guardian(node, queued.output),
-                When::AfterSync | When::AfterQuorum(_) => deferred.push(Deferred::Guardian(queued.output)),
-            }
-        }
-        self.defer(node, deferred);
-    }
-
-    fn perform_guardian(&mut self, node: usize, output: guardian::Output) {
-        let life = self.hosts[node].life;
-        match output {
-            guardian::Output::Persist(record) => self.hosts[node].disk.write(record),
-            guardian::Output::Send { to, message } => self.send(node, &to, message),
-            guardian::Output::Committed(tag, index) => self.committed(node, tag, index),
-            guardian::Output::Lead(taken) => {
-                self.takeovers.push((node, self.now));
-                for record in taken.everything.clone() {
-                    self.hosts[node].disk.write(record);
-                }
-                self.requester_input(node, requester::Input::Adopt(taken));
-            }
-            guardian::Output::Follow(tag) => {
-                self.hosts[node].quorum.remove(&tag);
-                self.requester_input(node, requester::Input::Abandon(tag));
-            }
-            guardian::Output::Unled(tag, executions) => {
-                self.requester_input(node, requester::Input::Unled(tag, executions));
-            }
-            guardian::Output::Sure(tag, sure) => self.requester_input(node, requester::Input::Sure(tag, sure)),
-            guardian::Output::Hold { replica, holders } => {
-                let there = holders.iter().map(|holder| self.index(holder)).any(|holder| self.hosts[holder].up);
-                self.push(
-                    Span::millis(2),
-                    Event::Held { node, life, job: replica.job, root: replica.root, held: there },
-                );
-            }
-            guardian::Output::LetGo(_) | guardian::Output::Stop(..) => {}
-            guardian::Output::Replicated { job, root, held } => {
-                self.requester_input(node, requester::Input::Replicated { job, root, held });
-            }
-            guardian::Output::Accuse(liar, _) => self.accused.push((node, self.index(&liar))),
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod disk;
 mod effects;
+mod groups;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -414,28 +415,6 @@ impl World {
             panic!("compute machine of node {node} at {:?}: {error}", self.now);
         }
         self.perform_all(node, Outbox::default(), out);
-    }
-
-    pub(crate) fn guardian_input(&mut self, node: usize, input: guardian::Input) {
-        let now = self.clock();
-        let host = &mut self.hosts[node];
-        let Some(machine) = &mut host.guardian else { return };
-        let mut out = Outbox::default();
-        machine.handle(input, now, &host.view, &mut out);
-        self.perform_guardians(node, out);
-    }
-
-    /// How the group stands that keeps the jobs of `owner`, as `node` has it.
-    pub(crate) fn group(&self, node: usize, owner: usize) -> Option<guardian::Status> {
-        let owner = self.id(owner);
-        self.hosts[node].guardian.as_ref()?.status().find(|status| status.charter.owner == owner)
-    }
-
-    /// The nodes that keep the jobs of `owner` beside it, by its own word.
-    pub(crate) fn guardians(&self, owner: usize) -> Vec<usize> {
-        let me = self.id(owner);
-        let group = self.group(owner, owner).expect("a group");
-        group.charter.others(&me).map(|node| self.index(&node)).collect()
     }
 
     /// A node knows nobody any more but itself.
