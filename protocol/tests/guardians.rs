@@ -209,11 +209,14 @@ fn two_of_three_lost_at_once_is_ended_by_force() {
     let job = world.submit(0, b"a", World::task(), 1);
     world.run(Span::secs(1));
     let guardians = world.guardians(0);
+    let owner = world.id(0);
+    world.guardian_input(guardians[1], bacnode_protocol::guardian::Input::Force(owner));
+    world.run(Span::secs(1));
+    assert_eq!(world.group(guardians[1], 0).expect("a copy").role, "follower", "its leader is heard");
     world.crash(0);
     world.crash(guardians[0]);
     world.run(Span::secs(60));
     assert_eq!(ends(&world, &job), [], "nobody may decide");
-    let owner = world.id(0);
     world.guardian_input(guardians[1], bacnode_protocol::guardian::Input::Force(owner));
     world.run(Span::secs(90));
     assert_eq!(ends(&world, &job), [JobState::Completed]);

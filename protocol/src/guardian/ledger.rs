@@ -270,3 +270,22 @@ pub(super) fn chunks(entries: impl Iterator<Item = Entry>) -> Vec<ListMax<Entry,
     }
     chunks
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_who_keeps_a_job_sees_the_values_of_its_environment() {
+        let spec = br#"{"Name":"a","Tasks":[{"Env":{"TOKEN":"secret"},"Engine":{"Type":"docker","Params":
+            {"Image":"i","EnvironmentVariables":["KEY=secret","ODD"]}},"Meta":{"note":"kept"}}]}"#;
+        let kept = String::from_utf8(without_env_values(spec)).expect("text");
+        assert!(!kept.contains("secret"), "{kept}");
+        for part in ["TOKEN", "KEY=", "\"Image\":\"i\"", "\"note\":\"kept\""] {
+            assert!(kept.contains(part), "{part}: {kept}");
+        }
+        let long = format!(r#"{{"Name":"a","Tasks":[{{"Env":{{"T":"s"}},"Args":"{}"}}]}}"#, "x".repeat(200_000));
+        assert_eq!(without_env_values(long.as_bytes()), br#"{"Name":"a"}"#);
+        assert_eq!(without_env_values(b"no JSON"), b"{}");
+    }
+}
