@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{Api, Details, Guard, configuration};
 use crate::config::{Config, Role};
-use crate::content::{Content, ContentError, UPLOAD, USER};
+use crate::content::{Content, ContentError, Lies, UPLOAD, USER};
 use crate::driver::{Announcer, Driver, EVENTS_MAX, Event, GroupView, Groups};
 use crate::engine::docker::{self, gpu::Gpu};
 use crate::engine::publish::Publisher;
@@ -422,9 +422,10 @@ fn drop_stray_pins(content: &Content, records: &bacnode_protocol::record::Record
 /// The compute machine bids better when it knows what lies here; one that misses a change only bids worse.
 fn listen_to_content(content: &Content, events: &mpsc::Sender<Event>) -> Result<(), ContentError> {
     let (events, private) = (events.clone(), content.is_private());
-    content.listen(Box::new(move |root, size| {
-        let holding = compute::Holding { root, size: size.unwrap_or(0), private };
-        let _ = events.try_send(Event::Holding(holding, size.is_some()));
+    content.listen(Box::new(move |root, lies| {
+        let Lies { size, guarded } = lies.unwrap_or(Lies { size: 0, guarded: false });
+        let holding = compute::Holding { root, size, private, guarded };
+        let _ = events.try_send(Event::Holding(holding, lies.is_some()));
     }))
 }
 

@@ -265,7 +265,7 @@ proptest! {
                 }
                 Step::Holding(n) => {
                     let root = Cid::of(Codec::Raw, &[n]);
-                    let holding = Holding { root, size: 1, private: n.is_multiple_of(2) };
+                    let holding = Holding { root, size: 1, private: n.is_multiple_of(2), guarded: n.is_multiple_of(3) };
                     compute.handle(compute::Input::Holding(holding), now, &mut awarded);
                 },
                 Step::Accepting(yes) => {

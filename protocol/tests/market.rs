@@ -3,6 +3,7 @@
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod world;
 
+use bacnode_protocol::compute::Holding;
 use bacnode_protocol::content::{Cid, Codec};
 use bacnode_protocol::job::state::JobState;
 use bacnode_protocol::record::What;
@@ -458,6 +459,26 @@ fn a_slow_holder_of_the_data_is_waited_for_and_a_silent_one_is_not() {
     };
     assert_eq!(ran(Span::millis(600)), 1);
     assert_ne!(ran(Span::secs(20)), 1);
+}
+
+#[test]
+fn what_a_node_keeps_for_others_makes_it_no_place_of_the_data() {
+    for guarded in [true, false] {
+        let mut world = World::new(33, 2);
+        world.local_only = true;
+        for node in [0, 1] {
+            world.crash(node);
+            world.start(node);
+        }
+        let root = Cid::of(Codec::Raw, b"data");
+        world.learns(1, Holding { root, size: 4, private: false, guarded });
+        let input = Input { source: Source::Content(root), target: TextMax::truncated("/data") };
+        let task = Task { inputs: ListMax::truncated([input]), ..World::task() };
+        let job = world.submit(0, b"a", task, 1);
+        world.run(Span::secs(5));
+        let expected: &[usize] = if guarded { &[] } else { &[1] };
+        assert_eq!(world.starts.keys().copied().collect::<Vec<_>>(), expected, "{:?}", world.told[&job].events);
+    }
 }
 
 #[test]

@@ -55,12 +55,20 @@ pub fn example(path: &str) -> String {
 /// # Panics
 /// If it does not in time.
 pub fn eventually<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
+    eventually_ok(what, || ready().ok_or(""))
+}
+
+/// Waits until `ready` succeeds.
+///
+/// # Panics
+/// If it does not in time, with the last error.
+pub fn eventually_ok<T, E: std::fmt::Display>(what: &str, mut ready: impl FnMut() -> Result<T, E>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if let Some(value) = ready() {
-            return value;
+        match ready() {
+            Ok(value) => return value,
+            Err(error) => assert!(Instant::now() < deadline, "{what} does not happen\n{error}"),
         }
-        assert!(Instant::now() < deadline, "{what} does not happen");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bacnode_tests::{Swarm, eventually, example};
+use bacnode_tests::{Swarm, eventually, eventually_ok, example};
 
 /// A minute of the day that is half a day away.
 fn other_half_of_the_day() -> String {
@@ -58,10 +58,10 @@ fn a_decline_names_the_rule() {
         ("small", "(rule: max-task)"),
         ("asking", "(rule: probe)"),
     ] {
-        eventually(&format!("that {name} declines: {reason}"), || {
+        eventually_ok(&format!("that {name} declines: {reason}"), || {
             let story = node.run(&["job", "describe", &job]).ok().stdout;
             let said = |line: &str| line.contains(&format!("{name} declines: ")) && line.contains(reason);
-            story.lines().any(said).then_some(())
+            if story.lines().any(said) { Ok(()) } else { Err(story) }
         });
     }
     let question = questions.recv().expect("it was asked");

@@ -265,7 +265,7 @@ impl<'a> Import<'a> {
         self.sync_files()?;
         self.content.pin_in(&mut self.batch, &part.cid, reason, part.size);
         self.content.store().log().append(self.batch)?;
-        self.content.tell(part.cid, Some(part.size));
+        self.content.tell(part.cid)?;
         Ok(Imported { root: part.cid, size: part.size, blocks: self.small.unwrap_or_default() })
     }
 }
@@ -328,7 +328,7 @@ impl Content {
         }
         self.pin_in(&mut batch, root, reason, size);
         self.store().log().append(batch)?;
-        self.tell(*root, Some(size));
+        self.tell(*root)?;
         Ok(true)
     }
 }

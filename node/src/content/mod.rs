@@ -28,7 +28,7 @@ use bacnode_protocol::job::format_bytes;
 pub use self::export::Mount;
 pub use self::import::{Imported, Limits};
 pub use self::pins::Pin;
-pub(crate) use self::pins::{INPUT, PUBLISHED, UPLOAD, USER};
+pub(crate) use self::pins::{INPUT, PUBLISHED, UPLOAD, USER, kept_for};
 pub(crate) use self::stream::stream;
 use crate::store::{Column, Store, StoreError};
 
@@ -84,8 +84,17 @@ pub(crate) fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> Con
     move |source| source.downcast::<ContentError>().unwrap_or_else(|source| ContentError::Io { what, source })
 }
 
-/// Told when a root begins to be held (with its size), or is not any more.
-pub type Listener = Box<dyn Fn(Cid, Option<u64>) + Send + Sync>;
+/// Told when a root begins to be held, or is not any more, or for other reasons.
+pub type Listener = Box<dyn Fn(Cid, Option<Lies>) + Send + Sync>;
+
+/// How a root lies here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lies {
+    /// Bytes of files.
+    pub size: u64,
+    /// Whether it is here only because the jobs of another owner are kept.
+    pub guarded: bool,
+}
 
 /// The content of one node. Cheap to clone.
 #[derive(Clone)]
@@ -291,17 +300,20 @@ impl Content {
     /// # Errors
     /// If the database fails.
     pub fn listen(&self, listener: Listener) -> Result<(), ContentError> {
-        for pin in self.pins()?.iter().filter(|pin| pin.reasons.iter().any(|reason| self.is_told(reason))) {
-            listener(pin.root, Some(pin.size));
+        for pin in self.pins()? {
+            if let Some(lies) = self.lies(&pin) {
+                listener(pin.root, Some(lies));
+            }
         }
         let _ = self.0.listener.set(listener);
         Ok(())
     }
 
-    pub(super) fn tell(&self, root: Cid, size: Option<u64>) {
-        if let Some(listener) = self.0.listener.get() {
-            listener(root, size);
-        }
+    /// A pin of this root came or went.
+    pub(super) fn tell(&self, root: Cid) -> Result<(), ContentError> {
+        let Some(listener) = self.0.listener.get() else { return Ok(()) };
+        listener(root, self.pin_of(&root)?.and_then(|pin| self.lies(&pin)));
+        Ok(())
     }
 
     /// Keeps the sweep away while new blocks have no pin yet.

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use bacnode_protocol::content::{Cid, Codec};
+use bacnode_protocol::id::JobId;
 use rocksdb::WriteBatch;
 
 use super::blocks::Place;
-use super::{Content, ContentError};
+use super::{Content, ContentError, Lies};
 
 /// Why content that a user added or pinned is kept.
 pub(crate) const USER: &str = "user";
@@ -17,6 +18,12 @@ pub(crate) const UPLOAD: &str = "upload";
 pub(crate) const INPUT: &str = "input";
 /// Why results that this node serves by a link are kept; the attempt that made one follows.
 pub(crate) const PUBLISHED: &str = "published";
+const KEPT: &str = "/kept";
+
+/// Why content is kept that another owner's job needs or made, should that owner's node be lost.
+pub(crate) fn kept_for(job: &JobId) -> String {
+    format!("{job}{KEPT}")
+}
 
 /// A pinned root.
 #[derive(Debug, Clone)]
@@ -49,16 +56,17 @@ impl Content {
         let mut batch = WriteBatch::default();
         self.pin_in(&mut batch, root, reason, size);
         self.store().log().append(batch)?;
-        if self.is_told(reason) {
-            self.tell(*root, Some(size));
-        }
+        self.tell(*root)?;
         Ok(size)
     }
 
-    /// Of what does not leave this node only that counts as held which a user added: what jobs made of it, other jobs cannot
-    /// name.
-    pub(super) fn is_told(&self, reason: &str) -> bool {
-        !self.is_private() || reason == USER
+    /// How what is pinned lies here. Of what does not leave this node only that counts which a user added: what jobs made of
+    /// it, other jobs cannot name.
+    pub(super) fn lies(&self, pin: &Pin) -> Option<Lies> {
+        if self.is_private() && !pin.reasons.iter().any(|reason| reason == USER) {
+            return None;
+        }
+        Some(Lies { size: pin.size, guarded: pin.reasons.iter().all(|reason| reason.ends_with(KEPT)) })
     }
 
     /// Whether a root is kept for this reason.
@@ -81,11 +89,7 @@ impl Content {
         let mut batch = WriteBatch::default();
         self.store().delete_in(&mut batch, self.columns().pins, &key);
         self.store().log().append(batch)?;
-        let gone = self.store().scan(self.columns().pins, &root.to_bytes()).next().is_none();
-        if gone || self.is_private() && reason == USER {
-            self.tell(*root, None);
-        }
-        Ok(())
+        self.tell(*root)
     }
 
     /// Keeps nothing any more for this reason.
@@ -106,7 +110,7 @@ impl Content {
     /// # Errors
     /// If the disk fails.
     pub(crate) fn pinned_for(&self, reason: &str) -> Result<Option<Cid>, ContentError> {
-        let entries = self.pin_entries()?;
+        let entries = self.pin_entries(&[])?;
         Ok(entries.into_iter().find(|(_, known, ..)| known == reason).map(|(root, ..)| root))
     }
 
@@ -116,16 +120,26 @@ impl Content {
     /// If the disk fails.
     pub fn pins(&self) -> Result<Vec<Pin>, ContentError> {
         let mut pins: BTreeMap<Cid, Pin> = BTreeMap::new();
-        for (root, reason, size, _) in self.pin_entries()? {
+        for (root, reason, size, _) in self.pin_entries(&[])? {
             let pin = pins.entry(root).or_insert_with(|| Pin { root, size, reasons: Vec::new() });
+            // One that is only coming, for this reason, has no size.
+            pin.size = pin.size.max(size);
             pin.reasons.push(reason);
         }
         Ok(pins.into_values().collect())
     }
 
-    fn pin_entries(&self) -> Result<Vec<(Cid, String, u64, u64)>, ContentError> {
+    /// Why this root is kept, if it is.
+    pub(super) fn pin_of(&self, root: &Cid) -> Result<Option<Pin>, ContentError> {
+        let entries = self.pin_entries(&root.to_bytes())?;
+        let size = entries.iter().map(|(_, _, size, _)| *size).max();
+        let reasons = entries.into_iter().map(|(_, reason, ..)| reason).collect();
+        Ok(size.map(|size| Pin { root: *root, size, reasons }))
+    }
+
+    fn pin_entries(&self, below: &[u8]) -> Result<Vec<(Cid, String, u64, u64)>, ContentError> {
         let mut entries = Vec::new();
-        for item in self.store().scan(self.columns().pins, &[]) {
+        for item in self.store().scan(self.columns().pins, below) {
             let (key, value) = item?;
             let Some((root, reason)) = key.split_at_checked(36) else { continue };
             let number = |range: std::ops::Range<usize>| {
@@ -185,7 +199,7 @@ impl Content {
     /// If the disk fails.
     pub fn drop_inputs(&self) -> Result<(), ContentError> {
         let used: HashSet<Cid> = self.mounted().keys().copied().collect();
-        for (root, reason, size, _) in self.pin_entries()? {
+        for (root, reason, size, _) in self.pin_entries(&[])? {
             // A pin of no size is that of something that is being fetched.
             if reason == INPUT && size > 0 && !used.contains(&root) {
                 self.unpin(&root, &reason)?;
@@ -197,7 +211,7 @@ impl Content {
     fn drop_old_pins(&self, open_jobs: &HashSet<String>, keep: Option<Duration>) -> Result<(), ContentError> {
         let high = self.0.quota.max / 10 * 9;
         let mut excess = self.used_in_all().saturating_sub(high);
-        let mut entries = self.pin_entries()?;
+        let mut entries = self.pin_entries(&[])?;
         let used: HashSet<Cid> = self.mounted().keys().copied().collect();
         entries.retain(|(root, reason, size, _)| {
             let job = reason.split('/').next().unwrap_or_default();
@@ -223,7 +237,7 @@ impl Content {
 
     fn reachable(&self) -> Result<HashSet<Cid>, ContentError> {
         let mut keep = HashSet::new();
-        let mut stack: Vec<Cid> = self.pin_entries()?.into_iter().map(|(root, ..)| root).collect();
+        let mut stack: Vec<Cid> = self.pin_entries(&[])?.into_iter().map(|(root, ..)| root).collect();
         while let Some(cid) = stack.pop() {
             if !keep.insert(cid) || cid.codec == Codec::Raw {
                 continue;

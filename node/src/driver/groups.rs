@@ -12,6 +12,7 @@ use bacnode_protocol::requester;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Effect, Event, Running};
+use crate::content::kept_for;
 use crate::crash;
 
 /// Users who may wait for ends to be settled.
@@ -260,9 +261,4 @@ impl Running {
             self.end_turn().await;
         }
     }
-}
-
-/// Why something is held for another owner's job.
-fn kept_for(job: &JobId) -> String {
-    format!("{job}/kept")
 }

@@ -113,7 +113,7 @@ impl State {
     fn bytes_held(&self, from: &NodeId, task: &Task) -> u64 {
         // To others, what does not leave this node is not here.
         let trusted = self.config.policy.may_read_private(&self.signer.node(), from);
-        let held = task.content_inputs().filter_map(|cid| self.holdings.size(&cid, trusted));
+        let held = task.content_inputs().filter_map(|cid| self.holdings.get(&cid, trusted)).map(|holding| holding.size);
         held.fold(0, u64::saturating_add)
     }
 

@@ -137,6 +137,8 @@ pub struct Holding {
     pub size: u64,
     /// Whether only some peers' jobs may read it, and nobody may have it.
     pub private: bool,
+    /// Whether it is here only because another owner's jobs are kept, should its node be lost.
+    pub guarded: bool,
 }
 
 /// What the machine wants done.
@@ -221,17 +223,17 @@ pub fn inline_blocks(blocks: Vec<InlineBlock>) -> ListMax<InlineBlock, { crate::
 /// Content held here, by root: what anybody may have, and what does not leave this node.
 #[derive(Debug, Clone, Default)]
 struct Holdings {
-    open: BTreeMap<Cid, u64>,
-    private: BTreeMap<Cid, u64>,
+    open: BTreeMap<Cid, Holding>,
+    private: BTreeMap<Cid, Holding>,
 }
 
 impl Holdings {
-    fn of_kind(&mut self, private: bool) -> &mut BTreeMap<Cid, u64> {
+    fn of_kind(&mut self, private: bool) -> &mut BTreeMap<Cid, Holding> {
         if private { &mut self.private } else { &mut self.open }
     }
 
-    /// The size of a root, for somebody who may read private data, or may not: then it is as if that were not here.
-    fn size(&self, root: &Cid, trusted: bool) -> Option<u64> {
+    /// What is here of a root, for somebody who may read private data, or may not: then it is as if that were not here.
+    fn get(&self, root: &Cid, trusted: bool) -> Option<Holding> {
         self.private.get(root).filter(|_| trusted).or_else(|| self.open.get(root)).copied()
     }
 

@@ -192,7 +192,9 @@ fn reads_local(task: &Task) -> bool {
 }
 
 fn holds_some(task: &Task, holdings: &Holdings, trusted: bool) -> bool {
-    reads_local(task) || task.content_inputs().any(|root| holdings.size(&root, trusted).is_some())
+    // What lies here for others, its owner did not put here: any node may be told to keep that.
+    let own = |root| holdings.get(&root, trusted).is_some_and(|holding| !holding.guarded);
+    reads_local(task) || task.content_inputs().any(own)
 }
 
 /// Whether this is surely not root: a name may be anybody, and so may a group that the image gives a user.

@@ -275,7 +275,7 @@ impl State {
             Input::Ended(execution, ended) => self.ended(execution, *ended, now, out),
             Input::Holding(holding) => {
                 let known = self.holdings.of_kind(holding.private);
-                known.insert(holding.root, holding.size);
+                known.insert(holding.root, holding);
                 while known.len() > HOLDINGS_MAX {
                     known.pop_first();
                 }

@@ -123,6 +123,8 @@ pub(crate) struct World {
     pub strict: bool,
     /// Whether jobs are kept by groups.
     pub guarded: bool,
+    /// Whether nodes that start from now take only jobs whose input lies there.
+    pub local_only: bool,
     /// Who took jobs over, and when.
     pub takeovers: Vec<(usize, Tick)>,
     /// Who accused whom.
@@ -157,6 +159,7 @@ impl World {
             cut: BTreeSet::new(),
             outcomes: Vec::new(),
             private: false,
+            local_only: false,
             holder: None,
             look_up: Span::ZERO,
             outlive: false,
@@ -262,7 +265,7 @@ impl World {
             local_paths: Vec::new(),
             orphan_max: Span::secs(3600),
             timeout_max: Span::secs(86_400),
-            policy: compute::Policy { withholds: true, ..compute::Policy::default() },
+            policy: compute::Policy { withholds: true, local_only: self.local_only, ..compute::Policy::default() },
         };
         let mut records = host.disk.records();
         let (signer, life) = (host.signer.clone(), host.life);
@@ -385,9 +388,13 @@ impl World {
         id
     }
 
-    /// A node holds content.
+    /// A node holds content of its own.
     pub(crate) fn holds(&mut self, node: usize, root: Cid, size: u64) {
-        self.compute_input(node, compute::Input::Holding(compute::Holding { root, size, private: false }));
+        self.learns(node, compute::Holding { root, size, private: false, guarded: false });
+    }
+
+    pub(crate) fn learns(&mut self, node: usize, holding: compute::Holding) {
+        self.compute_input(node, compute::Input::Holding(holding));
     }
 
     pub(crate) fn stop(&mut self, node: usize, job: JobId) {
