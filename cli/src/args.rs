@@ -40,7 +40,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
-    /// The node to speak to: URL, HOST:PORT, or `unix:` and the path of its socket
+    /// The node to speak to: URL, HOST:PORT, or `unix:` and the path of its socket; after commas, others that are asked when it
+    /// is gone
     #[arg(
         long,
         global = true,

@@ -1,5 +1,6 @@
 //! The daemon's API, from outside.
 
+use std::net::{TcpStream, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,9 +39,44 @@ pub(crate) struct Client {
     http: reqwest::Client,
     token: Option<String>,
     roots: Vec<CertificateDer<'static>>,
+    /// Those to ask when this one is gone.
+    others: Vec<Self>,
 }
 
+/// How long a node may take to say that it is there, where there are others.
+const THERE_TIMEOUT: Duration = Duration::from_secs(2);
+
 impl Client {
+    /// The client of the first node of these that is there, or of the first; with commas between their addresses.
+    pub(crate) fn of(addresses: &str) -> Result<Self> {
+        let mut clients = addresses.split(',').map(|address| Self::new(address.trim()));
+        let first = clients.next().unwrap_or_else(|| Self::new(addresses))?;
+        let mut others = clients.collect::<Result<Vec<_>>>()?;
+        if others.is_empty() {
+            return Ok(first);
+        }
+        others.insert(0, first);
+        let there = others.iter().position(Self::is_there).unwrap_or(0);
+        let chosen = others.remove(there);
+        Ok(Self { others, ..chosen })
+    }
+
+    /// Another of the nodes that were named, if one is there.
+    pub(crate) fn another(&self) -> Option<&Self> {
+        self.others.iter().find(|client| client.is_there())
+    }
+
+    fn is_there(&self) -> bool {
+        match &self.at {
+            At::Socket(path) => std::os::unix::net::UnixStream::connect(path).is_ok(),
+            At::Port { host, port, .. } => {
+                let addresses = (host.as_str(), *port).to_socket_addrs();
+                let reached = |address| TcpStream::connect_timeout(&address, THERE_TIMEOUT).is_ok();
+                addresses.is_ok_and(|mut addresses| addresses.any(reached))
+            }
+        }
+    }
+
     /// The client of the node at `address`: a URL, HOST:PORT, or the path of a socket. BACNODE_TOKEN says what it bears,
     /// BACNODE_API_CA which certificate it trusts beside those that the system does.
     pub(crate) fn new(address: &str) -> Result<Self> {
@@ -96,7 +132,7 @@ impl Client {
             Failure::failed(format!("https is not possible here: {}", root_cause(&error)))
                 .hint("are the system's root certificates installed (ca-certificates)?")
         })?;
-        Ok(Self { base, at, http, token, roots })
+        Ok(Self { base, at, http, token, roots, others: Vec::new() })
     }
 
     pub(crate) fn base(&self) -> &str {

@@ -66,18 +66,23 @@ pub(crate) fn plain(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() || *c == '\n' || *c == '\t').collect()
 }
 
+/// Rows under headings, as lines.
+pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) -> Vec<String> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(headings.iter().map(|heading| heading.to_uppercase()));
+    for row in rows {
+        table.add_row(row.iter().map(|cell| plain(cell)));
+    }
+    table.lines().map(|row| row.trim_end().strip_prefix(' ').unwrap_or(row.trim_end()).to_owned()).collect()
+}
+
 /// Prints rows under headings, or the whole value in another format.
 pub(crate) fn rows<T: Serialize>(format: Format, value: &T, headings: &[&str], rows: &[Vec<String>]) -> Result<()> {
     match format {
         Format::Table => {
-            let mut table = Table::new();
-            table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-            table.set_header(headings.iter().map(|heading| heading.to_uppercase()));
-            for row in rows {
-                table.add_row(row.iter().map(|cell| plain(cell)));
-            }
-            for row in table.lines() {
-                line(row.trim_end().strip_prefix(' ').unwrap_or(row.trim_end()));
+            for row in table(headings, rows) {
+                line(&row);
             }
             Ok(())
         }

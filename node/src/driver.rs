@@ -74,7 +74,7 @@ pub(crate) enum Event {
     /// Sweep the content now, and say how many bytes that freed.
     Sweep(oneshot::Sender<Result<u64, ContentError>>),
     /// Whether others can keep jobs of this node, or why not.
-    CanKeep(oneshot::Sender<Result<(), String>>),
+    CanKeep(oneshot::Sender<Result<(), guardian::CannotKeep>>),
     /// Lead this owner's jobs: the others who could are gone for good.
     Adopt(NodeId, oneshot::Sender<()>),
     /// Answers when what is decided of this job by now is on as many disks as it must be.
@@ -354,7 +354,10 @@ impl Running {
                 let _ = answer.send(());
             }
             Event::Sweep(answer) => self.sweep_now(Some(answer)),
-            Event::CanKeep(answer) => _ = answer.send(self.guardian.can_keep(&self.hands.network.view())),
+            Event::CanKeep(answer) => {
+                self.guardian_input(guardian::Input::Prepare);
+                let _ = answer.send(self.guardian.can_keep(&self.hands.network.view()));
+            }
             Event::Adopt(owner, answer) => {
                 self.guardian_input(guardian::Input::Force(owner));
                 let _ = answer.send(());

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bacnode_protocol::id::JobId;
 use bacnode_protocol::time::Span;
 use bacnode_protocol::wire::signed::Signer;
 use bacnode_protocol::wire::task::{Engine, Engines, Resources};
@@ -17,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{Api, Details, Guard, configuration};
 use crate::config::{Config, Role};
 use crate::content::{Content, ContentError, Lies, UPLOAD, USER};
-use crate::driver::{Announcer, Driver, EVENTS_MAX, Event, GroupView, Groups};
+use crate::driver::{Announcer, Driver, EVENTS_MAX, Event, Groups};
 use crate::engine::docker::{self, gpu::Gpu};
 use crate::engine::publish::Publisher;
 use crate::engine::{Report, Runner, egress, wasm};
@@ -161,19 +160,6 @@ impl Node {
         );
         let runner = runner.map_err(|source| StartError::System { what: "cannot make the folder of runs", source })?;
         let groups = Groups::default();
-        let (told, groups_told) = (store.clone(), groups.clone());
-        let keeps = move |store: &Store, group: &GroupView, job: &JobId| {
-            let owner = group.status.charter.owner;
-            store.keeps(&owner, job).unwrap_or(true)
-        };
-        started.serve_live(
-            runner.clone(),
-            Arc::new(move |job| {
-                // Who does not decide on it does not know how it is.
-                let decides = groups_told.of(job).is_none_or(|group| group.leads || !keeps(&told, &group, job));
-                decides.then(|| crate::api::story(&told, job)).flatten()
-            }),
-        );
         if engines.has(Engine::Wasm) {
             wasm.warm_up().await;
         }
@@ -243,7 +229,8 @@ impl Node {
             details: Details::default(),
             groups,
         };
-        let at_socket = Guard { asks: false, tokens: Arc::clone(&tokens) };
+        started.serve_live(api.runner.clone(), Arc::new(api.clone()));
+        let at_socket = Guard::new(false, &tokens);
         let socket = config.data_dir.join("api.sock");
         if config.api.is_some() || config.role == Role::Bootstrap {
             tokio::spawn(crate::api::serve_socket(socket, api.clone(), at_socket, node.api_stop.clone()));
@@ -255,7 +242,7 @@ impl Node {
             let listener = listener.map_err(|source| StartError::Api { address, source })?;
             node.api = listener.local_addr().ok().map(|address| (address, tls.is_some()));
             let asks = config.api_token || !address.ip().is_loopback();
-            let guard = Guard { asks, tokens };
+            let guard = Guard::new(asks, &tokens);
             node.api_task = Some(tokio::spawn(crate::api::serve(listener, tls, api, guard, node.api_stop.clone())));
         }
         node.swarm_task = started.task;

@@ -62,6 +62,8 @@ pub const LEDGER_ENDED_MAX: usize = 1_000;
 /// Bytes of a result, or an input, that is held at another node before anybody is told of it, unless the operator says
 /// otherwise.
 pub const REPLICA_BYTES_MAX: u64 = 64 << 20;
+/// The same, where a job's user asks for copies.
+pub const REPLICA_ASKED_BYTES_MAX: u64 = 16 << 30;
 /// How long somebody who could hold it is waited for; then there is one copy, and the job's story says so.
 pub const REPLICA_TIMEOUT: Span = Span::secs(5);
 /// Silence after which a leader may be replaced by a member, unless the owner chose another.

@@ -305,6 +305,13 @@ pub enum What {
         /// Bytes.
         size: u64,
     },
+    /// What is said to be done is held by fewer nodes than its user asked for.
+    FewCopies {
+        /// How many hold it.
+        copies: u8,
+        /// How many should.
+        wanted: u8,
+    },
 }
 
 /// An award as its holder remembers it.

@@ -264,6 +264,7 @@ fn cases() -> Vec<(String, Vec<u8>)> {
         ("call".to_owned(), envelope::seal(&call.sign(&signer()))),
         ("live/logs".to_owned(), envelope::seal(&LiveRequest::Logs { execution, follow: true })),
         ("live/job".to_owned(), envelope::seal(&LiveRequest::Job(job))),
+        ("live/job-logs".to_owned(), envelope::seal(&LiveRequest::JobLogs { job, execution, follow: false })),
     ]);
     cases
 }

@@ -48,6 +48,34 @@ fn a_job_that_a_group_keeps_ends_as_any_other() {
     }
 }
 
+/// Whether it is said that a result is held by fewer than should, after one of two guardians died.
+#[test]
+fn a_result_is_held_by_as_many_as_its_user_asks_for() {
+    let said = |spec: &[u8], dies: bool| {
+        let mut world = world(3, 5);
+        world.run_for = Span::millis(300);
+        let job = world.submit_spec(0, b"a", spec, World::task(), 1);
+        while !accepted(&world) {
+            world.run(Span::millis(1));
+        }
+        if dies {
+            let runner = world.runner();
+            let guardian = world.guardians(0).into_iter().find(|node| Some(*node) != runner).expect("two");
+            world.crash(guardian);
+        }
+        world.run(Span::secs(20));
+        assert_eq!(ends(&world, &job), [JobState::Completed]);
+        let few = |what: &What| matches!(what, What::FewCopies { copies: 2, wanted: 3 });
+        let events = &world.told[&job].events;
+        assert!(!events.iter().any(|what| matches!(what, What::OneCopy { .. })), "{events:?}");
+        events.iter().any(few)
+    };
+    let three = br#"{"Tasks":[{"Replicas":3}]}"#;
+    assert!(!said(three, false));
+    assert!(said(three, true));
+    assert!(!said(b"{}", true), "one other is enough");
+}
+
 #[test]
 fn nothing_is_acknowledged_that_one_node_alone_has() {
     let mut world = world(2, 4);
@@ -160,6 +188,62 @@ fn an_owner_that_its_guardians_do_not_hear_decides_nothing() {
         }
         world.run(Span::secs(20));
         assert_eq!(world.group(0, 0).expect("its own").role, "leader", "seed {seed}");
+    }
+}
+
+/// Whoever is on the larger side leads on, and the other side, its owner's perhaps, comes to nothing.
+#[test]
+fn both_sides_of_a_partition_want_the_job_and_it_ends_once() {
+    for seed in 0..62 {
+        let mut world = world(seed, 6);
+        world.run_for = Span::millis(seed * 29 % 3_000);
+        let job = world.submit(0, b"a", World::task(), 2);
+        while !accepted(&world) {
+            world.run(Span::millis(1));
+        }
+        world.run(Span::millis(seed * 17 % 600));
+        // Each way to split six nodes, but that nobody is on the other side.
+        let side = |node: usize| (seed + 1) >> node & 1 == 1;
+        let apart: Vec<(usize, usize)> =
+            (0..6).flat_map(|a| (a..6).map(move |b| (a, b))).filter(|(a, b)| side(*a) != side(*b)).collect();
+        for (a, b) in &apart {
+            world.cut(*a, *b);
+        }
+        world.run(Span::secs(8));
+        for (a, b) in &apart {
+            world.heal(*a, *b);
+        }
+        world.run(Span::secs(30));
+        assert_eq!(ends(&world, &job), [JobState::Completed], "seed {seed}");
+        assert_eq!(world.told[&job].accepted.len(), 2, "seed {seed}: one for each slot");
+    }
+}
+
+/// The owner accepts, and nobody hears of it: whoever is voted for meanwhile must come to the same, or begin anew.
+#[test]
+fn an_acceptance_that_a_vote_overtakes_counts_once() {
+    for moment in 0..120 {
+        let mut world = world(moment, 5);
+        world.run_for = Span::millis(300);
+        let job = world.submit(0, b"a", World::task(), 1);
+        while !accepted(&world) {
+            world.run(Span::millis(1));
+        }
+        // About when the result comes.
+        world.run(Span(Span::millis(280).0 + moment * 500));
+        let guardians = world.guardians(0);
+        for guardian in &guardians {
+            world.cut(0, *guardian);
+        }
+        world.run(Span::secs(6));
+        for guardian in &guardians {
+            world.heal(0, *guardian);
+        }
+        world.run(Span::secs(30));
+        // That of the owner's word nothing was told and nothing has to be done again is well, too.
+        assert_eq!(world.state_of(0, &job), Some(JobState::Completed), "{moment}");
+        let told = &world.told[&job];
+        assert!(told.ends.len() <= 1 && told.accepted.len() <= 1, "{moment}: {:?}", told.ends);
     }
 }
 

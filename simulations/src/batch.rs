@@ -120,6 +120,7 @@ impl fmt::Display for Report {
             "jobs: {} completed, {} failed, {} stopped; {} runs, {} messages, {} records, {} steps lost",
             stats.completed, stats.failed, stats.stopped, stats.runs, stats.messages, stats.records, stats.lost_steps
         )?;
+        writeln!(f, "groups: {} led on by another, {} liars proved", stats.takeovers, stats.accused)?;
         writeln!(f, "of {} jobs that only bad luck could keep from completing, {} did", stats.could, stats.did)?;
         writeln!(f)?;
         write!(f, "{:<16}", "struck while")?;

@@ -77,6 +77,8 @@ pub enum Evil {
     Withhold,
     /// Claims much more than it has, and fails.
     Boast,
+    /// Promises to follow everybody, and says that it holds, or does not hold, what it likes: as one of a group.
+    Waver,
 }
 
 /// What kind of job it is; as the protocol's, but to be kept in a file.

@@ -9,13 +9,14 @@ use serde::Deserialize;
 use crate::plan::{Ends, Evil, Fault, JobPlan, Kind, LinkPlan, MILLI, NodePlan, Plan, SECOND, What};
 
 /// Those that come with the program.
-const SHIPPED: [(&str, &str); 6] = [
+const SHIPPED: [(&str, &str); 7] = [
     ("smoke", include_str!("../scenarios/smoke.toml")),
     ("churn", include_str!("../scenarios/churn.toml")),
     ("partition", include_str!("../scenarios/partition.toml")),
     ("byzantine", include_str!("../scenarios/byzantine.toml")),
     ("flash-crowd", include_str!("../scenarios/flash-crowd.toml")),
     ("edge-fleet", include_str!("../scenarios/edge-fleet.toml")),
+    ("guardians", include_str!("../scenarios/guardians.toml")),
 ];
 
 /// A network, its work and its troubles.
@@ -71,6 +72,9 @@ pub struct Work {
     /// Whether all come within the first second.
     #[serde(default)]
     pub at_once: bool,
+    /// Whether a group keeps each owner's jobs.
+    #[serde(default)]
+    pub guarded: bool,
 }
 
 /// What goes wrong.
@@ -85,6 +89,8 @@ pub struct Trouble {
     pub split_s: Option<[f64; 2]>,
     /// Part of the machines that is dishonest.
     pub dishonest: f64,
+    /// Owners that are gone for good, one after the other, while their jobs run.
+    pub owners_gone: usize,
 }
 
 /// Why a scenario is none.
@@ -158,7 +164,8 @@ impl Scenario {
         let some = |value: f64| value.is_finite() && value >= 0.0;
         let part = |value: f64| (0.0..=1.0).contains(&value);
         let split = self.trouble.split_s.unwrap_or([0.0, 0.0]);
-        let rules: [(&'static str, f64, bool, &'static str); 14] = [
+        let gone = self.trouble.owners_gone;
+        let rules: [(&'static str, f64, bool, &'static str); 15] = [
             ("minutes", self.minutes, positive(self.minutes) && self.minutes <= 1_440.0, "more than 0, at most 1440"),
             ("nodes", self.network.nodes as f64, (2..=100_000).contains(&self.network.nodes), "2 to 100000"),
             ("places", f64::from(self.network.places), self.network.places > 0, "1 or more"),
@@ -187,6 +194,12 @@ impl Scenario {
                 "0 or more",
             ),
             ("split_s", split[0], some(split[0]) && some(split[1]), "[when, for how long], 0 or more"),
+            (
+                "owners_gone",
+                gone as f64,
+                gone == 0 || self.work.guarded && gone < self.work.owners,
+                "fewer than the owners, with `guarded = true`",
+            ),
             ("dishonest", self.trouble.dishonest, (0.0..=0.5).contains(&self.trouble.dishonest), "between 0 and 0.5"),
         ];
         let Some((field, value, _, must)) = rules.into_iter().find(|(_, _, holds, _)| !holds) else { return Ok(()) };
@@ -241,7 +254,7 @@ impl Scenario {
                     queue_timeout: 1_800 * SECOND,
                     total_timeout: None,
                     lease: [10, 60, 15, 3_600],
-                    guarded: false,
+                    guarded: self.work.guarded,
                 }
             })
             .collect();
@@ -285,6 +298,10 @@ impl Scenario {
             let side = (nodes / 2..nodes).collect();
             let what = What::Split { side, lasts: (lasts * SECOND as f64) as u64 };
             faults.push(Fault { at: (at * SECOND as f64) as u64, what });
+        }
+        for node in 0..self.trouble.owners_gone {
+            let at = safety / 2 / (self.trouble.owners_gone as u64 + 1) * (node as u64 + 1);
+            faults.push(Fault { at, what: What::Gone { node } });
         }
         faults.sort_by_key(|fault| fault.at);
         faults

@@ -30,6 +30,8 @@ pub struct Stats {
     pub resumed: u64,
     /// Groups whose jobs another node went on with.
     pub takeovers: u64,
+    /// Times that a member of a group was proved to contradict itself.
+    pub accused: u64,
     /// Market messages and their bytes.
     pub messages: u64,
     /// Bytes of market messages.
@@ -125,6 +127,7 @@ impl Stats {
             (&mut self.runs, other.runs),
             (&mut self.resumed, other.resumed),
             (&mut self.takeovers, other.takeovers),
+            (&mut self.accused, other.accused),
             (&mut self.messages, other.messages),
             (&mut self.message_bytes, other.message_bytes),
             (&mut self.advert_bytes, other.advert_bytes),

@@ -105,6 +105,80 @@ fn the_submitting_node_dies_and_its_job_does_not() {
     }
 }
 
+/// What a job prints is read at a node that has nothing to do with it, and goes on to be when another node leads the job.
+#[test]
+fn what_a_job_prints_is_read_anywhere() {
+    let mut swarm = permanent(5);
+    swarm.add("asker", &["--no-compute", "--ownership-lease", LEASE]);
+    swarm.everybody_knows(7);
+    let owner = swarm.nodes[5].identity.peer_id.clone();
+    let trial = example("trials/trial.wasm");
+    let sleep = ["wasm", "run", "--no-wait", "--id-only", &trial, "--", "sleep", "7000"];
+    let job = swarm.nodes[5].run(&sleep).ok().text().to_owned();
+    let runner = swarm.nodes[5].runner_of(&job);
+    let is_stranger = |node: &&Node| node.identity.peer_id != runner && group(node, &owner).is_none();
+    let stranger =
+        swarm.nodes[..5].iter().position(|node| is_stranger(&node)).expect("five nodes, at most three of them");
+    let printed = |args: &[&str]| swarm.nodes[stranger].run(&[&["job", "logs", &job], args].concat()).ok().stdout;
+    eventually("what was printed so far", || (printed(&[]) == "sleeping\n").then_some(()));
+    assert_eq!(printed(&["--tail", "0"]), "");
+    let follows = swarm.nodes[stranger].spawn(&["job", "logs", "--follow", &job]);
+    std::thread::sleep(Duration::from_millis(500));
+    swarm.nodes[5].kill();
+    let followed = follows.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&followed.stdout).into_owned();
+    assert!(followed.status.success() && said == "sleeping\nawake\n", "{followed:?}");
+    ended(&swarm.nodes[stranger], &job);
+    let after = swarm.nodes[stranger].run(&["job", "logs", &job]).ok();
+    assert_eq!((after.stdout.as_str(), after.stderr.as_str()), ("sleeping\nawake\n", ""));
+}
+
+/// Whoever waits for a job asks on at another node, if told of one, and is told who keeps the job, if not.
+#[test]
+fn whoever_waits_for_a_job_asks_on_elsewhere() {
+    let mut swarm = permanent(4);
+    swarm.add("asker", &["--no-compute", "--ownership-lease", LEASE]);
+    swarm.everybody_knows(6);
+    let (trial, to) = (example("trials/trial.wasm"), swarm.dir().join("fetched"));
+    let to = to.to_string_lossy().into_owned();
+    let runs = |node: &Node, name: &str| {
+        let jobs = node.run(&["job", "list", "--output", "json"]).ok().json();
+        let running = |job: &serde_json::Value| job["Name"] == name && job["State"]["StateType"] == "Running";
+        jobs.as_array().is_some_and(|jobs| jobs.iter().any(running)).then_some(())
+    };
+    let apis = format!("{},{}", swarm.nodes[4].identity.api, swarm.nodes[0].identity.api);
+    let run = ["wasm", "run", "--name", "first", "--download", &to, &trial, "--", "sleep", "4000"];
+    let waits = swarm.nodes[4].spawn(&[&["--api", &apis], &run[..]].concat());
+    eventually("a run", || runs(&swarm.nodes[4], "first"));
+    swarm.nodes[4].kill();
+    let waited = waits.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&waited.stderr).into_owned();
+    assert!(waited.status.success() && said.contains("does not answer any more: asking"), "{said}");
+    assert!(said.contains("leads it now: asker is not heard") && said.contains("completed"), "{said}");
+    let printed = std::fs::read_to_string(std::path::Path::new(&to).join("stdout"));
+    assert_eq!(printed.expect("the result"), "sleeping\nawake\n");
+
+    swarm.nodes[4].restart();
+    let waits = eventually("others that keep its jobs again", || {
+        let run = ["wasm", "run", "--name", "second", "--durability", "quorum", &trial, "--", "sleep", "60000"];
+        let mut waits = swarm.nodes[4].spawn(&run);
+        for _ in 0..100 {
+            if runs(&swarm.nodes[4], "second").is_some() {
+                return Some(waits);
+            }
+            if waits.try_wait().expect("a child").is_some() {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        None
+    });
+    swarm.nodes[4].kill();
+    let waited = waits.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&waited.stderr).into_owned();
+    assert!(waited.status.code() == Some(3) && said.contains("goes on without it, kept by 12D3KooW"), "{said}");
+}
+
 #[test]
 fn a_service_goes_on_under_another_leader_and_any_member_stops_it() {
     let mut swarm = permanent(4);

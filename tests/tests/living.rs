@@ -135,5 +135,46 @@ fn it_is_installed_and_uninstalled_without_a_trace() {
         ] {
             assert!(listed.lines().any(|line| line.ends_with(file)), "{file}: {listed}");
         }
+        is_installed_and_removed(&package);
     }
+}
+
+/// Gives the package to dpkg, as if a folder were a machine's root.
+fn is_installed_and_removed(package: &str) {
+    let root = tempfile::tempdir().expect("a folder");
+    for dir in ["var/lib/dpkg/info", "var/lib/dpkg/updates", "var/lib/dpkg/triggers"] {
+        std::fs::create_dir_all(root.path().join(dir)).expect("a folder");
+    }
+    for file in ["status", "available"] {
+        std::fs::write(root.path().join("var/lib/dpkg").join(file), "").expect("a file");
+    }
+    // Its scripts would make a user, and talk to systemd.
+    let (tools, called) = (root.path().join("tools"), root.path().join("called"));
+    std::fs::create_dir(&tools).expect("a folder");
+    for (tool, code) in [("adduser", 0), ("getent", 2), ("systemctl", 0)] {
+        use std::os::unix::fs::PermissionsExt as _;
+        let script = format!("#!/bin/sh\necho {tool} \"$@\" >>{}\nexit {code}\n", text(&called));
+        std::fs::write(tools.join(tool), script).expect("it is written");
+        std::fs::set_permissions(tools.join(tool), std::fs::Permissions::from_mode(0o755)).expect("it is a program");
+    }
+    let path = format!("{}:{}", text(&tools), std::env::var("PATH").unwrap_or_default());
+    let dpkg = |args: &[&str]| {
+        let mut dpkg = Command::new("dpkg");
+        // The libraries that it needs are those of the real root, of which this one knows nothing.
+        dpkg.arg(format!("--root={}", text(root.path()))).env("PATH", &path);
+        dpkg.args(["--force-depends", "--force-not-root", "--force-script-chrootless"]).args(args);
+        let ran = dpkg.output().expect("dpkg runs");
+        assert!(ran.status.success(), "{args:?}: {}", String::from_utf8_lossy(&ran.stderr));
+    };
+    dpkg(&["--install", package]);
+    let ran = Command::new(root.path().join("usr/bin/bacnode")).arg("--version").output().expect("it runs");
+    assert!(String::from_utf8_lossy(&ran.stdout).starts_with("bacnode 0."), "{ran:?}");
+    let called = std::fs::read_to_string(called).expect("the scripts ran");
+    assert!(called.contains("adduser --quiet --system --group --home /var/lib/bacnode"), "{called}");
+    let own = root.path().join("etc/default/bacnode");
+    std::fs::write(&own, "# mine\n").expect("it is written");
+    dpkg(&["--remove", "bacnode"]);
+    assert!(!root.path().join("usr/bin/bacnode").exists() && own.exists(), "what is of one's own stays");
+    dpkg(&["--purge", "bacnode"]);
+    assert!(!own.exists());
 }

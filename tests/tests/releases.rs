@@ -101,14 +101,22 @@ fn nodes_of_all_releases_work_together() {
         let mut swarm = Swarm::empty(&[]);
         for index in 0..4 {
             if index % 2 == 0 {
-                swarm.add_program(program.clone(), &format!("before-{index}"), &[], &[]);
+                let label = ["--label", "release=before"];
+                swarm.add_program(program.clone(), &format!("before-{index}"), &label, &[]);
             } else {
-                swarm.add(&format!("now-{index}"), &[]);
+                swarm.add(&format!("now-{index}"), &["--label", "release=now"]);
             }
         }
         swarm.everybody_knows(5);
         let spec = example("hello/job.yaml");
-        let submit = |index: usize| swarm.nodes[index % 4].spawn(&["submit", &spec, "--id-only"]);
+        let hello = example("hello/hello.wasm");
+        // Some at the other release, whatever bids are like; the rest where it may be.
+        let submit = |index: usize| {
+            let other = ["release=now", "release=before"][index % 2];
+            let across = ["wasm", "run", "--constraints", other, "--id-only", &hello, "--", "network"];
+            let anywhere = ["submit", &spec, "--id-only"];
+            swarm.nodes[index % 4].spawn(if index < 8 { &across[..] } else { &anywhere })
+        };
         let jobs: Vec<_> = (0..50).map(submit).collect();
         let mut across = [0, 0];
         for (index, child) in jobs.into_iter().enumerate() {
@@ -135,6 +143,6 @@ fn nodes_of_all_releases_work_together() {
                 assert_eq!(elsewhere.job(ran.text()).job.state.state_type, "Completed");
             }
         }
-        assert!(across.iter().all(|jobs| *jobs > 0), "{across:?} jobs of the old at the new, and the other way round");
+        assert!(across.iter().all(|jobs| *jobs >= 4), "{across:?} jobs of the old at the new, and the other way round");
     }
 }

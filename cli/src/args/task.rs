@@ -22,6 +22,12 @@ pub(crate) struct Waiting {
     /// Print the job's id and nothing else
     #[arg(long)]
     pub(crate) id_only: bool,
+    /// At the end, show each attempt with the node that ran it
+    #[arg(long)]
+    pub(crate) node_details: bool,
+    /// Tell the story at the end, attempt by attempt, instead of as it unfolds
+    #[arg(long)]
+    pub(crate) group_events: bool,
     /// Put the result into this new or empty folder
     #[arg(long, value_name = "DIR")]
     pub(crate) download: Option<PathBuf>,
@@ -180,4 +186,7 @@ pub(crate) struct TaskArgs {
     /// Whether two other nodes keep the job, so that it does not end with its own (the default where they are there)
     #[arg(long, value_name = "quorum|local")]
     pub(crate) durability: Option<String>,
+    /// Nodes that shall hold a result before the job is said to be done, 1 to 3
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) replicas: Option<i64>,
 }

@@ -154,7 +154,18 @@ fn versions(format: Format, versions: &[JobInfo]) -> Result<()> {
     output::rows(format, &versions, &headings, &versions.iter().map(row).collect::<Vec<_>>())
 }
 
+const EXECUTION_HEADINGS: [&str; 7] = ["id", "node", "slot", "state", "ports", "result", "why"];
+
 fn executions(format: Format, executions: Vec<Execution>) -> Result<()> {
+    output::rows(format, &executions, &EXECUTION_HEADINGS, &execution_rows(&executions))
+}
+
+/// Attempts with the nodes that ran them, as lines.
+pub(super) fn execution_table(executions: &[Execution]) -> Vec<String> {
+    output::table(&EXECUTION_HEADINGS, &execution_rows(executions))
+}
+
+fn execution_rows(executions: &[Execution]) -> Vec<Vec<String>> {
     let row = |execution: &Execution| {
         vec![
             execution.id.clone(),
@@ -166,8 +177,7 @@ fn executions(format: Format, executions: Vec<Execution>) -> Result<()> {
             execution.compute_state.message.clone(),
         ]
     };
-    let headings = ["id", "node", "slot", "state", "ports", "result", "why"];
-    output::rows(format, &executions, &headings, &executions.iter().map(row).collect::<Vec<_>>())
+    executions.iter().map(row).collect()
 }
 
 /// `web at 20003, …`

@@ -65,7 +65,7 @@ fn workers(cli: &Cli) -> usize {
 
 async fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<()> {
     let global = cli.global;
-    let client = || Client::new(&global.api);
+    let client = || Client::of(&global.api);
     match cli.command {
         Command::Serve(mut args) => {
             let (name, own) = matches.subcommand().unwrap_or(("serve", matches));

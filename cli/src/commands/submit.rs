@@ -149,7 +149,7 @@ pub(super) async fn submit(client: &Client, spec: JobSpec, force: bool, waiting:
 
 /// Waits as told for a job that was handed in: for its end, or until it runs if it has none.
 pub(super) async fn follow(client: &Client, put: PutJobResponse, endless: bool, waiting: Waiting) -> Result<()> {
-    let id = put.job_id;
+    let id = put.job_id.clone();
     for warning in &put.warnings {
         output::note(&format!("warning: {}", output::plain(warning)));
     }
@@ -166,16 +166,16 @@ pub(super) async fn follow(client: &Client, put: PutJobResponse, endless: bool, 
         output::note(&format!("{} {id}", output::bold("job")));
     }
     let ended = tokio::select! {
-        ended = wait(client, &id, endless, &waiting) => ended?,
+        ended = wait(client, &put, endless, &waiting) => ended?,
         _ = tokio::signal::ctrl_c() => {
             return Err(Failure::new(Exit::Interrupted, format!("detached; the job {id} goes on"))
                 .hint(format!("`bacnode job describe {id}` shows it, `bacnode job stop {id}` stops it")));
         }
     };
-    if !ended {
+    let Some(client) = ended else {
         return Err(Failure::new(Exit::Timeout, format!("the job {id} has not ended yet"))
             .hint(format!("`bacnode job describe {id}` shows how far it is")));
-    }
+    };
     if endless {
         let state: GetJobResponse = client.get(&format!("orchestrator/jobs/{}", segment(&id))).await?;
         if !state.job.is_terminal() {
@@ -186,9 +186,15 @@ pub(super) async fn follow(client: &Client, put: PutJobResponse, endless: bool, 
     finish(client, &id, &waiting).await
 }
 
-/// Shows the job's story as it unfolds; `false` if the time was up first.
-async fn wait(client: &Client, id: &str, endless: bool, waiting: &Waiting) -> Result<bool> {
-    let shown = follow_story(client, id, endless && !waiting.follow, waiting);
+/// Shows the job's story as it unfolds; gives the node that told its end, or none if the time was up first.
+async fn wait<'a>(
+    client: &'a Client,
+    put: &PutJobResponse,
+    endless: bool,
+    waiting: &Waiting,
+) -> Result<Option<&'a Client>> {
+    let id = put.job_id.as_str();
+    let shown = follow_story(client, put, endless && !waiting.follow, waiting);
     let logs = async {
         if waiting.follow {
             // What cannot be followed can be read afterwards.
@@ -201,36 +207,125 @@ async fn wait(client: &Client, id: &str, endless: bool, waiting: &Waiting) -> Re
     };
     match waiting.wait_timeout {
         Some(seconds) => match tokio::time::timeout(Duration::from_secs(seconds), both).await {
-            Ok(told) => told.map(|()| true),
-            Err(_) => Ok(false),
+            Ok(told) => told.map(Some),
+            Err(_) => Ok(None),
         },
-        None => both.await.map(|()| true),
+        None => both.await.map(Some),
     }
 }
 
-async fn follow_story(client: &Client, id: &str, until_it_runs: bool, waiting: &Waiting) -> Result<()> {
-    let mut lines = client.lines::<HistoryItem>(&format!("network/jobs/{}/events", segment(id))).await?;
-    let spinner = spinner(waiting);
-    while let Some(item) = lines.next().await? {
+/// The story of a job that was handed in, told as it unfolds.
+struct Story<'a> {
+    waiting: &'a Waiting,
+    /// Whether it is over when the job runs.
+    until_it_runs: bool,
+    spinner: Option<ProgressBar>,
+    told: Vec<HistoryItem>,
+}
+
+impl Story<'_> {
+    /// Tells what happened; whether that is all there is to wait for.
+    fn tell(&mut self, item: HistoryItem) -> bool {
         let text = output::plain(&item.event.message);
-        match &spinner {
+        match &self.spinner {
             Some(spinner) => {
-                spinner.println(format!("  {}", output::dim(&text)));
+                if !self.waiting.group_events {
+                    spinner.println(format!("  {}", output::dim(&text)));
+                }
                 spinner.set_message(text);
             }
-            None if waiting.id_only => {}
+            None if self.waiting.id_only || self.waiting.group_events => {}
             None => output::note(&format!("  {text}")),
         }
         let topic = item.event.topic.as_str();
-        if ["Completed", "Failed", "Stopped"].contains(&topic) || (until_it_runs && topic == "Running") {
-            if let Some(spinner) = &spinner {
+        let over = ["Completed", "Failed", "Stopped"].contains(&topic) || (self.until_it_runs && topic == "Running");
+        self.told.push(item);
+        if over {
+            if let Some(spinner) = &self.spinner {
                 spinner.finish_and_clear();
             }
-            return Ok(());
+            if self.waiting.group_events && !self.waiting.id_only {
+                for line in by_attempt(&self.told) {
+                    output::note(&line);
+                }
+            }
+        }
+        over
+    }
+}
+
+/// Gives the node that told the end of the story.
+async fn follow_story<'a>(
+    client: &'a Client,
+    put: &PutJobResponse,
+    until_it_runs: bool,
+    waiting: &Waiting,
+) -> Result<&'a Client> {
+    let id = segment(&put.job_id);
+    let mut lines = client.lines::<HistoryItem>(&format!("network/jobs/{id}/events")).await?;
+    let mut story = Story { waiting, until_it_runs, spinner: spinner(waiting), told: Vec::new() };
+    while let Some(item) = lines.next().await? {
+        if story.tell(item) {
+            return Ok(client);
         }
     }
-    Err(Failure::new(Exit::Unreachable, format!("the node went away; the job {id} goes on when it is back"))
-        .hint(format!("`bacnode job describe {id}` shows how far it is")))
+    // A job that others keep does not end with its node: any other knows of it.
+    let Some(other) = client.another() else { return Err(gone(put)) };
+    output::note(&format!("{} does not answer any more: asking {}", client.shown(), other.shown()));
+    loop {
+        let path = format!("orchestrator/jobs/{id}?include=history");
+        // Until somebody else leads it, nobody may know.
+        let answer: GetJobResponse = match other.get(&path).await {
+            Err(failure) if failure.exit == Exit::Unreachable => return Err(gone(put)),
+            Err(_) => GetJobResponse::default(),
+            Ok(answer) => answer,
+        };
+        let known = story.told.iter().map(|item| item.seq_num).max();
+        let items = answer.history.unwrap_or_default().items;
+        for item in items.into_iter().filter(|item| known.is_none_or(|known| item.seq_num > known)) {
+            if story.tell(item) {
+                return Ok(other);
+            }
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+}
+
+/// How often another node is asked how a job is.
+const ASK_EVERY: Duration = Duration::from_millis(500);
+
+/// The node at which the job was submitted is gone.
+fn gone(put: &PutJobResponse) -> Failure {
+    let id = &put.job_id;
+    if put.guardians.is_empty() {
+        return Failure::new(Exit::Unreachable, format!("the node went away; the job {id} goes on when it is back"))
+            .hint(format!("`bacnode job describe {id}` shows how far it is"));
+    }
+    let keepers = put.guardians.join(" and ");
+    Failure::new(Exit::Unreachable, format!("the node went away; the job {id} goes on without it, kept by {keepers}"))
+        .hint(format!("at any other node `bacnode --api ADDRESS job describe {id}` tells of it"))
+}
+
+/// The story, attempt by attempt in the order in which they began, after what is of the job as a whole.
+fn by_attempt(told: &[HistoryItem]) -> Vec<String> {
+    let mut attempts: Vec<(&str, Vec<&HistoryItem>)> = vec![("", Vec::new())];
+    for item in told {
+        let known = attempts.iter().position(|(id, _)| *id == item.execution_id);
+        let index = known.unwrap_or_else(|| {
+            attempts.push((&item.execution_id, Vec::new()));
+            attempts.len() - 1
+        });
+        attempts[index].1.push(item);
+    }
+    let mut lines = Vec::new();
+    for (id, items) in attempts {
+        if !id.is_empty() {
+            lines.push(format!("  {}", output::bold(id)));
+        }
+        let margin = if id.is_empty() { "  " } else { "    " };
+        lines.extend(items.iter().map(|item| format!("{margin}{}", output::plain(&item.event.message))));
+    }
+    lines
 }
 
 fn spinner(waiting: &Waiting) -> Option<ProgressBar> {
@@ -249,6 +344,11 @@ fn spinner(waiting: &Waiting) -> Option<ProgressBar> {
 async fn finish(client: &Client, id: &str, waiting: &Waiting) -> Result<()> {
     let answer: GetJobResponse = client.get(&format!("orchestrator/jobs/{}?include=executions", segment(id))).await?;
     let executions = answer.executions.unwrap_or_default().items;
+    if waiting.node_details && !waiting.id_only {
+        for line in job::execution_table(&executions) {
+            output::note(&line);
+        }
+    }
     if answer.job.state.state_type != "Completed" {
         let message = match answer.job.state.message.as_str() {
             "" => format!("the job {}", answer.job.state.state_type.to_lowercase()),

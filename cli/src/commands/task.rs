@@ -106,6 +106,7 @@ async fn job(client: &Client, engine: &str, params: &Value, args: &TaskArgs) -> 
         },
         exclusive: args.exclusive,
         durability: args.durability.clone(),
+        replicas: args.replicas,
         ..TaskSpec::default()
     };
     Ok(JobSpec {

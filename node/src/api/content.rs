@@ -50,7 +50,7 @@ pub(super) async fn add(
     Query(params): Query<Params>,
     request: Request,
 ) -> Result<Json<Added>, ApiError> {
-    let private = params.flag("private")?;
+    let private = params.exact_flag("private")?;
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let folder = kind == Some("application/x-tar");
     let dir = tempfile::tempdir_in(api.content.tmp());

@@ -3,11 +3,15 @@
 use std::time::Duration;
 
 use bacnode_protocol::api::{Execution, GetJobResponse, Job, Page, RunOutput, history};
-use bacnode_protocol::id::{JobId, NodeId};
+use bacnode_protocol::id::{ExecutionId, JobId, NodeId};
 use bacnode_protocol::record::ExecutionRecord;
+use futures::future::BoxFuture;
+use tokio::sync::mpsc;
 
 use super::error::ApiError;
-use super::{Api, jobs};
+use super::{Api, jobs, logs};
+use crate::driver::GroupView;
+use crate::network::{LogPiece, Teller};
 use crate::store::Store;
 
 /// How long another node may take to tell.
@@ -17,9 +21,36 @@ const TAKEOVER_MAX: Duration = Duration::from_secs(25);
 /// Nodes that are asked, at most.
 const TELLERS_MAX: usize = 8;
 
-/// What this node tells others of a job of its own: how it goes, and where its results are. What its user wrote into it, and
-/// what its program printed, is its user's.
-pub(crate) fn story(store: &Store, id: &JobId) -> Option<Vec<u8>> {
+/// A job, as another node tells of it.
+#[derive(Debug)]
+pub(super) struct Told {
+    /// Who leads it, by its own word.
+    pub(super) by: NodeId,
+    pub(super) job: GetJobResponse,
+}
+
+impl Teller for Api {
+    fn story(&self, job: &JobId) -> Option<Vec<u8>> {
+        // Who does not decide on it does not know how it is.
+        let keeps = |group: &GroupView| self.store.keeps(&group.status.charter.owner, job).unwrap_or(true);
+        let decides = self.groups.of(job).is_none_or(|group| group.leads || !keeps(&group));
+        decides.then(|| story(&self.store, job)).flatten()
+    }
+
+    fn output(
+        &self,
+        job: JobId,
+        execution: ExecutionId,
+        follow: bool,
+        to: mpsc::Sender<LogPiece>,
+    ) -> BoxFuture<'_, ()> {
+        Box::pin(logs::relay(self, job, execution, follow, to))
+    }
+}
+
+/// What this node tells others of a job that it leads: how it goes, and where its results are. What its user wrote into it
+/// is its user's.
+fn story(store: &Store, id: &JobId) -> Option<Vec<u8>> {
     let (record, state) = store.job(id).ok()??;
     let mut job = Job::new(&record, state.as_ref());
     job.meta.clear();
@@ -43,7 +74,7 @@ pub(crate) fn story(store: &Store, id: &JobId) -> Option<Vec<u8>> {
 
 /// A job of another node's, by its full id; `None` for what cannot be one. Its owner is asked, and if that is gone those who
 /// keep its jobs: until one of them leads on, nobody may know.
-pub(super) async fn job(api: &Api, text: &str) -> Result<Option<GetJobResponse>, ApiError> {
+pub(super) async fn job(api: &Api, text: &str) -> Result<Option<Told>, ApiError> {
     let Ok(id) = text.parse::<JobId>() else { return Ok(None) };
     // Of its own jobs a node has something to show at once.
     let own = id.tag() == api.network.me.tag();
@@ -74,15 +105,10 @@ pub(super) async fn job(api: &Api, text: &str) -> Result<Option<GetJobResponse>,
 }
 
 /// What the first of these tells that knows the job.
-async fn told_by_any(
-    api: &Api,
-    id: &JobId,
-    tellers: &[NodeId],
-    cause: &mut Option<ApiError>,
-) -> Option<GetJobResponse> {
+async fn told_by_any(api: &Api, id: &JobId, tellers: &[NodeId], cause: &mut Option<ApiError>) -> Option<Told> {
     for &teller in tellers.iter().filter(|node| **node != api.network.me) {
         match told_by(api, teller, id).await {
-            Ok(Some(told)) => return Some(told),
+            Ok(Some(job)) => return Some(Told { by: teller, job }),
             Ok(None) => {}
             Err(error) => *cause = Some(error),
         }

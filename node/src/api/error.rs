@@ -15,7 +15,7 @@ use crate::store::StoreError;
 pub(super) struct ApiError {
     status: StatusCode,
     code: &'static str,
-    message: String,
+    pub(super) message: String,
     hint: String,
 }
 

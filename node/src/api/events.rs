@@ -1,5 +1,7 @@
 //! A job's story as it unfolds.
 
+use std::time::Duration;
+
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::header;
@@ -7,15 +9,18 @@ use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use bacnode_protocol::api::HistoryItem;
 use bacnode_protocol::id::JobId;
-use bacnode_protocol::record::What;
+use bacnode_protocol::record::{JobEvent, What};
 use tokio::sync::{broadcast, mpsc};
 
 use super::Api;
 use super::error::ApiError;
-use super::jobs::resolve;
+use super::jobs::{is_settled, led_elsewhere, resolve};
 use super::openapi::Errors;
 use crate::driver::Event;
 use crate::network::Observed;
+
+/// How long nothing is told before the store is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// One [`HistoryItem`] a line, until the job has ended.
 #[utoipa::path(
@@ -75,15 +80,25 @@ async fn tell(api: &Api, id: JobId, lines: mpsc::Sender<Result<Bytes, std::io::E
     loop {
         // Watch before reading, so that nothing falls between.
         let Ok(mut watching) = api.ask(|answer| Event::Watch(id, answer)).await else { return };
-        let Ok(known) = api.store.events(&id, next) else { return };
-        if known.iter().any(|(_, event)| matches!(event.what, What::Ended { .. })) {
-            api.store.log().barrier().await;
+        let Ok(mut known) = api.store.events(&id, next) else { return };
+        let ends = |event: &JobEvent| matches!(event.what, What::Ended { .. });
+        if known.iter().any(|(_, event)| ends(event)) && !is_settled(api, &id).await {
+            known.retain(|(_, event)| !ends(event));
         }
         let mut queued: std::collections::VecDeque<_> = known.into();
         loop {
             let item = match queued.pop_front() {
                 Some(item) => Some(item),
-                None => watching.recv().await,
+                None => match tokio::time::timeout(LOOK_AGAIN, watching.recv()).await {
+                    Ok(item) => item,
+                    Err(_) => match untold_end(api, &id).await {
+                        Some(end) => {
+                            next = 0;
+                            Some(end)
+                        }
+                        None => break,
+                    },
+                },
             };
             // Closed: we were too slow, and read on from the store.
             let Some((sequence, event)) = item else { break };
@@ -91,7 +106,7 @@ async fn tell(api: &Api, id: JobId, lines: mpsc::Sender<Result<Bytes, std::io::E
                 continue;
             }
             next = sequence + 1;
-            let ended = matches!(event.what, What::Ended { .. });
+            let ended = ends(&event);
             if let What::Version { number } = event.what {
                 version = number;
             }
@@ -102,4 +117,15 @@ async fn tell(api: &Api, id: JobId, lines: mpsc::Sender<Result<Bytes, std::io::E
             }
         }
     }
+}
+
+/// The end of a job, if it has one that nobody told: another node led it then, perhaps, whose story this node has now.
+async fn untold_end(api: &Api, id: &JobId) -> Option<(u32, JobEvent)> {
+    let (_, state) = api.store.job(id).ok()??;
+    state.filter(|state| state.state.is_terminal())?;
+    if led_elsewhere(api, id).ok()?.is_some() || !is_settled(api, id).await {
+        return None;
+    }
+    let events = api.store.events(id, 0).ok()?;
+    events.into_iter().rev().find(|(_, event)| matches!(event.what, What::Ended { .. }))
 }

@@ -61,7 +61,7 @@ pub(super) async fn adopt(
     let tag = match (text.parse::<JobId>(), text.parse::<NodeId>()) {
         (Ok(job), _) => job.tag(),
         (_, Ok(owner)) => owner.tag(),
-        _ => return Err(ApiError::bad(format!("`{text}` is neither the id of a job nor a PeerID"))),
+        _ => return Err(ApiError::not_found(format!("`{text}` is neither the id of a job nor a PeerID"))),
     };
     let found = |api: &Api| api.groups.all().into_iter().find(|group| group.status.charter.owner.tag() == tag);
     let Some(group) = found(&api) else {

@@ -4,6 +4,7 @@
 //! loopback. Without a token only a `Host` that is this machine's own is answered, and no request that a foreign page caused.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
@@ -11,14 +12,16 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
+use super::rates::Rates;
 use crate::tokens::Tokens;
 
 /// What stands at one door of the API.
 #[derive(Debug, Clone)]
 pub(crate) struct Guard {
     /// Whether nobody passes without a token.
-    pub(crate) asks: bool,
-    pub(crate) tokens: Arc<Tokens>,
+    asks: bool,
+    tokens: Arc<Tokens>,
+    rates: Arc<Rates>,
 }
 
 pub(super) async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Response {
@@ -29,6 +32,11 @@ pub(super) async fn check(State(guard): State<Guard>, request: Request, next: Ne
 }
 
 impl Guard {
+    /// Lets nobody pass without a token, or only whoever bears one that is not known.
+    pub(crate) fn new(asks: bool, tokens: &Arc<Tokens>) -> Self {
+        Self { asks, tokens: Arc::clone(tokens), rates: Arc::default() }
+    }
+
     fn refusal(&self, method: &Method, path: &str, headers: &HeaderMap) -> Option<ApiError> {
         let forbidden = |reason: &str| ApiError::new(StatusCode::FORBIDDEN, "Forbidden", reason);
         let scope = scope(method, path);
@@ -42,6 +50,9 @@ impl Guard {
                 let Some(token) = self.tokens.find(text.trim()) else {
                     return Some(unauthorized("the token is not known here, or was taken back"));
                 };
+                if let Err(wait) = self.rates.count(&token.name, Instant::now()) {
+                    return Some(too_often(wait));
+                }
                 let may = scope.is_none_or(|scope| token.may(scope));
                 (!may).then(|| forbidden(&format!("the token may not do this: it needs `{}`", scope.unwrap_or("*"))))
             }
@@ -57,6 +68,11 @@ impl Guard {
 fn unauthorized(reason: &str) -> ApiError {
     ApiError::new(StatusCode::UNAUTHORIZED, "Unauthorized", reason)
         .hint("`bacnode token create` makes one at the node; BACNODE_TOKEN bears it")
+}
+
+fn too_often(wait: Duration) -> ApiError {
+    ApiError::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", "this token asks too often")
+        .hint(format!("again in {} ms", wait.as_millis() + 1))
 }
 
 /// What a token must be allowed for this; nothing for what anybody may know.
@@ -126,7 +142,7 @@ mod tests {
     #[test]
     fn only_this_machine_and_no_pages() {
         let dir = tempfile::tempdir().expect("a folder");
-        let guard = Guard { asks: false, tokens: Arc::new(Tokens::of(dir.path())) };
+        let guard = Guard::new(false, &Arc::new(Tokens::of(dir.path())));
         let refused = |host: &str, origin: Option<&str>| {
             let mut pairs = vec![(header::HOST, host)];
             pairs.extend(origin.map(|origin| (header::ORIGIN, origin)));
@@ -155,7 +171,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let tokens = Arc::new(Tokens::of(dir.path()));
         let token = tokens.create("ci", vec!["read:job".into(), "write:job".into()]).expect("made");
-        let guard = Guard { asks: true, tokens };
+        let guard = Guard::new(true, &tokens);
         let bearing = |token: &str| {
             headers(&[(header::AUTHORIZATION, &format!("Bearer {token}")), (header::HOST, "far.example")])
         };
@@ -173,5 +189,7 @@ mod tests {
         let socket = headers(&[(header::SEC_WEBSOCKET_PROTOCOL, &protocols), (header::HOST, "far.example")]);
         assert!(guard.refusal(&Method::GET, "/api/v1/orchestrator/jobs/x/logs", &socket).is_none());
         assert!(guard.refusal(&Method::GET, "/api/v1/network/content/x", &socket).is_some());
+        let often = (0..1_000).filter(|_| passes(Method::GET, "/api/v1/orchestrator/jobs", &token)).count();
+        assert!((100..1_000).contains(&often), "{often}");
     }
 }

@@ -5,13 +5,14 @@ use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use bacnode_protocol::api::{self, Execution, GetJobResponse, HistoryItem, Job, Page, Results, Versions};
-use bacnode_protocol::id::{ExecutionId, JobId, NodeId};
+use bacnode_protocol::id::{JobId, NodeId};
 use bacnode_protocol::job::state::ExecutionState;
 use bacnode_protocol::job::{Selector, SpecConfig};
 use bacnode_protocol::record::{ExecutionRecord, JobRecord, JobStateRecord};
 use bacnode_protocol::requester::Answer;
 use serde_json::Value;
 
+use super::elsewhere::Told;
 use super::error::ApiError;
 use super::openapi::{Errors, EventType, JobOrder, StopRequest, Stopped};
 use super::page::{Params, token};
@@ -88,7 +89,7 @@ pub(super) fn load(api: &Api, text: &str) -> Result<(JobRecord, Job), ApiError> 
     if let Some(leader) = led_elsewhere(api, &id)? {
         let name = api.network.view().label(&leader);
         return Err(ApiError::unavailable(format!("the job is led by {name} now"))
-            .hint("describe, executions, history and results are told by any node, and any of its members stops it"));
+            .hint("any node tells of it, and any of its members stops it"));
     }
     read(api, &id)
 }
@@ -101,13 +102,14 @@ fn read(api: &Api, id: &JobId) -> Result<(JobRecord, Job), ApiError> {
 }
 
 /// Where a job was found.
-enum Found {
+pub(super) enum Found {
     Here(Box<JobRecord>, Box<Job>),
-    /// At the node at which it was submitted, which tells this of it.
-    Elsewhere(Box<GetJobResponse>),
+    /// At a node that leads it, which tells this of it.
+    Elsewhere(Box<Told>),
 }
 
-async fn find(api: &Api, text: &str) -> Result<Found, ApiError> {
+/// Looks for a job, here and elsewhere.
+pub(super) async fn find(api: &Api, text: &str) -> Result<Found, ApiError> {
     own_is_led(api, text).await?;
     if let Ok(id) = resolve(api, text)
         && led_elsewhere(api, &id)?.is_some()
@@ -202,7 +204,7 @@ pub(super) async fn list(State(api): State<Api>, Query(params): Query<Params>) -
     operation_id = "getJob",
     params(
         ("id" = String, Path, description = "id, the start of one, or name"),
-        ("include" = Option<String>, Query, description = "`executions`, `history`, or both with a comma", example = "executions"),
+        ("include" = Option<String>, Query, pattern = "^((executions|history)(,(executions|history))*)?$", description = "`executions`, `history`, or both with a comma", example = "executions"),
         ("limit" = Option<u32>, Query, description = "items on the page, 100 without, at most 1000"),
         ("job_version" = Option<u32>, Query, description = "the newest without"),
     ),
@@ -221,22 +223,15 @@ pub(super) async fn get(
     let (with_executions, with_history) = (include.contains(&"executions"), include.contains(&"history"));
     let (record, mut job) = match find(&api, &id).await? {
         Found::Elsewhere(told) => {
-            let history = told.history.filter(|_| with_history);
-            let executions = told.executions.filter(|_| with_executions);
-            return Ok(Json(GetJobResponse { history, executions, ..*told }));
+            let history = told.job.history.filter(|_| with_history);
+            let executions = told.job.executions.filter(|_| with_executions);
+            return Ok(Json(GetJobResponse { history, executions, ..told.job }));
         }
         Found::Here(record, job) => (*record, *job),
     };
-    if job.is_terminal() {
-        // Nobody may see an end that a power cut could take back, or whoever leads the job next.
-        api.store.log().barrier().await;
-        let settled = api.ask(|answer| Event::Settled(record.id, answer));
-        if !matches!(tokio::time::timeout(LEAD_MAX, settled).await, Ok(Ok(()))) {
-            return Err(ApiError::unavailable(
-                "the job has ended here, which the nodes that keep it have not heard yet",
-            )
+    if job.is_terminal() && !is_settled(&api, &record.id).await {
+        return Err(ApiError::unavailable("the job has ended here, which the nodes that keep it have not heard yet")
             .hint("try again in a moment; `bacnode job adopt` shows who they are"));
-        }
     }
     let version = version_number(&params)?;
     if version != 0 {
@@ -247,6 +242,14 @@ pub(super) async fn get(
     let executions = with_executions.then(|| executions_of(&api, &record, |_| true)).transpose()?.map(Page::whole);
     let history = with_history.then(|| history_of(&api, &record)).transpose()?.map(Page::whole);
     Ok(Json(GetJobResponse { job, history, executions }))
+}
+
+/// Whether what is written of a job is on as many disks as it should be, or is so in a moment: nobody may see an end that a
+/// power cut could take back, or whoever leads the job next.
+pub(super) async fn is_settled(api: &Api, id: &JobId) -> bool {
+    api.store.log().barrier().await;
+    let settled = api.ask(|answer| Event::Settled(*id, answer));
+    matches!(tokio::time::timeout(LEAD_MAX, settled).await, Ok(Ok(())))
 }
 
 fn version_number(params: &Params) -> Result<u32, ApiError> {
@@ -291,7 +294,7 @@ pub(super) async fn executions(
 ) -> Result<Json<Page<Execution>>, ApiError> {
     let order = params.one_of("order_by", &ORDERS)?;
     let record = match find(&api, &id).await? {
-        Found::Elsewhere(told) => return Ok(Json(params.page_of(told.executions.unwrap_or_default().items)?)),
+        Found::Elsewhere(told) => return Ok(Json(params.page_of(told.job.executions.unwrap_or_default().items)?)),
         Found::Here(record, _) => record,
     };
     let (version, all) = (version_number(&params)?, params.flag("all_job_versions")?);
@@ -331,7 +334,7 @@ pub(super) async fn history(
     Query(params): Query<Params>,
 ) -> Result<Json<Page<HistoryItem>>, ApiError> {
     let items = match find(&api, &id).await? {
-        Found::Elsewhere(told) => told.history.unwrap_or_default().items,
+        Found::Elsewhere(told) => told.job.history.unwrap_or_default().items,
         Found::Here(record, _) => history_of(&api, &record)?,
     };
     let kind = params
@@ -402,7 +405,7 @@ pub(super) async fn results(
 ) -> Result<Json<Results>, ApiError> {
     let record = match find(&api, &id).await? {
         Found::Elsewhere(told) => {
-            let mut done = told.executions.unwrap_or_default().items;
+            let mut done = told.job.executions.unwrap_or_default().items;
             done.retain(|execution| execution.state() == Some(ExecutionState::Completed));
             done.sort_by_key(|execution| execution.partition_index);
             return Ok(Json(params.page_of(done.into_iter().map(|execution| execution.published_result))?));
@@ -470,7 +473,9 @@ async fn stop_elsewhere(api: &Api, id: JobId, reason: String) -> Result<Json<Sto
         tokio::time::sleep(STOP_EVERY).await;
         let ended = match led_elsewhere(api, &id)? {
             None => api.store.job(&id)?.is_some_and(|(_, state)| state.is_some_and(|state| state.state.is_terminal())),
-            Some(_) => matches!(elsewhere::job(api, &id.to_string()).await, Ok(Some(told)) if told.job.is_terminal()),
+            Some(_) => {
+                matches!(elsewhere::job(api, &id.to_string()).await, Ok(Some(told)) if told.job.job.is_terminal())
+            }
         };
         if ended {
             return Ok(Json(Stopped { evaluation_id: id.to_string() }));
@@ -483,27 +488,3 @@ async fn stop_elsewhere(api: &Api, id: JobId, reason: String) -> Result<Json<Sto
 /// How often, and with what pauses, whoever leads a job is asked to stop it.
 const STOPS_MAX: u32 = 40;
 const STOP_EVERY: std::time::Duration = std::time::Duration::from_millis(500);
-
-/// The attempt whose output shows what a job does: the accepted one, else the latest.
-pub(super) fn shown_execution(
-    api: &Api,
-    text: &str,
-    wanted: Option<&str>,
-) -> Result<(JobId, Option<ExecutionRecord>, bool), ApiError> {
-    let (record, job) = load(api, text)?;
-    let executions = api.store.executions(&record.id)?;
-    let found = match wanted.filter(|wanted| !wanted.is_empty()) {
-        Some(wanted) => {
-            let is_wanted = |id: &ExecutionId| id.to_string().starts_with(wanted);
-            let found = executions.into_iter().find(|execution| is_wanted(&execution.id));
-            Some(found.ok_or_else(|| ApiError::not_found(format!("the job has no execution `{wanted}`")))?)
-        }
-        None => executions
-            .iter()
-            .find(|execution| execution.accepted)
-            .or_else(|| executions.iter().rev().find(|execution| !execution.state.is_terminal()))
-            .or(executions.last())
-            .cloned(),
-    };
-    Ok((record.id, found, job.is_terminal()))
-}

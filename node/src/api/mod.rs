@@ -6,6 +6,7 @@
 
 mod agent;
 mod blocks;
+mod connections;
 mod console;
 mod content;
 mod details;
@@ -20,6 +21,7 @@ mod members;
 mod nodes;
 mod openapi;
 mod page;
+mod rates;
 mod submit;
 mod tls;
 mod withheld;
@@ -43,8 +45,8 @@ use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use self::connections::Patience;
 pub(crate) use self::details::Details;
-pub(crate) use self::elsewhere::story;
 use self::error::ApiError;
 pub(crate) use self::guard::Guard;
 use self::tls::TlsListener;
@@ -93,19 +95,11 @@ pub(crate) async fn serve(
     stop: CancellationToken,
 ) {
     let router = router(api, guard);
-    let stopped = async move { stop.cancelled().await };
-    let served = if let Some(config) = tls {
-        match TlsListener::new(listener, config) {
-            Ok(listener) => axum::serve(listener, router).with_graceful_shutdown(stopped).await,
-            Err(error) => Err(error),
-        }
-    } else {
-        // Answers are small and awaited: they must not wait for more to send.
-        let listener = listener.tap_io(|stream| _ = stream.set_nodelay(true));
-        axum::serve(listener, router).with_graceful_shutdown(stopped).await
-    };
-    if let Err(error) = served {
-        tracing::error!(%error, "the API has ended");
+    // Answers are small and awaited: they must not wait for more to send.
+    let listener = listener.tap_io(|stream| _ = stream.set_nodelay(true));
+    match tls {
+        Some(config) => connections::serve(TlsListener::new(listener, config), router, Patience::default(), stop).await,
+        None => connections::serve(listener, router, Patience::default(), stop).await,
     }
 }
 
@@ -115,11 +109,7 @@ pub(crate) async fn serve_socket(path: PathBuf, api: Api, guard: Guard, stop: Ca
         Ok(listener) => listener,
         Err(error) => return tracing::warn!(%error, path = %path.display(), "the API has no socket"),
     };
-    let served =
-        axum::serve(listener, router(api, guard)).with_graceful_shutdown(async move { stop.cancelled().await });
-    if let Err(error) = served.await {
-        tracing::error!(%error, "the API has ended at its socket");
-    }
+    connections::serve(listener, router(api, guard), Patience::default(), stop).await;
     let _ = std::fs::remove_file(&path);
 }
 
@@ -145,8 +135,9 @@ fn router(api: Api, guard: Guard) -> Router {
         .route("/livez", get(|| async { Redirect::permanent("/api/v1/agent/alive") }))
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)
-        .layer(axum::middleware::from_fn_with_state(guard, guard::check))
+        .layer(axum::middleware::from_fn_with_state(Patience::default(), connections::in_time))
         .layer(axum::middleware::from_fn_with_state(Arc::new(Semaphore::new(AT_ONCE_MAX)), in_turn))
+        .layer(axum::middleware::from_fn_with_state(guard, guard::check))
         .with_state(api)
 }
 

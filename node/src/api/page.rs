@@ -24,6 +24,15 @@ impl Params {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// One that is ours, and must not be misunderstood: `true` or `false`.
+    pub(super) fn exact_flag(&self, name: &str) -> Result<bool, ApiError> {
+        match self.0.get(name).map(String::as_str) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(other) => Err(ApiError::bad(format!("`{name}={}`: must be true or false", shown(other)))),
+        }
+    }
+
     pub(super) fn flag(&self, name: &str) -> Result<bool, ApiError> {
         // Python clients write `True`.
         self.one_of(name, &[("false", false), ("true", true), ("0", false), ("1", true)])

@@ -1,6 +1,7 @@
 //! Handing jobs in: new ones, new versions, once more; and what a new version would change.
 
 use std::io::Read as _;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
@@ -28,12 +29,15 @@ use crate::content::{Content, ContentError, INPUT, Limits};
 use crate::driver::Event;
 
 /// How long two specs are compared; what is not found to be alike by then counts as different.
-const DIFF_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(500);
+const DIFF_TIMEOUT: Duration = Duration::from_millis(500);
 /// Bytes of a folder that is packed into a spec, unpacked.
 const INLINE_FOLDER_BYTES_MAX: u64 = 1 << 30;
 
-/// The body of a request, which is JSON.
+/// The body of a request, which is a JSON object.
 pub(super) fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, ApiError> {
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(ApiError::bad("the body is not a request: it is a list, and must be an object"));
+    }
     serde_json::from_slice(bytes).map_err(|error| ApiError::bad(format!("the body is not a request: {error}")))
 }
 
@@ -322,7 +326,13 @@ async fn hand_in(
         guarded,
         here,
     };
-    match api.ask(|answer| Event::Submit(Box::new(submission), answer)).await? {
+    let answer = api.ask(|answer| Event::Submit(Box::new(submission), answer));
+    let Ok(answer) = tokio::time::timeout(HANDED_IN_MAX, answer).await else {
+        let message = format!("the job {id} is handed in, and nobody who is to keep it says so");
+        return Err(ApiError::unavailable(message)
+            .hint("it goes on when they are heard, and may be lost with this node until then"));
+    };
+    match answer? {
         Answer::Accepted { version, .. } => Ok(version),
         Answer::Unchanged(version) => {
             warnings.push(format!("nothing has changed since version {version}, which goes on (force starts it anew)"));
@@ -334,6 +344,24 @@ async fn hand_in(
     }
 }
 
+/// Whether others can keep jobs of this node, or why not. A group that begins, or whose node was away, is waited for.
+async fn can_keep(api: &Api) -> Result<Result<(), String>, ApiError> {
+    let patience = tokio::time::Instant::now() + KEEPERS_MAX;
+    loop {
+        match api.ask(Event::CanKeep).await? {
+            Ok(()) => return Ok(Ok(())),
+            Err(cannot) if !cannot.soon || tokio::time::Instant::now() >= patience => return Ok(Err(cannot.reason)),
+            Err(_) => tokio::time::sleep(KEEPERS_POLL).await,
+        }
+    }
+}
+
+/// How long those who keep this node's jobs may take to be heard, and how often one looks.
+const KEEPERS_MAX: Duration = Duration::from_secs(3);
+const KEEPERS_POLL: Duration = Duration::from_millis(5);
+/// How long a job may take to be on as many disks as it should.
+const HANDED_IN_MAX: Duration = Duration::from_secs(20);
+
 /// Whether others shall keep this job with this node: if its user says so, or says nothing and they can.
 async fn is_guarded(api: &Api, prepared: &Prepared, warnings: &mut Vec<String>) -> Result<bool, ApiError> {
     let wanted = prepared.valid.durability;
@@ -343,7 +371,7 @@ async fn is_guarded(api: &Api, prepared: &Prepared, warnings: &mut Vec<String>) 
     let can = if prepared.only_here {
         Err("it reads what does not leave this node".to_owned())
     } else {
-        api.ask(Event::CanKeep).await?
+        can_keep(api).await?
     };
     match (can, wanted) {
         (Ok(()), _) => Ok(true),

@@ -77,6 +77,16 @@ impl Content {
         Ok(self.store().get(self.columns().pins, &[&root.to_bytes()[..], reason.as_bytes()].concat())?.is_some())
     }
 
+    /// Whether so much more may be kept for other owners' jobs: half of the quota is never theirs.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub(crate) fn has_room_for_others(&self, size: u64) -> Result<bool, ContentError> {
+        let theirs = self.pin_entries(&[])?.into_iter().filter(|(_, reason, ..)| reason.ends_with(KEPT));
+        let held = theirs.fold(0_u64, |sum, (_, _, size, _)| sum.saturating_add(size));
+        Ok(held.saturating_add(size) <= self.0.quota.max / 2)
+    }
+
     /// Keeps a root no longer for this reason.
     ///
     /// # Errors

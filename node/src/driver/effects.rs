@@ -64,6 +64,7 @@ impl Running {
                 crash::point("run-started");
             }
             compute::Output::Extend(execution, until) => self.hands.runner.extend(&execution, until),
+            compute::Output::Owner(execution, owner) => self.hands.runner.give(&execution, owner),
             compute::Output::Stop(execution) => self.hands.runner.stop(&execution),
             compute::Output::Unpin(execution) => {
                 let Some(root) = self.roots.remove(&execution) else { return };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bacnode_protocol::guardian::{self, Replica, Status, Taken};
 use bacnode_protocol::id::{JobId, NodeId};
-use bacnode_protocol::limits::REPLICA_BYTES_MAX;
+use bacnode_protocol::limits::REPLICA_ASKED_BYTES_MAX;
 use bacnode_protocol::record::{JobRecord, Record};
 use bacnode_protocol::requester;
 use tokio::sync::{mpsc, oneshot};
@@ -134,8 +134,8 @@ impl Running {
             guardian::Output::Sure(tag, sure) => self.requester_input(requester::Input::Sure(tag, sure)),
             guardian::Output::Hold { replica, holders } => self.hold(*replica, holders),
             guardian::Output::LetGo(job) => self.let_go(job),
-            guardian::Output::Replicated { job, root, held } => {
-                self.requester_input(requester::Input::Replicated { job, root, held });
+            guardian::Output::Replicated { job, root, others } => {
+                self.requester_input(requester::Input::Replicated { job, root, others });
             }
             guardian::Output::Stop(job, reason) => {
                 self.requester_input(requester::Input::Stop { request: 0, job, reason });
@@ -186,7 +186,7 @@ impl Running {
     pub(super) fn replicate(&mut self, replica: Box<Replica>) {
         if self.hands.content.private().holds(&replica.root).unwrap_or(true) {
             let (job, root) = (replica.job, replica.root);
-            return self.requester_input(requester::Input::Replicated { job, root, held: false });
+            return self.requester_input(requester::Input::Replicated { job, root, others: 0 });
         }
         self.guardian_input(guardian::Input::Replicate(replica));
     }
@@ -197,13 +197,17 @@ impl Running {
         let reason = kept_for(&job);
         let (fetcher, events, content) =
             (Arc::clone(&self.hands.fetcher), self.hands.events.clone(), self.hands.content.clone());
-        let max = size.min(REPLICA_BYTES_MAX).saturating_add(REPLICA_BYTES_MAX / 16);
+        let max = size.min(REPLICA_ASKED_BYTES_MAX);
+        // What its folders add.
+        let max = max.saturating_add(max / 64).saturating_add(1 << 20);
         tokio::spawn(async move {
             let (of, why) = (content.clone(), reason.clone());
             let inline = tokio::task::spawn_blocking(move || {
-                !blocks.is_empty() && of.hold_blocks(&root, &blocks, &why).unwrap_or(false)
+                let room = of.has_room_for_others(size).unwrap_or(false);
+                (room, room && !blocks.is_empty() && of.hold_blocks(&root, &blocks, &why).unwrap_or(false))
             });
-            let held = inline.await.unwrap_or(false) || fetcher.fetch(root, holders, max, reason).await.is_ok();
+            let (room, inline) = inline.await.unwrap_or_default();
+            let held = inline || room && fetcher.fetch(root, holders, max, reason).await.is_ok();
             let _ = events.send(Event::Held(job, root, held)).await;
         });
     }

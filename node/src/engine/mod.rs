@@ -118,8 +118,8 @@ struct Running {
     until: Arc<AtomicU64>,
     owner: NodeId,
     result: PathBuf,
-    /// Whether what it prints stays here, since it may have read what does.
-    keeps_logs: bool,
+    /// Whether it may have read what does not leave this node.
+    may_read_private: bool,
 }
 
 impl std::fmt::Debug for Runner {
@@ -254,7 +254,7 @@ impl Runner {
             until: Arc::clone(&until),
             owner: run.owner,
             result: result.clone(),
-            keeps_logs: self.inner.policy.withholds_from(&self.inner.me, &run.owner) && may_read_private(&run),
+            may_read_private: may_read_private(&run),
         };
         tokio::spawn(expire(Arc::clone(&running.until), stop.clone()));
         self.lock().insert(execution, running);
@@ -285,6 +285,13 @@ impl Runner {
         }
     }
 
+    /// Another node decides on this run from now.
+    pub fn give(&self, execution: &ExecutionId, owner: NodeId) {
+        if let Some(running) = self.lock().get_mut(execution) {
+            running.owner = owner;
+        }
+    }
+
     /// Stops a run.
     pub fn stop(&self, execution: &ExecutionId) {
         if let Some(running) = self.lock().get(execution) {
@@ -305,8 +312,9 @@ impl Runner {
     #[must_use]
     pub fn logs_of(&self, execution: &ExecutionId, owner: &NodeId) -> Option<PathBuf> {
         let running = self.lock();
-        let running = running.get(execution).filter(|running| running.owner == *owner && !running.keeps_logs)?;
-        Some(running.result.clone())
+        let running = running.get(execution).filter(|running| running.owner == *owner)?;
+        let stays = running.may_read_private && self.inner.policy.withholds_from(&self.inner.me, owner);
+        (!stays).then(|| running.result.clone())
     }
 
     async fn report_phase(&self, execution: ExecutionId, phase: Phase) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bacnode_protocol::id::{ExecutionId, JobId, NodeId};
 use bacnode_protocol::wire::live::{LiveRequest, PIECE_BYTES_MAX, STORY, STORY_BYTES_MAX};
+use futures::future::BoxFuture;
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
 use libp2p::Stream;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
@@ -26,23 +27,30 @@ pub struct LogPiece {
     pub bytes: Vec<u8>,
 }
 
-/// Tells how a job is that was submitted here, as JSON.
-pub(crate) type Stories = Arc<dyn Fn(&JobId) -> Option<Vec<u8>> + Send + Sync>;
+/// Tells others of the jobs that this node decides on.
+pub(crate) trait Teller: Send + Sync {
+    /// How a job is, as JSON.
+    fn story(&self, job: &JobId) -> Option<Vec<u8>>;
 
-/// Serves owners what their runs print here, and others how jobs of this node are.
-pub(super) async fn serve(runner: Runner, stories: Stories, mut incoming: libp2p_stream::IncomingStreams) {
+    /// What an attempt prints, from its start: until it ends, or what there is now.
+    fn output(&self, job: JobId, execution: ExecutionId, follow: bool, to: mpsc::Sender<LogPiece>)
+    -> BoxFuture<'_, ()>;
+}
+
+/// Serves owners what their runs print here, and others how the jobs are that this node leads.
+pub(super) async fn serve(runner: Runner, teller: Arc<dyn Teller>, mut incoming: libp2p_stream::IncomingStreams) {
     while let Some((peer, stream)) = incoming.next().await {
         let Some(owner) = NodeId::from_peer_id(&peer) else { continue };
-        let (runner, stories) = (runner.clone(), Arc::clone(&stories));
+        let (runner, teller) = (runner.clone(), Arc::clone(&teller));
         tokio::spawn(async move {
-            if let Err(error) = answer(runner, stories, owner, stream).await {
+            if let Err(error) = answer(runner, teller, owner, stream).await {
                 tracing::debug!(peer = owner.short(), %error, "a log stream broke off");
             }
         });
     }
 }
 
-async fn answer(runner: Runner, stories: Stories, owner: NodeId, mut stream: Stream) -> std::io::Result<()> {
+async fn answer(runner: Runner, teller: Arc<dyn Teller>, owner: NodeId, mut stream: Stream) -> std::io::Result<()> {
     let request = tokio::time::timeout(Duration::from_secs(10), view::read::<LiveRequest>(&mut stream)).await??;
     let (sender, mut pieces) = mpsc::channel(16);
     match request {
@@ -50,7 +58,8 @@ async fn answer(runner: Runner, stories: Stories, owner: NodeId, mut stream: Str
             tokio::spawn(async move { follow(&runner, &owner, execution, on, sender).await });
         }
         LiveRequest::Job(job) => {
-            let story = tokio::task::spawn_blocking(move || stories(&job)).await.ok().flatten().unwrap_or_default();
+            let story =
+                tokio::task::spawn_blocking(move || teller.story(&job)).await.ok().flatten().unwrap_or_default();
             tokio::spawn(async move {
                 for chunk in story.chunks(PIECE_BYTES_MAX) {
                     if sender.send(LogPiece { stream: STORY, bytes: chunk.to_vec() }).await.is_err() {
@@ -58,6 +67,9 @@ async fn answer(runner: Runner, stories: Stories, owner: NodeId, mut stream: Str
                     }
                 }
             });
+        }
+        LiveRequest::JobLogs { job, execution, follow: on } => {
+            tokio::spawn(async move { teller.output(job, execution, on, sender).await });
         }
     }
     loop {
@@ -133,20 +145,35 @@ impl Network {
         execution: ExecutionId,
         follow: bool,
     ) -> Result<mpsc::Receiver<LogPiece>, String> {
+        self.read_live(node, &LiveRequest::Logs { execution, follow }).await
+    }
+
+    /// The same by way of `teller`, which leads the job; after the end of the run, too.
+    ///
+    /// # Errors
+    /// If the node cannot be asked, in words.
+    pub(crate) async fn output_from(
+        &self,
+        teller: NodeId,
+        job: JobId,
+        execution: ExecutionId,
+        follow: bool,
+    ) -> Result<mpsc::Receiver<LogPiece>, String> {
+        self.read_live(teller, &LiveRequest::JobLogs { job, execution, follow }).await
+    }
+
+    async fn read_live(&self, node: NodeId, request: &LiveRequest) -> Result<mpsc::Receiver<LogPiece>, String> {
         let mut stream = self.open(node, &self.names.live).await?;
-        let request = LiveRequest::Logs { execution, follow };
-        view::write(&mut stream, &request).await.map_err(|error| error.to_string())?;
+        view::write(&mut stream, request).await.map_err(|error| error.to_string())?;
         Ok(pieces_of(stream))
     }
 
-    /// How a job is, by the word of the node at which it was submitted; `None` if that does not know it.
+    /// How a job is, by the word of a node that leads it; `None` if that does not.
     ///
     /// # Errors
     /// If the node cannot be asked, in words.
     pub(crate) async fn story_from(&self, node: NodeId, job: JobId) -> Result<Option<Vec<u8>>, String> {
-        let mut stream = self.open(node, &self.names.live).await?;
-        view::write(&mut stream, &LiveRequest::Job(job)).await.map_err(|error| error.to_string())?;
-        let (mut pieces, mut story) = (pieces_of(stream), Vec::new());
+        let (mut pieces, mut story) = (self.read_live(node, &LiveRequest::Job(job)).await?, Vec::new());
         while let Some(piece) = pieces.recv().await {
             story.extend_from_slice(&piece.bytes);
             if piece.stream != STORY || story.len() > STORY_BYTES_MAX {

@@ -34,6 +34,7 @@ use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub use self::live::LogPiece;
+pub(crate) use self::live::Teller;
 pub(crate) use self::live::follow as follow_run;
 pub use self::service::PeerInfo;
 use crate::clock;

@@ -84,10 +84,10 @@ pub(crate) struct Started {
 }
 
 impl Started {
-    /// Lets owners read what their runs print here, and others how this node's jobs are.
-    pub(crate) fn serve_live(&mut self, runner: Runner, stories: live::Stories) {
+    /// Lets owners read what their runs print here, and others how the jobs are that this node leads.
+    pub(crate) fn serve_live(&mut self, runner: Runner, teller: Arc<dyn live::Teller>) {
         if let Some(incoming) = self.live.take() {
-            tokio::spawn(live::serve(runner, stories, incoming));
+            tokio::spawn(live::serve(runner, teller, incoming));
         }
     }
 }

@@ -161,6 +161,9 @@ fn tell(event: &JobEvent) -> (&'static str, String, BTreeMap<String, String>) {
             let size = crate::job::format_bytes(*size);
             ("OneCopy", format!("no guardian holds a copy of it ({size})"))
         }
+        What::FewCopies { copies, wanted } => {
+            ("FewCopies", format!("{copies} nodes hold it, and not the {wanted} that should"))
+        }
         What::Cancelled { reason } => ("Cancelled", format!("{node} is told to stop: {reason}")),
         What::Queued { reason } => ("Queued", format!("no place is free: {reason}")),
         What::Ended { state, message } => {

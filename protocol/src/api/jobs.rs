@@ -59,6 +59,7 @@ pub struct DiffResponse {
 #[serde(rename_all = "PascalCase", default)]
 pub struct RerunRequest {
     /// Which version; the newest if 0.
+    #[schema(maximum = 4_294_967_295_u64)]
     pub job_version: u32,
     /// Why, for the story.
     pub reason: String,

@@ -276,8 +276,10 @@ pub struct Member {
 #[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
 pub struct NewInvitation {
     /// Days for which it is taken.
+    #[schema(minimum = 1, maximum = 3_650)]
     pub days: u64,
     /// Days for which whoever comes with it is a member.
+    #[schema(minimum = 1, maximum = 3_650)]
     pub member_days: u64,
     /// Whether only the first who comes may use it.
     pub once: bool,

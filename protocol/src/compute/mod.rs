@@ -161,6 +161,8 @@ pub enum Output {
     Resume(Box<Run>),
     /// That run may go on until then.
     Extend(ExecutionId, Tick),
+    /// That run is for this owner from now, which leads its job.
+    Owner(ExecutionId, NodeId),
     /// Stop that run, if it still runs.
     Stop(ExecutionId),
     /// Its result need not be kept for its owner any more.

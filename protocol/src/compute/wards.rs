@@ -127,6 +127,7 @@ impl State {
             held.record.owner = charter.leader;
             held.resend = RESEND_MIN;
             out.now(Output::Persist(Record::Held(Box::new(held.record.clone()))));
+            out.now(Output::Owner(*execution, charter.leader));
             let ended = held.phase == Phase::Ended;
             let timer = if ended { Timer::Resend(*execution) } else { Timer::Beat(*execution) };
             self.timers.set_earlier(timer, now.tick);

@@ -1,20 +1,21 @@
 //! Content that is not to be lost with its owner: the inputs and results of jobs that a group keeps.
 
+use std::collections::BTreeSet;
+
 use super::state::{State, Timer, send};
 use super::{Output, Replica};
 use crate::content::Cid;
 use crate::id::{JobId, NodeId};
-use crate::limits::REPLICA_TIMEOUT;
 use crate::outbox::{Outbox, When};
 use crate::time::Now;
 use crate::wire::bounded::ListMax;
 use crate::wire::group::Group;
 
 impl State {
-    /// Has the members hold this, too; the first that does is enough to go on.
+    /// Has the members hold this, too, until as many do as should.
     pub(super) fn replicate(&mut self, replica: Replica, now: Now, out: &mut Outbox<Output>) {
-        let (me, Replica { job, root, size, maker, blocks }) = (self.me(), replica);
-        let nobody = Output::Replicated { job, root, held: false };
+        let (me, Replica { job, root, size, maker, blocks, others, patience }) = (self.me(), replica);
+        let nobody = Output::Replicated { job, root, others: 0 };
         let Some((owner, group)) = self.of_tag(&job.tag()) else { return out.now(nobody) };
         // Whoever was not heard for a while is not waited for; in a group that begins nobody was yet.
         let (owner, begins) = (*owner, group.leading().is_some_and(|leading| leading.committed == 0));
@@ -32,7 +33,14 @@ impl State {
             // Behind the word that there is a group at all.
             out.push(if begins { When::AfterSync } else { When::Now }, hold);
         }
-        self.timers.set(Timer::Replica(job, root), now.tick + REPLICA_TIMEOUT);
+        self.holders.insert((job, root), (others, BTreeSet::new()));
+        self.timers.set(Timer::Replica(job, root), now.tick + patience);
+    }
+
+    /// Nobody is waited for any longer.
+    pub(super) fn count_holders(&mut self, job: JobId, root: Cid, out: &mut Outbox<Output>) {
+        let holders = self.holders.remove(&(job, root)).map_or(0, |(_, holders)| holders.len());
+        out.now(Output::Replicated { job, root, others: u8::try_from(holders).unwrap_or(u8::MAX) });
     }
 
     pub(super) fn on_hold(&mut self, from: NodeId, owner: NodeId, replica: Replica, out: &mut Outbox<Output>) {
@@ -52,9 +60,11 @@ impl State {
 
     pub(super) fn on_held(&mut self, from: NodeId, job: JobId, root: Cid, held: bool, out: &mut Outbox<Output>) {
         let member = self.of_tag(&job.tag()).is_some_and(|(_, group)| group.record.charter.has(&from));
-        if member && held && self.timers.is_set(&Timer::Replica(job, root)) {
+        let Some((wanted, holders)) = self.holders.get_mut(&(job, root)).filter(|_| member && held) else { return };
+        holders.insert(from);
+        if holders.len() >= usize::from(*wanted) {
             self.timers.cancel(&Timer::Replica(job, root));
-            out.now(Output::Replicated { job, root, held: true });
+            self.count_holders(job, root, out);
         }
     }
 }

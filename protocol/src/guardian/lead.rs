@@ -35,6 +35,19 @@ impl State {
         }
     }
 
+    /// Begins the group of this node's own jobs before there are any, so that nobody waits for members that are not there.
+    pub(super) fn prepare(&mut self, now: Now, view: &View, out: &mut Outbox<Output>) {
+        let me = self.me();
+        if self.groups.contains_key(&me) {
+            return;
+        }
+        self.found(now, view, out);
+        let charter = self.groups.get(&me).map(|group| group.record.charter);
+        for node in charter.iter().flat_map(|charter| charter.others(&me)) {
+            self.append_to(me, node, out);
+        }
+    }
+
     /// Begins the group of this node's own jobs.
     fn found(&mut self, now: Now, view: &View, out: &mut Outbox<Output>) {
         let Some(charter) = self.first_charter(view) else { return };

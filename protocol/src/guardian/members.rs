@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use sha2::{Digest as _, Sha256};
 
-use super::Output;
 use super::state::{Follower, Role, State, send, speaks};
+use super::{CannotKeep, Output};
 use crate::id::NodeId;
 use crate::outbox::Outbox;
 use crate::time::Now;
@@ -36,30 +36,32 @@ impl State {
         nodes
     }
 
-    /// Whether jobs that are submitted here can be kept by others, or why not.
+    /// Whether jobs that are submitted here can be kept by others, or why not. The group of a node that has none begins with
+    /// [`super::Input::Prepare`].
     ///
     /// # Errors
-    /// With the reason, in words.
-    pub fn can_keep(&self, view: &View) -> Result<(), String> {
+    /// With the reason.
+    pub fn can_keep(&self, view: &View) -> Result<(), CannotKeep> {
+        let never = |reason: &str| Err(CannotKeep { reason: reason.into(), soon: false });
+        let soon = |reason: String| Err(CannotKeep { reason, soon: true });
         let me = self.me();
-        if let Some(group) = self.groups.get(&me) {
-            if group.ledger.is_full() {
-                return Err("the jobs that others keep for this node are as many as they take".into());
-            }
-            if let Some(leader) = self.away() {
-                return Err(format!("its jobs are led by {}, which is asked to give them back", view.label(&leader)));
-            }
-            // One that begins is not heard yet.
-            if group.leading().is_none_or(|leading| !leading.sure && leading.committed > 0) {
-                return Err("the nodes that keep its jobs are not heard".into());
-            }
-            return Ok(());
+        let Some(group) = self.groups.get(&me) else {
+            return match self.candidates(&me, &[me], view).len() {
+                0 => never("no other node that could keep it is connected"),
+                1 => never("only one other node that could keep it is connected, and it takes two"),
+                _ => soon("the nodes that could keep it are not heard".into()),
+            };
+        };
+        if group.ledger.is_full() {
+            return never("the jobs that others keep for this node are as many as they take");
         }
-        match self.candidates(&me, &[me], view).len() {
-            0 => Err("no other node that could keep it is connected".into()),
-            1 => Err("only one other node that could keep it is connected, and it takes two".into()),
-            _ => Ok(()),
+        if let Some(leader) = self.away() {
+            return soon(format!("its jobs are led by {}, which is asked to give them back", view.label(&leader)));
         }
+        if group.leading().is_none_or(|leading| !leading.sure) {
+            return soon("the nodes that keep its jobs are not heard".into());
+        }
+        Ok(())
     }
 
     /// The first charter of this node's own jobs.

@@ -31,6 +31,7 @@ pub use self::state::{Config, State, Status};
 use crate::content::Cid;
 use crate::id::{ExecutionId, JobId, NodeId};
 use crate::record::{Record, Records};
+use crate::time::Span;
 use crate::wire::group::{Contradiction, Group};
 use crate::wire::market::{InlineBlock, Market};
 
@@ -44,6 +45,8 @@ pub enum Input {
         /// What.
         message: Group,
     },
+    /// Others shall keep jobs of this node, which may have no group yet.
+    Prepare,
     /// This node's requester machine remembers these things of jobs that are kept for it.
     Append(Vec<Record>),
     /// Hold this at another node, too; answered by [`Output::Replicated`].
@@ -67,6 +70,15 @@ pub enum Input {
     Tick,
 }
 
+/// Why others cannot keep this node's jobs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CannotKeep {
+    /// In words.
+    pub reason: String,
+    /// Whether that may be otherwise in a moment.
+    pub soon: bool,
+}
+
 /// Content that is not to be lost with its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replica {
@@ -80,6 +92,10 @@ pub struct Replica {
     pub maker: NodeId,
     /// All of its blocks, if they are few and small.
     pub blocks: Vec<InlineBlock>,
+    /// How many other nodes shall hold it.
+    pub others: u8,
+    /// How long they are waited for.
+    pub patience: Span,
 }
 
 /// What the machine wants done.
@@ -113,14 +129,14 @@ pub enum Output {
     },
     /// Nothing need be held for that job any more.
     LetGo(JobId),
-    /// Content is held at another node, or could not be.
+    /// Content is held at so many other nodes, as many as should or as could be had in time.
     Replicated {
         /// For which job.
         job: JobId,
         /// What.
         root: Cid,
-        /// Whether it is.
-        held: bool,
+        /// How many.
+        others: u8,
     },
     /// A user of another member's wants this job stopped, which this node leads.
     Stop(JobId, String),

@@ -167,6 +167,8 @@ pub struct State {
     pub(super) accused: BTreeSet<NodeId>,
     /// Those who keep nothing for others.
     pub(super) unwilling: BTreeSet<NodeId>,
+    /// Who says that it holds what others should, and how many should.
+    pub(super) holders: BTreeMap<(JobId, Cid), (u8, BTreeSet<NodeId>)>,
 }
 
 impl State {
@@ -187,6 +189,7 @@ impl State {
             timers: Timers::default(),
             accused: BTreeSet::new(),
             unwilling: BTreeSet::new(),
+            holders: BTreeMap::new(),
         };
         for record in records.0 {
             state.groups.insert(record.charter.owner, Membership::new(record, now.tick));
@@ -226,6 +229,7 @@ impl State {
     pub fn handle(&mut self, input: Input, now: Now, view: &View, out: &mut Outbox<Output>) {
         match input {
             Input::Message { from, message } => self.message(from, message, now, view, out),
+            Input::Prepare => self.prepare(now, view, out),
             Input::Append(records) => self.append(records, now, view, out),
             Input::Replicate(replica) => self.replicate(*replica, now, out),
             Input::Held { job, root, held } => self.held_here(job, root, held, out),
@@ -260,7 +264,8 @@ impl State {
             Group::HandOver { owner, epoch } => self.on_hand_over(from, owner, epoch, now, out),
             Group::Back { owner } => self.on_back(from, owner, now, out),
             Group::Hold { owner, job, root, size, maker, blocks } => {
-                let replica = super::Replica { job, root, size, maker, blocks: blocks.into_vec() };
+                let blocks = blocks.into_vec();
+                let replica = super::Replica { job, root, size, maker, blocks, others: 0, patience: Span::ZERO };
                 self.on_hold(from, owner, replica, out);
             }
             Group::Held { job, root, held } => self.on_held(from, job, root, held, out),
@@ -286,7 +291,7 @@ impl State {
                 Timer::Lapse(owner) => self.lapsed(owner, now, out),
                 Timer::Canvass(owner) => self.canvass_again(owner, now, out),
                 Timer::Back(owner) => self.ask_back(owner, now, out),
-                Timer::Replica(job, root) => out.now(Output::Replicated { job, root, held: false }),
+                Timer::Replica(job, root) => self.count_holders(job, root, out),
             }
         }
     }

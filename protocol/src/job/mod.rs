@@ -25,4 +25,5 @@ pub use self::spec::{
     Constraint, InputSource, JobSpec, LeaseSpec, Network, PortSpec, ResourcesSpec, ResultPath, SpecConfig, TaskSpec,
     Timeouts,
 };
+pub(crate) use self::valid::replicas_in;
 pub use self::valid::{Durability, ValidJob};

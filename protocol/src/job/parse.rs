@@ -153,6 +153,7 @@ fn task(path: &str, value: &Value, problems: &mut Problems) -> TaskSpec {
         lease: fields.take("Lease").map(|v| lease(&fields.at("Lease"), v, problems)),
         orphan_ttl: fields.integer("OrphanTTL", problems),
         durability: fields.text("Durability", problems).filter(|text| !text.is_empty()),
+        replicas: fields.integer("Replicas", problems),
     };
     fields.finish(problems);
     meta_fields(path, &mut task, problems);
@@ -270,6 +271,7 @@ fn meta_fields(path: &str, task: &mut TaskSpec, problems: &mut Problems) {
                 task.durability = Some(value.clone());
                 true
             }
+            "Replicas" => value.parse().map(|count| task.replicas = Some(count)).is_ok(),
             "OrphanTTL" => value.parse().map(|seconds| task.orphan_ttl = Some(seconds)).is_ok(),
             _ => false,
         };

@@ -105,6 +105,9 @@ pub struct TaskSpec {
     /// `quorum`: two other nodes keep the job, so that it does not end with its own; `local`: none does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub durability: Option<String>,
+    /// Nodes that shall hold a result before its job is said to be done, 1 to 3: with 2, the default, results of up to 64 MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i64>,
 }
 
 /// One input.

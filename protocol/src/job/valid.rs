@@ -14,6 +14,7 @@ use crate::limits::{ARGS_MAX, DOMAINS_MAX, EXECUTION_TIMEOUT, OUTPUTS_MAX, QUEUE
 use crate::time::Span;
 use crate::wire::bounded::{ListMax, TextMax};
 use crate::wire::codec;
+use crate::wire::group::MEMBERS;
 use crate::wire::market::Lease;
 use crate::wire::task::{Access, EnvVar, Input, JobKind, OutputPath, RESERVED_NAMES, Reach, Resources, Source, Task};
 
@@ -82,6 +83,7 @@ impl ValidJob {
         }
         let lease = check_lease(path, &task_spec, &mut problems);
         let durability = check_durability(path, &task_spec, &mut problems);
+        let durability = check_replicas(path, &task_spec, durability, &mut problems);
         let env = check_env(path, &task_spec, &mut problems);
         let outputs = task_spec.result_paths.iter().map(|result| OutputPath {
             name: TextMax::truncated(&result.name),
@@ -324,6 +326,30 @@ fn check_durability(path: &str, task: &TaskSpec, problems: &mut Problems) -> Opt
             None
         }
     }
+}
+
+/// Whoever wants a result to be held by others wants them to keep the job.
+fn check_replicas(
+    path: &str,
+    task: &TaskSpec,
+    durability: Option<Durability>,
+    problems: &mut Problems,
+) -> Option<Durability> {
+    let Some(replicas) = task.replicas else { return durability };
+    let at = format!("{path}.Replicas");
+    if !usize::try_from(replicas).is_ok_and(|replicas| (1..=MEMBERS).contains(&replicas)) {
+        problems.add(at, format!("must be 1 to {MEMBERS}, not {replicas}"));
+    } else if replicas > 1 && durability == Some(Durability::Local) {
+        problems.add(at, "with `Durability: local` nobody else holds its results");
+    }
+    durability.or((replicas > 1).then_some(Durability::Quorum))
+}
+
+/// Nodes that shall hold a result before its job is said to be done, if a spec says so.
+pub(crate) fn replicas_in(spec: &[u8]) -> Option<u8> {
+    let spec: serde_json::Value = serde_json::from_slice(spec).ok()?;
+    let replicas = spec["Tasks"][0]["Replicas"].as_u64()?;
+    u8::try_from(replicas).ok().filter(|replicas| (1..=MEMBERS).contains(&usize::from(*replicas)))
 }
 
 fn check_lease(path: &str, task: &TaskSpec, problems: &mut Problems) -> Lease {

@@ -95,8 +95,12 @@ impl State {
         let Some((root, size)) = execution.result.as_ref().and_then(|body| Some((body.root?, body.size))) else {
             return self.decide(id, now, view, out);
         };
-        if size > REPLICA_BYTES_MAX {
+        let others = job.replicas.map_or(1, |replicas| replicas - 1);
+        if size > REPLICA_BYTES_MAX && job.replicas.is_none() {
             job.tell(now.unix, view, Some(&execution.record), None, What::OneCopy { size }, out);
+            return self.decide(id, now, view, out);
+        }
+        if others == 0 {
             return self.decide(id, now, view, out);
         }
         if std::mem::replace(&mut execution.replicating, true) {
@@ -104,9 +108,10 @@ impl State {
         }
         let blocks = std::mem::take(&mut execution.blocks);
         let (job, maker) = (job.id, execution.record.node);
-        out.now(Output::Replicate(Box::new(Replica { job, root, size, maker, blocks })));
-        let until = now.tick + REPLICA_TIMEOUT + REPLICA_TIMEOUT;
-        self.timers.set(Timer::Attempt(id), until);
+        // A mebibyte a second is little; what is small is held in a moment, or not at all.
+        let patience = Span(REPLICA_TIMEOUT.0 + Span::millis(size.saturating_sub(REPLICA_BYTES_MAX) >> 10).0);
+        out.now(Output::Replicate(Box::new(Replica { job, root, size, maker, blocks, others, patience })));
+        self.timers.set(Timer::Attempt(id), now.tick + patience + patience);
     }
 
     /// Another node holds it, too, or none could in time.
@@ -114,14 +119,14 @@ impl State {
         &mut self,
         id: JobId,
         root: Cid,
-        held: bool,
+        others: u8,
         now: Now,
         view: &View,
         out: &mut Outbox<Output>,
     ) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         if job.unheld.remove(&root) {
-            if !held {
+            if others == 0 {
                 job.tell(now.unix, view, None, None, What::OneCopy { size: 0 }, out);
             }
             if job.unheld.is_empty()
@@ -137,9 +142,16 @@ impl State {
         let waiting: Vec<_> =
             self.executions.values().filter(waits).map(|execution| execution.record.clone()).collect();
         for record in waiting {
-            if let Some(job) = self.jobs.get_mut(&id).filter(|_| !held) {
-                let size = record.body().map_or(0, |body| body.size);
-                job.tell(now.unix, view, Some(&record), None, What::OneCopy { size }, out);
+            if let Some(job) = self.jobs.get_mut(&id) {
+                let wanted = job.replicas.unwrap_or(2);
+                let what = match others {
+                    0 => Some(What::OneCopy { size: record.body().map_or(0, |body| body.size) }),
+                    others if others + 1 < wanted => Some(What::FewCopies { copies: others + 1, wanted }),
+                    _ => None,
+                };
+                if let Some(what) = what {
+                    job.tell(now.unix, view, Some(&record), None, what, out);
+                }
             }
             self.decide(record.id, now, view, out);
         }
@@ -168,7 +180,8 @@ impl Job {
         }
         for (root, size) in here {
             if self.unheld.insert(root) {
-                let replica = Replica { job: self.id, root, size, maker: me, blocks: Vec::new() };
+                let (blocks, patience) = (Vec::new(), REPLICA_TIMEOUT);
+                let replica = Replica { job: self.id, root, size, maker: me, blocks, others: 1, patience };
                 out.now(Output::Replicate(Box::new(replica)));
             }
         }

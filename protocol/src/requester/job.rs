@@ -61,6 +61,8 @@ pub(super) struct Job {
     pub(super) events: u32,
     /// Whether a group keeps it.
     pub(super) guarded: bool,
+    /// Nodes that shall hold a result of it, if its user said how many.
+    pub(super) replicas: Option<u8>,
     /// Whether another node led it before: then the values of its environment are not known here.
     pub(super) adopted: bool,
     /// Inputs that nobody else is known to hold yet, and what its user is told when somebody does.

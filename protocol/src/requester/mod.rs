@@ -69,14 +69,14 @@ pub enum Input {
     Providers(JobId, BTreeSet<NodeId>),
     /// A result's bytes are held here now, or cannot be had.
     Fetched(ExecutionId, Result<(), String>),
-    /// Content is held by another node, too, or could not be in time.
+    /// Content is held by so many other nodes, too, as many as should or as could be had in time.
     Replicated {
         /// For which job.
         job: JobId,
         /// What.
         root: Cid,
-        /// Whether it is.
-        held: bool,
+        /// How many.
+        others: u8,
     },
     /// These jobs are this node's to decide on from now, for the group that keeps them.
     Adopt(Box<Taken>),

@@ -1,4 +1,5 @@
-//! The output of a running execution, for its owner; and what an owner tells of a job, for whoever knows its id.
+//! The output of a running execution, for its owner; and what whoever leads a job tells of it, and of its output, to those
+//! who know its id.
 //!
 //! The answer comes in pieces, each behind five bytes: which stream (1 stdout, 2 stderr, 3 the story of a job as JSON, 0 the
 //! end) and how many bytes follow (little endian).
@@ -17,8 +18,17 @@ pub enum LiveRequest {
         /// Until it ends, or only what there is now.
         follow: bool,
     },
-    /// How a job is that was submitted at the node asked.
+    /// How a job is that the node asked decides on.
     Job(JobId),
+    /// What an attempt of such a job prints, or printed: as much of it as that node has.
+    JobLogs {
+        /// Which job.
+        job: JobId,
+        /// Which attempt.
+        execution: ExecutionId,
+        /// Until it ends, or only what there is now.
+        follow: bool,
+    },
 }
 
 impl Message for LiveRequest {

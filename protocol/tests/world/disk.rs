@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bacnode_protocol::id::{ExecutionId, JobId, NodeId};
+use bacnode_protocol::job::state::JobState;
 use bacnode_protocol::record::{GroupRecord, Record, Records, TargetRecord};
 use bacnode_protocol::wire::group::{Charter, Entry};
 
@@ -42,6 +43,13 @@ impl Disk {
                 self.groups.remove(owner);
                 self.kept.retain(|(of, _), _| of != owner);
             }
+        }
+    }
+
+    pub(super) fn state(&self, job: &JobId) -> Option<JobState> {
+        match self.states.get(job)? {
+            Record::JobState(state) => Some(state.state),
+            _ => None,
         }
     }
 

@@ -161,7 +161,7 @@ impl World {
                     run.until = until;
                 }
             }
-            compute::Output::Unpin(_) => {}
+            compute::Output::Unpin(_) | compute::Output::Owner(..) => {}
             compute::Output::Consider(number, _) => {
                 self.compute_input(node, compute::Input::Considered(number, Ok(compute::Facts::default())));
             }

@@ -80,8 +80,8 @@ impl World {
                 );
             }
             guardian::Output::LetGo(_) | guardian::Output::Stop(..) => {}
-            guardian::Output::Replicated { job, root, held } => {
-                self.requester_input(node, requester::Input::Replicated { job, root, held });
+            guardian::Output::Replicated { job, root, others } => {
+                self.requester_input(node, requester::Input::Replicated { job, root, others });
             }
             guardian::Output::Accuse(liar, _) => self.accused.push((node, self.index(&liar))),
         }

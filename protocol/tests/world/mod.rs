@@ -397,6 +397,11 @@ impl World {
         self.compute_input(node, compute::Input::Holding(holding));
     }
 
+    /// How a job stands on a node's disk.
+    pub(crate) fn state_of(&self, node: usize, job: &JobId) -> Option<JobState> {
+        self.hosts[node].disk.state(job)
+    }
+
     pub(crate) fn stop(&mut self, node: usize, job: JobId) {
         self.requester_input(node, requester::Input::Stop { request: 2, job, reason: "enough".into() });
     }

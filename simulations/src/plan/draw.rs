@@ -1,5 +1,7 @@
 //! How a plan is drawn from a seed.
 
+use std::collections::BTreeSet;
+
 use bacnode_protocol::wire::task::JobKind;
 use rand::rngs::ChaCha12Rng;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
@@ -50,7 +52,8 @@ impl Plan {
             delay: if harsh { rng.random_range(0..200) } else { 0 },
             delay_max: rng.random_range(100..30_000) * MILLI,
         };
-        let ownership_ms = draw_groups(&nodes, &mut jobs, &mut faults, &mut ChaCha12Rng::seed_from_u64(seed ^ 0x6a0e));
+        let mut chance = ChaCha12Rng::seed_from_u64(seed ^ 0x6a0e);
+        let ownership_ms = draw_groups(&mut nodes, &mut jobs, &mut faults, &mut chance);
         let bad_runs = if !alone && rng.random_bool(0.6) { rng.random_range(0..200) } else { 0 };
         Self {
             seed,
@@ -68,8 +71,8 @@ impl Plan {
 }
 
 /// In three of ten honest networks of four nodes or more most jobs are kept by groups. Disks are not lost then, but now and
-/// then a machine is, for good.
-fn draw_groups(nodes: &[NodePlan], jobs: &mut [JobPlan], faults: &mut Vec<Fault>, rng: &mut ChaCha12Rng) -> u64 {
+/// then a machine is, for good; and now and then some nodes waver, as members of others' groups.
+fn draw_groups(nodes: &mut [NodePlan], jobs: &mut [JobPlan], faults: &mut Vec<Fault>, rng: &mut ChaCha12Rng) -> u64 {
     let ownership_ms = *[2_000, 5_000, 15_000].choose(rng).unwrap_or(&15_000);
     let honest = nodes.iter().all(|node| node.evil.is_none());
     if nodes.len() < 4 || !honest || !rng.random_bool(0.3) {
@@ -83,10 +86,23 @@ fn draw_groups(nodes: &[NodePlan], jobs: &mut [JobPlan], faults: &mut Vec<Fault>
         let at = job.at + rng.random_range(0..20 * SECOND);
         let node = if rng.random_bool(0.7) { job.owner } else { rng.random_range(0..nodes.len()) };
         faults.push(Fault { at, what: What::Gone { node } });
-        faults.sort_by_key(|fault| fault.at);
         // What only that node would take, or what its user did not say again, is not there to be waited for.
         for job in jobs.iter_mut().filter(|job| job.owner == node) {
             job.guarded = true;
+        }
+    }
+    // Owners that come back just when others are about to follow somebody else, each time in another moment of that.
+    while rng.random_bool(0.4) {
+        let Some(job) = jobs.choose(rng) else { break };
+        let lease = ownership_ms * MILLI;
+        let down = lease / 4 * rng.random_range(3..=6) + rng.random_range(0..lease / 8);
+        faults.push(Fault { at: job.at + rng.random_range(0..5 * SECOND), what: What::Kill { node: job.owner, down } });
+    }
+    faults.sort_by_key(|fault| fault.at);
+    let owners: BTreeSet<usize> = jobs.iter().map(|job| job.owner).collect();
+    if rng.random_bool(0.15) {
+        for (_, node) in (0..).zip(&mut *nodes).filter(|(index, _)| !owners.contains(index)) {
+            node.evil = rng.random_bool(0.5).then_some(Evil::Waver);
         }
     }
     ownership_ms

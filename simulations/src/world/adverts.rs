@@ -15,7 +15,7 @@ use bacnode_protocol::wire::task::{Engine, Engines};
 use rand::RngExt as _;
 
 use super::{EXCHANGE_EVERY, Event, World};
-use crate::plan::{MILLI, Micros, SECOND};
+use crate::plan::{Evil, MILLI, Micros, SECOND};
 
 /// What a node's operator says of it.
 pub(super) fn labels(index: usize) -> BTreeMap<String, String> {
@@ -46,7 +46,7 @@ impl World<'_> {
             sequence: Advert::numbered(host.disk.epoch, host.adverts),
             issued: host.clock.now(self.now).unix,
             ttl_s: u32::try_from(period * 3 / SECOND).unwrap_or(45),
-            wire: (1, if host.plan.evil.is_none() { 2 } else { 1 }),
+            wire: (1, if matches!(host.plan.evil, None | Some(Evil::Waver)) { 2 } else { 1 }),
             engines: Engines::of(&[Engine::Wasm]),
             total: host.total,
             load_percent: host.compute.as_ref().map_or(0, |compute| compute.load().percent),

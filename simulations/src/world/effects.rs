@@ -205,7 +205,7 @@ impl World<'_> {
 
     fn perform_compute(&mut self, index: usize, output: compute::Output) {
         match output {
-            compute::Output::Persist(_) => {}
+            compute::Output::Persist(_) | compute::Output::Owner(..) => {}
             compute::Output::Send { to, message } => self.send(index, &to, message),
             compute::Output::Consider(number, _) => self.consider(index, number),
             compute::Output::Start(run) => self.start_run(index, *run),

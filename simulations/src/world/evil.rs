@@ -6,7 +6,7 @@ use std::rc::Rc;
 use bacnode_protocol::id::{BootId, ExecutionId, FencingToken};
 use bacnode_protocol::wire::bounded::{BytesMax, ListMax, TextMax};
 use bacnode_protocol::wire::codec;
-use bacnode_protocol::wire::group::Group;
+use bacnode_protocol::wire::group::{Ack, At, Group, Signed, Vote};
 use bacnode_protocol::wire::market::{Award, Lease, Market, Phase, RESULT_BODY_BYTES_MAX, ResultBody, SignedResult};
 use bacnode_protocol::wire::signed::{Domain, SignatureBytes};
 use rand::RngExt as _;
@@ -99,6 +99,9 @@ impl World<'_> {
             (Some(Evil::Replay), Market::Result(result)) if self.rng.random_bool(0.3) => {
                 Some(Market::Result(self.earlier_result(index, result)))
             }
+            (Some(Evil::Waver), Market::Group(group)) if self.rng.random_bool(0.5) => {
+                Some(Market::Group(Box::new(self.other_word(index, *group))))
+            }
             (_, message) => Some(message),
         }
     }
@@ -130,6 +133,41 @@ impl World<'_> {
         SignedResult { body: bytes, signature, blocks: ListMax::default(), ..result }
     }
 
+    /// A vote as if it held nothing, an acknowledgement of more than it holds.
+    fn other_word(&mut self, index: usize, group: Group) -> Group {
+        let signer = &self.hosts[index].signer;
+        match group {
+            Group::Vote(vote) => Group::Vote(Signed::new(signer, Vote { at: At::default(), ..vote.body })),
+            Group::Ack { ack, stamp } => {
+                let at = At { index: ack.body.at.index + self.rng.random_range(1..20), ..ack.body.at };
+                Group::Ack { ack: Signed::new(signer, Ack { at, ..ack.body }), stamp }
+            }
+            other => other,
+        }
+    }
+
+    /// A promise to follow somebody who once asked for it, whatever was promised since; and word that what somebody sent is
+    /// held, though it may not be.
+    fn waver(&mut self, index: usize, known: Market) {
+        let Market::Group(group) = known else { return };
+        let signer = &self.hosts[index].signer;
+        let (to, word) = match *group {
+            Group::Canvass { charter, at, .. } => {
+                (charter.leader, Group::Vote(Signed::new(signer, Vote { charter, at })))
+            }
+            Group::Append(append) => {
+                let index = append.prev.index + append.entries.len() as u64;
+                let at = At { epoch: append.charter.epoch, index };
+                let ack = Ack { owner: append.charter.owner, at, change: append.charter.change };
+                (append.charter.leader, Group::Ack { ack: Signed::new(signer, ack), stamp: append.stamp })
+            }
+            _ => return,
+        };
+        if let Some(&to) = self.by_id.get(&to).filter(|to| **to != index) {
+            self.post(index, to, Market::Group(Box::new(word)));
+        }
+    }
+
     /// Says something to somebody.
     pub(super) fn mischief(&mut self, index: usize) {
         if self.calm {
@@ -146,6 +184,7 @@ impl World<'_> {
         match self.hosts[index].plan.evil {
             Some(Evil::Replay) => self.post(index, to, known),
             Some(Evil::Forge) => self.forge_something(index, to, known),
+            Some(Evil::Waver) => self.waver(index, known),
             _ => {}
         }
     }

@@ -110,11 +110,12 @@ impl World<'_> {
                 let (life, after) = (self.hosts[index].life, self.rng.random_range(MILLI..200 * MILLI));
                 self.push(after, Event::Hold { host: index, life, replica, holders, tries: HOLD_TRIES });
             }
-            guardian::Output::Replicated { job, root, held } => {
-                self.requester_input(index, requester::Input::Replicated { job, root, held });
+            guardian::Output::Replicated { job, root, others } => {
+                self.requester_input(index, requester::Input::Replicated { job, root, others });
             }
             guardian::Output::Accuse(liar, proof) => {
                 let honest = self.by_id.get(&liar).is_some_and(|liar| self.hosts[*liar].is_honest());
+                self.stats.accused += u64::from(!honest);
                 if honest {
                     self.books.fail(
                         Invariant::S15OnlyLiarsAreAccused,

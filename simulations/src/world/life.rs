@@ -14,7 +14,7 @@ use rand::RngExt as _;
 
 use super::{Event, Log, World, network};
 use crate::check::{Invariant, ORPHAN_MAX, QUEUE_MAX, TIMEOUT_MAX};
-use crate::plan::SECOND;
+use crate::plan::{Evil, SECOND};
 
 impl World<'_> {
     /// A node's process comes up, from what its disk has.
@@ -31,7 +31,7 @@ impl World<'_> {
         let patience = guardian::Config {
             lease: Span::millis(self.plan.ownership_ms),
             life: host.disk.epoch,
-            guards: host.is_honest(),
+            guards: matches!(host.plan.evil, None | Some(Evil::Waver)),
         };
         let now = host.clock.now(self.now);
         let mut guardian_out = Outbox::default();

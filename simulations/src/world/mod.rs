@@ -31,7 +31,7 @@ use self::event::{Event, Events};
 pub(crate) use self::host::Host;
 use self::link::Links;
 use crate::check::{Books, Invariant, Violation};
-use crate::plan::{MILLI, Micros, Plan, SECOND};
+use crate::plan::{Evil, MILLI, Micros, Plan, SECOND};
 use crate::stats::Stats;
 use crate::trace::Trace;
 
@@ -146,6 +146,7 @@ impl<'a> World<'a> {
             self.push(at, Event::Exchange { host: index });
             let at = self.rng.random_range(0..ALIVE_EVERY);
             self.push(at, Event::SayAlive { host: index });
+            self.books.wavering |= self.hosts[index].plan.evil == Some(Evil::Waver);
             if self.hosts[index].plan.evil.is_some() {
                 self.push(SECOND, Event::Mischief { host: index });
             }

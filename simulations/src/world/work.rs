@@ -88,6 +88,9 @@ impl World<'_> {
         {
             return;
         }
+        if plan.guarded {
+            self.guardian_input(owner, bacnode_protocol::guardian::Input::Prepare);
+        }
         let submission = self.submission(job, b"{}");
         if plan.guarded && !submission.guarded {
             // Too few others are known yet, or its own jobs are led elsewhere: the user is told, and tries again.
