@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use bacnode_tests::docker::{PYTHON, docker, has};
 use bacnode_tests::{Swarm, bacnode, example, program};
 
 fn text(path: &Path) -> String {
@@ -136,7 +137,11 @@ fn it_is_installed_and_uninstalled_without_a_trace() {
             assert!(listed.lines().any(|line| line.ends_with(file)), "{file}: {listed}");
         }
         is_installed_and_removed(&package);
+    } else {
+        make(&["stage"]);
     }
+    let stage = make(&["-s", "stage-dir"]).trim().to_owned();
+    is_a_node_in_a_container(&top, Path::new(&stage));
 }
 
 /// Gives the package to dpkg, as if a folder were a machine's root.
@@ -177,4 +182,49 @@ fn is_installed_and_removed(package: &str) {
     assert!(!root.path().join("usr/bin/bacnode").exists() && own.exists(), "what is of one's own stays");
     dpkg(&["--purge", "bacnode"]);
     assert!(!own.exists());
+}
+
+/// Builds the container file on a Debian of this machine's, where no package can be had, and does a job in it.
+#[allow(clippy::print_stderr, reason = "a test that does not run must say so")]
+fn is_a_node_in_a_container(top: &Path, stage: &Path) {
+    const BASE: &str = "bacnode-test/base:1";
+    const IMAGE: &str = "bacnode-test/node:1";
+    if !has(PYTHON) {
+        return;
+    }
+    let context = tempfile::tempdir().expect("a folder");
+    let linked = Command::new("ldd").arg(stage.join("usr/bin/bacnode")).output().expect("ldd runs").stdout;
+    let linked = String::from_utf8_lossy(&linked).into_owned();
+    std::fs::create_dir(context.path().join("libraries")).expect("a folder");
+    for library in linked.split_whitespace().map(Path::new).filter(|word| word.is_absolute()) {
+        let name = library.file_name().expect("a name").to_string_lossy();
+        // The packages that the file asks for.
+        if name.starts_with("libstdc++") || name.starts_with("libgcc_s") {
+            std::fs::copy(library, context.path().join("libraries").join(&*name)).expect("a library");
+        }
+    }
+    let file = format!(
+        "FROM {PYTHON}\nRUN printf '#!/bin/sh\\n' >/usr/bin/apt-get && chmod +x /usr/bin/apt-get\n\
+         COPY libraries /usr/lib\n"
+    );
+    std::fs::write(context.path().join("Dockerfile"), file).expect("it is written");
+    docker(&["build", "-q", "-t", BASE, &text(context.path())]).expect("the base is built");
+    let file = text(&top.join("cli/packaging/Containerfile"));
+    let base = format!("BASE={BASE}");
+    docker(&["build", "-q", "-f", &file, "--build-arg", &base, "-t", IMAGE, &text(stage)]).expect("the image is built");
+    if docker(&["run", "--rm", "--entrypoint", "bacnode", IMAGE, "--version"]).is_none() {
+        eprintln!("NOT RUN: what this machine builds does not run on Debian 12, of which the container is made");
+        return;
+    }
+    let examples = format!("{}:/examples:ro", text(&top.join("examples")));
+    let run = ["run", "-d", "-v", &examples, IMAGE, "--network", "boxed", "--no-docker"];
+    let container = docker(&run).expect("it starts").trim().to_owned();
+    let hello = ["exec", &container, "bacnode", "wasm", "run", "/examples/hello/hello.wasm"];
+    bacnode_tests::eventually("a job in a container", || docker(&hello));
+    let logs = docker(&["exec", &container, "bacnode", "job", "list", "--output", "csv"]).expect("it answers");
+    docker(&["stop", "-t", "20", &container]).expect("it stops");
+    let code = docker(&["inspect", "-f", "{{.State.ExitCode}}", &container]).expect("it is there");
+    docker(&["rm", "-v", &container]).expect("it is removed");
+    docker(&["rmi", IMAGE, BASE]).expect("they are removed");
+    assert!(logs.contains("Completed") && code.trim() == "0", "{logs} {code}");
 }
