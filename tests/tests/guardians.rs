@@ -60,8 +60,12 @@ fn connected(node: &Node) -> usize {
 
 fn count(node: &Node, to: &str) -> String {
     let trial = example("trials/trial.wasm");
-    let args = ["wasm", "run", "--no-wait", "--id-only", &trial, "--", "count", to];
-    node.run(&args).ok().text().to_owned()
+    // One that is kept by its own node alone, since the others are not heard yet, would go with it.
+    let args = ["wasm", "run", "--durability", "quorum", "--no-wait", "--id-only", &trial, "--", "count", to];
+    eventually("a job that others keep", || {
+        let ran = node.run(&args);
+        (ran.code == 0).then(|| ran.text().to_owned())
+    })
 }
 
 /// Whatever moment after it gave the id: the job ends once, and its result is found at any other node, also when the one that
