@@ -64,6 +64,15 @@ fn private_data_is_computed_on_by_those_who_are_trusted_and_had_by_nobody() {
         }
     }
 
+    // Nor what a job printed that read it, though any node tells of any job.
+    let jobs = holder.run(&["job", "list", "--output", "json"]).ok().json();
+    let first = jobs.as_array().and_then(|jobs| jobs.last()?["ID"].as_str()).expect("the first job").to_owned();
+    assert!(holder.run(&["job", "logs", &first]).ok().stdout.contains("resamples"));
+    for node in [stranger, friend] {
+        assert_eq!(node.job(&first).job.state.state_type, "Completed");
+        assert_eq!(node.run(&["job", "logs", &first]).ok().stdout, "");
+    }
+
     // A job of a stranger's is told what it would be told if the data were nowhere.
     for cid in [&root, &file] {
         let refused = compute(stranger, cid, &["--timeout", "20"]);

@@ -12,12 +12,13 @@ use bacnode_protocol::content::Cid;
 use bacnode_protocol::id::{ExecutionId, JobId, NodeId};
 use bacnode_protocol::job::state::ExecutionState;
 use bacnode_protocol::record::ExecutionRecord;
+use bacnode_protocol::wire::task::Source;
 use tokio::sync::mpsc;
 
 use super::Api;
 use super::elsewhere::Told;
 use super::error::ApiError;
-use super::jobs::{Found, find};
+use super::jobs::{Found, find, load};
 use super::openapi::Errors;
 use super::page::Params;
 use crate::network::LogPiece;
@@ -179,19 +180,32 @@ async fn send(socket: &mut WebSocket, piece: &LogPiece) -> Result<(), Option<Str
     socket.send(Message::Text(text.into())).await.map_err(|_| Some(String::new()))
 }
 
-/// What an attempt of a job that this node leads prints or printed, for another node.
+/// What an attempt of a job that this node leads prints or printed, for another node, unless that may tell of data that does
+/// not leave this one.
 pub(super) async fn relay(api: &Api, job: JobId, id: ExecutionId, follow: bool, to: mpsc::Sender<LogPiece>) {
-    let Ok((_, Some(attempt), _)) = attempt(api, &job.to_string(), Some(&id.to_string())).await else { return };
-    // What is asked of one who asks another in turn might go round in a circle.
-    if matches!(attempt.at, Place::Elsewhere(..)) {
-        return;
-    }
+    let Ok(Some(attempt)) = open_attempt(api, &job, &id) else { return };
     let Some(mut pieces) = pieces_of(api, &attempt, follow).await else { return };
     while let Some(piece) = pieces.recv().await {
         if to.send(piece).await.is_err() {
             return;
         }
     }
+}
+
+/// An attempt of a job that this node leads, if anybody may read what it prints. Whoever asks is not asked on for: that could
+/// go round in a circle.
+fn open_attempt(api: &Api, job: &JobId, id: &ExecutionId) -> Result<Option<Attempt>, ApiError> {
+    let (record, _) = load(api, &job.to_string())?;
+    let Some(execution) = api.store.executions(job)?.into_iter().find(|execution| execution.id == *id) else {
+        return Ok(None);
+    };
+    let reads_here = execution.node == api.network.me
+        && record.task.inputs.iter().any(|input| matches!(input.source, Source::Local { .. }));
+    let root = execution.body().and_then(|body| body.root);
+    let stays = record.only_here
+        || reads_here
+        || root.map(|root| api.content.private().holds(&root)).transpose()? == Some(true);
+    Ok((!stays).then(|| Attempt::here(execution)))
 }
 
 /// What an attempt prints, from its start.
