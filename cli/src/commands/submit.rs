@@ -252,6 +252,15 @@ impl Story<'_> {
         }
         over
     }
+
+    /// Tells what is new in the story as another node has it; whether that is all there is to wait for. What only the first node
+    /// knew may have been counted otherwise: an end is told whatever its number.
+    fn go_on(&mut self, items: Vec<HistoryItem>, ended: bool) -> bool {
+        let known = self.told.iter().map(|item| item.seq_num).max();
+        let end = items.last().map(|item| item.seq_num).filter(|_| ended);
+        let is_new = |item: &HistoryItem| known.is_none_or(|known| item.seq_num > known) || Some(item.seq_num) == end;
+        items.into_iter().filter(is_new).any(|item| self.tell(item))
+    }
 }
 
 /// Gives the node that told the end of the story.
@@ -270,21 +279,20 @@ async fn follow_story<'a>(
         }
     }
     // A job that others keep does not end with its node: any other knows of it.
-    let Some(other) = client.another() else { return Err(gone(put)) };
+    let another = client.another().filter(|_| !put.guardians.is_empty());
+    let Some(other) = another else { return Err(gone(put)) };
     output::note(&format!("{} does not answer any more: asking {}", client.shown(), other.shown()));
+    let path = format!("orchestrator/jobs/{id}?include=history");
     loop {
-        let path = format!("orchestrator/jobs/{id}?include=history");
-        // Until somebody else leads it, nobody may know.
-        let answer: GetJobResponse = match other.get(&path).await {
+        match other.get::<GetJobResponse>(&path).await {
             Err(failure) if failure.exit == Exit::Unreachable => return Err(gone(put)),
-            Err(_) => GetJobResponse::default(),
-            Ok(answer) => answer,
-        };
-        let known = story.told.iter().map(|item| item.seq_num).max();
-        let items = answer.history.unwrap_or_default().items;
-        for item in items.into_iter().filter(|item| known.is_none_or(|known| item.seq_num > known)) {
-            if story.tell(item) {
-                return Ok(other);
+            // Until somebody else leads it, nobody may know.
+            Err(_) => {}
+            Ok(answer) => {
+                let ended = answer.job.is_terminal();
+                if story.go_on(answer.history.unwrap_or_default().items, ended) {
+                    return Ok(other);
+                }
             }
         }
         tokio::time::sleep(ASK_EVERY).await;
