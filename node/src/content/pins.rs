@@ -82,9 +82,13 @@ impl Content {
     /// # Errors
     /// If the disk fails.
     pub(crate) fn has_room_for_others(&self, size: u64) -> Result<bool, ContentError> {
+        let half = self.0.quota.max / 2;
+        if self.used_in_all().saturating_add(size) <= half {
+            return Ok(true);
+        }
         let theirs = self.pin_entries(&[])?.into_iter().filter(|(_, reason, ..)| reason.ends_with(KEPT));
         let held = theirs.fold(0_u64, |sum, (_, _, size, _)| sum.saturating_add(size));
-        Ok(held.saturating_add(size) <= self.0.quota.max / 2)
+        Ok(held.saturating_add(size) <= half)
     }
 
     /// Keeps a root no longer for this reason.
