@@ -45,23 +45,24 @@ impl State {
         let never = |reason: &str| Err(CannotKeep { reason: reason.into(), soon: false });
         let soon = |reason: String| Err(CannotKeep { reason, soon: true });
         let me = self.me();
-        let Some(group) = self.groups.get(&me) else {
-            return match self.candidates(&me, &[me], view).len() {
-                0 => never("no other node that could keep it is connected"),
-                1 => never("only one other node that could keep it is connected, and it takes two"),
-                _ => soon("the nodes that could keep it are not heard".into()),
-            };
+        let begin = || match self.candidates(&me, &[me], view).len() {
+            0 => never("no other node that could keep it is connected"),
+            1 => never("only one other node that could keep it is connected, and it takes two"),
+            _ => soon("the nodes that could keep it are not heard".into()),
         };
+        let Some(group) = self.groups.get(&me) else { return begin() };
         if group.ledger.is_full() {
             return never("the jobs that others keep for this node are as many as they take");
         }
         if let Some(leader) = self.away() {
             return soon(format!("its jobs are led by {}, which is asked to give them back", view.label(&leader)));
         }
-        if group.leading().is_none_or(|leading| !leading.sure) {
-            return soon("the nodes that keep its jobs are not heard".into());
+        match group.leading() {
+            Some(leading) if leading.sure => Ok(()),
+            // Whoever was chosen may have been unwilling.
+            Some(leading) if leading.committed == 0 => begin(),
+            _ => soon("the nodes that keep its jobs are not heard".into()),
         }
-        Ok(())
     }
 
     /// The first charter of this node's own jobs.
