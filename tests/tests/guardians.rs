@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bacnode_protocol::api::{GetJobResponse, JobGroup};
-use bacnode_tests::{Node, Swarm, eventually, example};
+use bacnode_tests::{Node, Swarm, eventually, eventually_ok, example};
 
 /// Seconds after which a silent owner is replaced.
 const LEASE: &str = "1";
@@ -52,6 +52,15 @@ fn members<'a>(swarm: &'a Swarm, owner: &str) -> Vec<&'a Node> {
         .collect()
 }
 
+/// What every node that is up says of a job and of its groups.
+fn known(swarm: &Swarm, job: &str) -> String {
+    let says = |node: &Node| {
+        let (told, groups) = (node.run(&["job", "describe", job]), node.run(&["job", "adopt"]));
+        format!("{}:\n{}{}{}", node.name, told.stdout, told.stderr, groups.stdout)
+    };
+    swarm.nodes.iter().filter(|node| node.is_up()).map(says).collect()
+}
+
 /// How many peers a node has a connection with.
 fn connected(node: &Node) -> usize {
     let peers = node.run(&["peers", "--output", "json"]).ok().json();
@@ -85,7 +94,11 @@ fn the_submitting_node_dies_and_its_job_does_not() {
         std::thread::sleep(Duration::from_millis(u64::from(nanos / 1_000) % 500));
         swarm.nodes[asker].kill();
         let observer = round % 5;
-        let answer = ended(&swarm.nodes[observer], &job);
+        let answer = eventually_ok(&format!("the end of {job}, round {round}"), || {
+            told(&swarm.nodes[observer], &job)
+                .filter(|answer| answer.job.is_terminal())
+                .ok_or_else(|| known(&swarm, &job))
+        });
         assert_eq!(answer.job.state.state_type, "Completed", "round {round}: {answer:#?}");
         let executions = answer.executions.expect("executions").items;
         let done: Vec<_> = executions.iter().filter(|execution| execution.compute_state.state_type == 9).collect();

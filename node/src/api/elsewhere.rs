@@ -1,11 +1,14 @@
 //! Jobs of other nodes: whoever knows a job's id can ask any node for it, which asks the node at which it was submitted.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bacnode_protocol::api::{Execution, GetJobResponse, Job, Page, RunOutput, history};
 use bacnode_protocol::id::{ExecutionId, JobId, NodeId};
 use bacnode_protocol::record::ExecutionRecord;
-use futures::future::BoxFuture;
+use bacnode_protocol::wire::group::Charter;
+use futures::StreamExt as _;
+use futures::future::{BoxFuture, Either, select};
 use tokio::sync::mpsc;
 
 use super::error::ApiError;
@@ -18,7 +21,7 @@ use crate::store::Store;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long somebody is waited for who leads a job on whose node is gone.
 const TAKEOVER_MAX: Duration = Duration::from_secs(25);
-/// Nodes that are asked, at most.
+/// Nodes of a kind that are asked at once, at most.
 const TELLERS_MAX: usize = 8;
 
 /// A job, as another node tells of it.
@@ -81,22 +84,28 @@ pub(super) async fn job(api: &Api, text: &str) -> Result<Option<Told>, ApiError>
     let patience = tokio::time::Instant::now() + if own { Duration::ZERO } else { TAKEOVER_MAX };
     loop {
         let charter = api.groups.of(&id).map(|group| group.status.charter);
-        let in_view: Vec<NodeId> =
-            api.network.view().iter().map(|(node, _)| *node).filter(|node| node.tag() == id.tag()).collect();
-        let near =
-            charter.iter().flat_map(|charter| [charter.leader].into_iter().chain(charter.members)).chain(in_view);
-        let near: Vec<NodeId> = near.collect();
-        let mut cause = None;
-        if let Some(told) = told_by_any(api, &id, &near, &mut cause).await {
-            return Ok(Some(told));
-        }
-        let found = tokio::time::timeout(PATIENCE, api.network.tellers_of(id.tag())).await.unwrap_or_default();
-        let far: Vec<NodeId> = found.into_iter().filter(|node| !near.contains(node)).take(TELLERS_MAX).collect();
-        if let Some(told) = told_by_any(api, &id, &far, &mut cause).await {
-            return Ok(Some(told));
-        }
+        let near = nearest(api, &id, charter.as_ref());
+        let lookup = async {
+            let found = tokio::time::timeout(PATIENCE, api.network.tellers_of(id.tag())).await.unwrap_or_default();
+            let kept = found.iter().any(|node| node.tag() != id.tag());
+            let far: Vec<NodeId> = found.into_iter().filter(|node| !near.contains(node)).take(TELLERS_MAX).collect();
+            (told_by_any(api, &id, &far, |_| true).await, kept)
+        };
+        let keeps = |node: &NodeId| node.tag() == id.tag() || charter.is_some_and(|charter| charter.has(node));
+        // Some of the nearest may be gone, and so may those whom the DHT asks on its way: neither waits for the other.
+        let (cause, kept) = match select(pin!(told_by_any(api, &id, &near, keeps)), pin!(lookup)).await {
+            Either::Left((Ok(told), _)) | Either::Right(((Ok(told), _), _)) => return Ok(Some(told)),
+            Either::Left((Err(cause), lookup)) => match lookup.await {
+                (Ok(told), _) => return Ok(Some(told)),
+                (Err(far), kept) => (cause.or(far), kept),
+            },
+            Either::Right(((Err(far), kept), near)) => match near.await {
+                Ok(told) => return Ok(Some(told)),
+                Err(cause) => (cause.or(far), kept),
+            },
+        };
         let leads = api.groups.of(&id).is_some_and(|group| group.leads);
-        let kept = charter.is_some() || far.iter().any(|node| node.tag() != id.tag());
+        let kept = kept || charter.is_some();
         if leads && jobs::led_elsewhere(api, &id)?.is_none() || !kept || tokio::time::Instant::now() >= patience {
             return cause.filter(|_| !leads).map_or(Ok(None), Err);
         }
@@ -104,16 +113,45 @@ pub(super) async fn job(api: &Api, text: &str) -> Result<Option<Told>, ApiError>
     }
 }
 
-/// What the first of these tells that knows the job.
-async fn told_by_any(api: &Api, id: &JobId, tellers: &[NodeId], cause: &mut Option<ApiError>) -> Option<Told> {
-    for &teller in tellers.iter().filter(|node| **node != api.network.me) {
-        match told_by(api, teller, id).await {
-            Ok(Some(job)) => return Some(Told { by: teller, job }),
-            Ok(None) => {}
-            Err(error) => *cause = Some(error),
+/// Who may know of a job, as far as one can tell without looking it up: whoever is known to keep it, its owner, and where nobody
+/// is known some of those who are connected, one of which may lead it by now.
+fn nearest(api: &Api, id: &JobId, charter: Option<&Charter>) -> Vec<NodeId> {
+    let view = api.network.view();
+    let keepers = charter.into_iter().flat_map(|charter| [charter.leader].into_iter().chain(charter.members));
+    let owner = view.iter().map(|(node, _)| *node).filter(|node| node.tag() == id.tag());
+    let mut near: Vec<NodeId> = Vec::new();
+    for node in keepers.chain(owner).filter(|node| *node != api.network.me) {
+        if !near.contains(&node) {
+            near.push(node);
         }
     }
-    None
+    if charter.is_none() {
+        let connected =
+            view.iter().map(|(node, _)| *node).filter(|node| view.is_connected(node) && !near.contains(node));
+        let connected: Vec<NodeId> = connected.take(TELLERS_MAX).collect();
+        near.extend(connected);
+    }
+    near
+}
+
+/// What the first of these tells that knows the job; else why one of those could not of whom it is expected.
+async fn told_by_any(
+    api: &Api,
+    id: &JobId,
+    tellers: &[NodeId],
+    expected: impl Fn(&NodeId) -> bool,
+) -> Result<Told, Option<ApiError>> {
+    let ask = |teller: NodeId| async move { (teller, told_by(api, teller, id).await) };
+    let mut answers = futures::stream::iter(tellers.iter().copied()).map(ask).buffer_unordered(TELLERS_MAX);
+    let mut cause = None;
+    while let Some((teller, answer)) = answers.next().await {
+        match answer {
+            Ok(Some(job)) => return Ok(Told { by: teller, job }),
+            Err(error) if expected(&teller) => cause = Some(error),
+            Ok(None) | Err(_) => {}
+        }
+    }
+    Err(cause)
 }
 
 async fn told_by(api: &Api, teller: NodeId, id: &JobId) -> Result<Option<GetJobResponse>, ApiError> {
